@@ -1,0 +1,19 @@
+//! What the Linchpin hub and its instances must agree on, and nothing else.
+//!
+//! Owns: where things are ([`home`]), who is there ([`registry`]), who a process is ([`process`]), what went wrong
+//! ([`failure`], [`problem`]), when to try again ([`backoff`], [`breaker`]), what is said on a link ([`protocol`]),
+//! how a log file is kept ([`logfile`]) and what a user may change ([`settings`]).
+//! Invariant: both sides of a contract use the same type from here.
+//! Never: speaks HTTP, owns a runtime, or depends on the hub or an instance.
+
+pub mod backoff;
+pub mod breaker;
+pub mod failure;
+pub mod home;
+pub mod logfile;
+pub mod name;
+pub mod problem;
+pub mod process;
+pub mod protocol;
+pub mod registry;
+pub mod settings;

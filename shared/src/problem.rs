@@ -1,0 +1,291 @@
+//! Errors for people: what failed, what was seen, what to do next.
+//!
+//! Owns [`Problem`], the one form in which an error reaches a person or an API client: on the API it is RFC 9457
+//! `application/problem+json`, at a terminal it is text with numbered steps, with `--json` the same object.
+//! Invariant: every [`Code`] has a title, an HTTP status and an exit code, in one exhaustive table.
+//! Never: carries a secret, or an error without a next step.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// The media type of a [`Problem`] on the API (RFC 9457, section 3).
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// Exit codes of the command line. They are an interface: scripts rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It worked.
+    Ok = 0,
+    /// It failed for a reason that has no code of its own.
+    Failed = 1,
+    /// The command line was wrong.
+    Usage = 2,
+    /// The named instance, process or tool does not exist.
+    NotFound = 3,
+    /// Somebody else holds the name, the port or the place.
+    Conflict = 4,
+    /// The hub could not be reached or started.
+    HubUnreachable = 5,
+    /// It did not happen within its deadline.
+    TimedOut = 6,
+}
+
+/// The stable code of a [`Problem`]. Codes are never renamed or reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The request or the command line cannot be understood.
+    BadRequest,
+    /// A name has characters or a length that names may not have.
+    BadName,
+    /// The settings file cannot be used.
+    BadSettings,
+    /// A record in the registry cannot be read.
+    BadRecord,
+    /// The command of an instance does not exist or cannot be executed.
+    CommandNotFound,
+    /// A live instance has this name already.
+    NameTaken,
+    /// Another program listens on this port.
+    PortTaken,
+    /// Another hub serves this home.
+    HubRunning,
+    /// The home directory cannot be used.
+    HomeUnusable,
+    /// The system refused access.
+    PermissionDenied,
+    /// The disk is full.
+    NoSpace,
+    /// A lock was not free within its bound.
+    LockTimeout,
+    /// No hub answers, and none could be started.
+    HubUnreachable,
+    /// There is no instance of this name.
+    InstanceNotFound,
+    /// The instance has no process of this name.
+    ProcessNotFound,
+    /// The instance has no MCP server of this name.
+    ServerNotFound,
+    /// No such tool, prompt or resource is known.
+    UnknownTool,
+    /// The instance is known but cannot be reached just now.
+    InstanceUnavailable,
+    /// The MCP server behind the instance cannot be reached just now.
+    ServerUnavailable,
+    /// The connection broke while a call was under way; whether it was executed is not known.
+    CallInterrupted,
+    /// A bound on work in flight was reached.
+    Overloaded,
+    /// It did not happen within its deadline.
+    TimedOut,
+    /// The request names a host that is not this machine.
+    ForbiddenHost,
+    /// The request comes from a web page that is not ours.
+    ForbiddenOrigin,
+    /// The request carries no token, or a wrong one.
+    Unauthorized,
+    /// The two sides speak no common version.
+    VersionMismatch,
+    /// There is nothing at this address.
+    NotFound,
+    /// This address does not take this method.
+    MethodNotAllowed,
+    /// The message is larger or deeper than allowed.
+    TooLarge,
+    /// A defect in Linchpin itself.
+    Internal,
+}
+
+impl Code {
+    /// Title, HTTP status and exit code of this code.
+    const fn facts(self) -> (&'static str, u16, Exit) {
+        match self {
+            Self::BadRequest => ("The request cannot be understood", 400, Exit::Usage),
+            Self::BadName => ("This name cannot be used", 400, Exit::Usage),
+            Self::BadSettings => ("The settings cannot be used", 400, Exit::Usage),
+            Self::BadRecord => ("A record cannot be read", 422, Exit::Failed),
+            Self::CommandNotFound => ("The command cannot be started", 422, Exit::Failed),
+            Self::NameTaken => ("This name is taken", 409, Exit::Conflict),
+            Self::PortTaken => ("This port is taken", 409, Exit::Conflict),
+            Self::HubRunning => ("A hub is running already", 409, Exit::Conflict),
+            Self::HomeUnusable => ("The home directory cannot be used", 500, Exit::Failed),
+            Self::PermissionDenied => ("Permission denied", 403, Exit::Failed),
+            Self::NoSpace => ("No space is left", 507, Exit::Failed),
+            Self::LockTimeout => ("A lock was not free in time", 503, Exit::TimedOut),
+            Self::HubUnreachable => ("The hub cannot be reached", 503, Exit::HubUnreachable),
+            Self::InstanceNotFound => ("No such instance", 404, Exit::NotFound),
+            Self::ProcessNotFound => ("No such process", 404, Exit::NotFound),
+            Self::ServerNotFound => ("No such MCP server", 404, Exit::NotFound),
+            Self::UnknownTool => ("No such tool", 404, Exit::NotFound),
+            Self::InstanceUnavailable => ("The instance cannot be reached", 503, Exit::Failed),
+            Self::ServerUnavailable => ("The MCP server cannot be reached", 503, Exit::Failed),
+            Self::CallInterrupted => ("The call was interrupted", 502, Exit::Failed),
+            Self::Overloaded => ("Too much is in flight", 503, Exit::Failed),
+            Self::TimedOut => ("It took too long", 504, Exit::TimedOut),
+            Self::ForbiddenHost => ("This host name is not allowed", 403, Exit::Failed),
+            Self::ForbiddenOrigin => ("This origin is not allowed", 403, Exit::Failed),
+            Self::Unauthorized => ("A token is needed", 401, Exit::Failed),
+            Self::VersionMismatch => ("No common version", 426, Exit::Failed),
+            Self::NotFound => ("Nothing is here", 404, Exit::NotFound),
+            Self::MethodNotAllowed => ("This method is not allowed here", 405, Exit::Failed),
+            Self::TooLarge => ("The message is too large", 413, Exit::Failed),
+            Self::Internal => ("Linchpin failed", 500, Exit::Failed),
+        }
+    }
+
+    /// A short sentence for people.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        self.facts().0
+    }
+
+    /// The HTTP status with which the API answers.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        self.facts().1
+    }
+
+    /// The exit code with which the command line ends.
+    #[must_use]
+    pub const fn exit(self) -> Exit {
+        self.facts().2
+    }
+}
+
+/// An error for people. Build it with [`Problem::new`], [`Problem::seen`] and [`Problem::next`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `urn:linchpin:problem:` and the code (RFC 9457 `type`).
+    #[serde(rename = "type")]
+    pub type_uri: String,
+    /// The stable code.
+    pub code: Code,
+    /// The code's title.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What failed, in one sentence.
+    pub detail: String,
+    /// What was observed: pid, port, path, errno, how long, next attempt.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub observed: Map<String, Value>,
+    /// What to do next, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next_steps: Vec<String>,
+}
+
+impl Problem {
+    /// A problem with its code and what failed.
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let type_uri = match serde_json::to_value(code) {
+            Ok(Value::String(code)) => format!("urn:linchpin:problem:{code}"),
+            _ => String::from("about:blank"),
+        };
+        Self {
+            type_uri,
+            code,
+            title: code.title().to_owned(),
+            status: code.status(),
+            detail: detail.into(),
+            observed: Map::new(),
+            next_steps: Vec::new(),
+        }
+    }
+
+    /// Adds something that was observed.
+    #[must_use]
+    pub fn seen(mut self, what: &str, value: impl Into<Value>) -> Self {
+        self.observed.insert(what.to_owned(), value.into());
+        self
+    }
+
+    /// Adds the next step to take.
+    #[must_use]
+    pub fn next(mut self, step: impl Into<String>) -> Self {
+        self.next_steps.push(step.into());
+        self
+    }
+
+    /// The code for an I/O error: permission, space, or the given one.
+    #[must_use]
+    pub fn from_io(error: &std::io::Error, otherwise: Code, detail: impl Into<String>) -> Self {
+        let code = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Code::PermissionDenied,
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::NoSpace,
+            #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
+            _ => otherwise,
+        };
+        let mut problem = Self::new(code, format!("{}: {error}", detail.into()));
+        if let Some(errno) = error.raw_os_error() {
+            problem = problem.seen("errno", errno);
+        }
+        problem
+    }
+
+    /// The exit code with which the command line ends.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        self.code.exit()
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// As it is printed at a terminal: title and detail, then what was observed, then numbered steps.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.title, self.detail)?;
+        for (what, value) in &self.observed {
+            match value {
+                Value::String(text) => write!(f, "\n  {what}: {text}")?,
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    write!(f, "\n  {what}: {value}")?;
+                }
+            }
+        }
+        for (step, text) in self.next_steps.iter().enumerate() {
+            write!(f, "\n  {}. {text}", step + 1)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_what_was_seen_and_numbered_steps() {
+        let problem = Problem::new(Code::NameTaken, "\"shop\" is registered by another program")
+            .seen("pid", 42)
+            .seen("command", "node server.js")
+            .next("linchpin run --take-over …")
+            .next("linchpin run --alongside …");
+        assert_eq!(
+            problem.to_string(),
+            "This name is taken: \"shop\" is registered by another program\n  pid: 42\n  command: node server.js\n  \
+             1. linchpin run --take-over …\n  2. linchpin run --alongside …"
+        );
+        assert_eq!(problem.exit(), Exit::Conflict);
+    }
+
+    #[test]
+    fn json_is_rfc_9457_and_reads_back() {
+        let problem = Problem::new(Code::UnknownTool, "no tool is called x").next("linchpin tools");
+        let json = serde_json::to_value(&problem).unwrap();
+        assert_eq!(json["type"], "urn:linchpin:problem:unknown_tool");
+        assert_eq!(json["status"], 404);
+        assert_eq!(serde_json::from_value::<Problem>(json).unwrap(), problem);
+    }
+
+    #[test]
+    fn io_errors_find_their_code() {
+        let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let problem = Problem::from_io(&full, Code::Internal, "cannot write the record");
+        assert_eq!(problem.code, Code::NoSpace);
+        assert_eq!(problem.observed["errno"], libc::ENOSPC);
+    }
+}
