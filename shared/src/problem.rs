@@ -212,11 +212,14 @@ impl Problem {
     /// The code for an I/O error: permission, space, or the given one.
     #[must_use]
     pub fn from_io(error: &std::io::Error, otherwise: Code, detail: impl Into<String>) -> Self {
-        let code = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => Code::PermissionDenied,
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::NoSpace,
-            #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
-            _ => otherwise,
+        use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, StorageFull};
+        let kind = error.kind();
+        let code = if kind == PermissionDenied {
+            Code::PermissionDenied
+        } else if matches!(kind, StorageFull | QuotaExceeded) {
+            Code::NoSpace
+        } else {
+            otherwise
         };
         let mut problem = Self::new(code, format!("{}: {error}", detail.into()));
         if let Some(errno) = error.raw_os_error() {
