@@ -1,2 +1,188 @@
-//! (being built)
+//! The registry: a directory in which instances make themselves known, and by which the hub finds them (DESIGN 4.1).
+//!
+//! Owns registering, scanning and sweeping; a [`Registration`] is one instance's place in it.
+//! Invariant: a record is written whole or not at all, under the directory lock and by who holds its lease; of two live
+//! instances no two have one name; a record is removed by its owner, or by a sweeper that took the lease and so proved
+//! the owner dead. Never: decides that an instance is dead by age, or lets one bad file affect another.
+//!
+//! Everything here blocks: async code calls it by `spawn_blocking`.
+
+pub mod atomic;
+mod lease;
+mod lock;
+pub mod private;
 pub mod record;
+mod registration;
+mod scan;
+
+pub use lease::Lease;
+pub use registration::Registration;
+pub use scan::{Entry, Owner, Rejected, Scan};
+
+use crate::home::{Home, private_dir};
+use crate::problem::{Code, Problem};
+use crate::process::command_line;
+use lock::DirLock;
+use record::Record;
+use scan::{lease_path, record_path};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long a lease may be in the hands of somebody who only looks (a sweeper); an owner keeps it for life.
+const LEASE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// The registry of one home.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    dir: PathBuf,
+}
+
+impl Registry {
+    /// The registry of this home. Touches nothing.
+    #[must_use]
+    pub fn new(home: &Home) -> Self {
+        Self { dir: home.instances() }
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes an instance known: takes its lease for life and writes its record.
+    ///
+    /// # Errors
+    /// [`Code::NameTaken`] when a live instance has the name, [`Code::LockTimeout`] when the directory stays locked, or
+    /// what keeps the file from being written.
+    pub fn register(&self, record: Record) -> Result<Registration, Problem> {
+        check(&record)?;
+        private_dir(&self.dir)?;
+        let lock = self.lock()?;
+        self.remove_leftovers(&lock);
+        self.refuse_taken(&record)?;
+        let lease = self.take_lease(&record)?;
+        Registration::write_first(self.clone(), record, lease, &lock)
+    }
+
+    /// Who is there. Needs no lock, and one bad file never affects another.
+    ///
+    /// # Errors
+    /// When the directory itself cannot be read, `NotFound` when there is none.
+    pub fn scan(&self) -> io::Result<Scan> {
+        scan::scan(&self.dir)
+    }
+
+    /// The live instance of this name.
+    #[must_use]
+    pub fn find_live(&self, name: &str) -> Option<Entry> {
+        self.live_entries(name).ok()?.next()
+    }
+
+    /// Removes the record and the lease of a dead owner; `false` when the owner lives. A record that is not there any
+    /// more counts as removed.
+    ///
+    /// # Errors
+    /// [`Code::LockTimeout`], [`Code::BadRecord`] for a record that cannot be read and is left in place, or what keeps
+    /// the files from being removed.
+    pub fn sweep(&self, id: Uuid) -> Result<bool, Problem> {
+        let _lock = self.lock()?;
+        let path = record_path(&self.dir, id);
+        let Some(record) = scan::read(&path)? else { return Ok(true) };
+        // Asked first, because a lease file that is missing or cannot be locked proves nothing by being taken.
+        if scan::owner(&self.dir, &record)? == Owner::Alive {
+            return Ok(false);
+        }
+        let cannot = |error: io::Error| Problem::from_io(&error, Code::BadRecord, "cannot sweep a dead record");
+        let lease = Lease::acquire(&lease_path(&self.dir, id), LEASE_PATIENCE).map_err(cannot)?;
+        let Some(lease) = lease else { return Ok(false) };
+        std::fs::remove_file(&path).and_then(|()| lease.remove()).map_err(cannot)?;
+        Ok(true)
+    }
+
+    fn lock(&self) -> Result<DirLock, Problem> {
+        DirLock::acquire(&self.dir, lock::PATIENCE)
+    }
+
+    /// Takes the lease of this record's id; held by another, the same instance runs already.
+    fn take_lease(&self, record: &Record) -> Result<Lease, Problem> {
+        let path = lease_path(&self.dir, record.id);
+        match Lease::acquire(&path, LEASE_PATIENCE) {
+            Ok(Some(lease)) => Ok(lease),
+            Ok(None) => Err(self.same_instance_runs(record)),
+            Err(error) => Err(Problem::from_io(&error, Code::HomeUnusable, "cannot take the lease")
+                .seen("path", path.display().to_string())
+                .next(format!("ls -l {}", path.display()))),
+        }
+    }
+
+    /// Refuses a name that another live instance has.
+    fn refuse_taken(&self, record: &Record) -> Result<(), Problem> {
+        let unreadable = |error| {
+            Problem::from_io(&error, Code::HomeUnusable, "cannot read the registry")
+                .seen("path", self.dir.display().to_string())
+                .next(format!("ls -ld {}", self.dir.display()))
+        };
+        match self.live_entries(&record.name).map_err(unreadable)?.find(|entry| entry.record.id != record.id) {
+            Some(entry) => Err(name_taken(&entry.record, &entry.path)),
+            None => Ok(()),
+        }
+    }
+
+    /// The live instances of this name: at most one, except for a moment after the directory was lost.
+    fn live_entries(&self, name: &str) -> io::Result<impl Iterator<Item = Entry>> {
+        Ok(scan::records(&self.dir)?.filter_map(move |(path, record)| {
+            let record = record.ok().filter(|record| record.name == name)?;
+            let owner = scan::owner(&self.dir, &record).ok()?;
+            (owner == Owner::Alive).then_some(Entry { record, owner, path })
+        }))
+    }
+
+    fn same_instance_runs(&self, record: &Record) -> Problem {
+        let path = record_path(&self.dir, record.id);
+        match scan::read(&path) {
+            Ok(Some(other)) => name_taken(&other, &path),
+            // Its owner lives and its record is unreadable or gone: the lease still says who it is.
+            Ok(None) | Err(_) => {
+                let mut other = record.clone();
+                if let Some(holder) = Lease::holder(&lease_path(&self.dir, record.id)) {
+                    other.process = holder;
+                }
+                name_taken(&other, &path)
+            }
+        }
+    }
+
+    /// Removes what a killed writer left. Whoever writes a record holds the lock, so nobody needs these files.
+    fn remove_leftovers(&self, _lock: &DirLock) {
+        let Ok(files) = self.dir.read_dir() else { return };
+        for file in files.flatten() {
+            if file.file_name().to_string_lossy().starts_with(atomic::TEMPORARY) {
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
+    }
+}
+
+/// Refuses a record that no reader would believe.
+fn check(record: &Record) -> Result<(), Problem> {
+    crate::name::check(&record.name)?;
+    record.address().map(drop)
+}
+
+fn name_taken(other: &Record, path: &Path) -> Problem {
+    let (name, pid) = (&other.name, other.process.pid);
+    let command = command_line(pid).unwrap_or_else(|| other.process.executable.display().to_string());
+    Problem::new(Code::NameTaken, format!("{name:?} is the name of an instance that runs"))
+        .seen("name", name.clone())
+        .seen("pid", pid)
+        .seen("command", command)
+        .seen("project", other.project_dir.display().to_string())
+        .seen("since", other.registered_at.to_string())
+        .seen("record", path.display().to_string())
+        .next("linchpin run --take-over …    (stops that one and takes its place)")
+        .next("linchpin run --alongside …    (runs beside it under another name)")
+        .next(format!("linchpin status {name}    (or leave it as it is)"))
+}

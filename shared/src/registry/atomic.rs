@@ -1,0 +1,90 @@
+//! Writing a file so that a reader sees the old one or the new one, whole, also after a power cut.
+//!
+//! Owns the one sequence for it: a temporary file in the same directory, mode 0600, synced, renamed over the old one,
+//! then the directory synced. Invariant: a failed write leaves the old file as it was and no temporary one.
+//! Never: writes in place, or follows a link at the path (a rename replaces the link itself).
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// How the name of a temporary file begins; what a killed writer left is found by it.
+pub(crate) const TEMPORARY: &str = ".new-";
+
+/// Replaces the file at `path` by one with these bytes.
+///
+/// # Errors
+/// When any step fails; the file at `path` is then the old one, except if only the last step (syncing the directory)
+/// failed.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that syncs around it")]
+    file.persist(path)?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn it_is_private_and_replaces_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_its_target_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, path) = (dir.path().join("target"), dir.path().join("file"));
+        std::fs::write(&target, b"precious").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+        assert!(path.symlink_metadata().unwrap().is_file());
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::create_dir(&path).unwrap();
+        assert!(write(&path, b"x").is_err());
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_reader_never_sees_half_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let (short, long) = (vec![b'a'; 10], vec![b'b'; 100_000]);
+        write(&path, &short).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for round in 0..50 {
+                    write(&path, if round % 2 == 0 { &long } else { &short }).unwrap();
+                }
+            });
+            while !writer.is_finished() {
+                let seen = std::fs::read(&path).unwrap();
+                assert!(seen == short || seen == long, "{} bytes", seen.len());
+            }
+        });
+    }
+}

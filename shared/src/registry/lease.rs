@@ -1,0 +1,369 @@
+//! The lease: an exclusive lock on a file, held for a whole life. The kernel lets go of it at death, however that comes.
+//!
+//! Owns taking, holding and probing such locks. Invariant: who holds a [`Lease`] held the lock on the very file that its
+//! path named (both are compared after locking), so no two processes hold one path. A probe locks for an instant, and
+//! only shared; whoever acquires tells that from an owner and waits it out. On a file system without locks the file says
+//! who holds it, and that process's identity decides.
+//! Never: waits in the kernel (`flock` knows no deadline), renames a lease, or lets its descriptor reach a child.
+
+use super::private;
+use crate::process::Identity;
+use rustix::fs::OFlags;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Pauses between attempts grow from the first to the longest: short for a probe, cheap for a queue.
+const FIRST_PAUSE: Duration = Duration::from_micros(200);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a probe may stand in the way. It takes microseconds, unless its process is stopped in the midst of it.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The largest lease file that is read, in bytes: one [`Identity`].
+const MAX_BYTES: u64 = 16 << 10;
+
+/// A lock that is held until this is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lease {
+    file: File,
+    path: PathBuf,
+}
+
+/// What is known about the owner of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// Somebody holds it.
+    Held,
+    /// Nobody holds it: its last holder is dead or let go.
+    Free,
+    /// There is no such file, or the file system has no locks. Identities must decide.
+    Unknown,
+}
+
+/// What came of trying to lock a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    Locked,
+    /// An owner holds it.
+    Held,
+    /// Only probes are in the way.
+    Probed,
+    /// The file system has no locks.
+    Unsupported,
+}
+
+impl Lease {
+    /// Takes the lease at `path`, making the file where there is none. `None`: somebody held it for as long as `wait`.
+    ///
+    /// # Errors
+    /// When the file cannot be made, is not a private file of ours, or a stopped process probes it without end.
+    pub fn acquire(path: &Path, wait: Duration) -> io::Result<Option<Self>> {
+        Self::acquire_by(path, wait, try_exclusive)
+    }
+
+    fn acquire_by(
+        path: &Path,
+        wait: Duration,
+        attempt: impl Fn(&File) -> io::Result<Attempt>,
+    ) -> io::Result<Option<Self>> {
+        let (mut waited, mut pause) = (Duration::ZERO, FIRST_PAUSE);
+        loop {
+            let (file, _) = private::open(path, OFlags::RDWR | OFlags::CREATE)?;
+            match attempt(&file)? {
+                Attempt::Locked if is_at(&file, path)? => return Ok(Some(Self::locked(file, path))),
+                Attempt::Unsupported if claim(&file)? => return Ok(Some(Self { file, path: path.to_owned() })),
+                Attempt::Held | Attempt::Unsupported if waited >= wait => return Ok(None),
+                Attempt::Probed | Attempt::Locked if waited >= wait.max(PROBE_PATIENCE) => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the lease is being probed all the time"));
+                }
+                Attempt::Locked | Attempt::Held | Attempt::Probed | Attempt::Unsupported => {}
+            }
+            drop(file);
+            sleep(pause);
+            waited += pause;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Writes down who we are, for whoever waits. The lock holds without it, so a full disk is no reason to fail.
+    fn locked(file: File, path: &Path) -> Self {
+        if let Err(error) = sign(&file) {
+            tracing::debug!(path = %path.display(), %error, "the lease does not say who holds it");
+        }
+        Self { file, path: path.to_owned() }
+    }
+
+    /// Whether somebody holds the lease at `path`. Where there is no such file, nobody does.
+    ///
+    /// # Errors
+    /// When that cannot be told: the file cannot be opened or is not a private file of ours.
+    pub fn is_held(path: &Path) -> io::Result<bool> {
+        match probe(path)? {
+            Probe::Held => Ok(true),
+            Probe::Free => Ok(false),
+            Probe::Unknown => Ok(Self::holder(path).is_some_and(|holder| holder.is_alive())),
+        }
+    }
+
+    /// Who wrote into the lease file that it holds it. For people: only [`Lease::is_held`] is proof.
+    #[must_use]
+    pub fn holder(path: &Path) -> Option<Identity> {
+        serde_json::from_slice(&private::read(path, MAX_BYTES).ok()?).ok()
+    }
+
+    /// Whether the path still names the file that is locked. It does not when the directory was removed or moved away.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        is_at(&self.file, &self.path).unwrap_or(false)
+    }
+
+    /// Removes the file, then lets go. Who waits for it sees that its file is no longer the one at the path.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove(self) -> io::Result<()> {
+        if self.is_current() { std::fs::remove_file(&self.path) } else { Ok(()) }
+    }
+}
+
+impl Drop for Lease {
+    /// Unlocks rather than only closing: a child that was forked an instant ago, and has not yet reached its `exec`,
+    /// shares the lock until then. Both steps are courtesies that the end of the process does not need.
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+        let _ = self.file.unlock();
+    }
+}
+
+/// Looks whether the lease at `path` is held, without disturbing its owner.
+pub(crate) fn probe(path: &Path) -> io::Result<Probe> {
+    loop {
+        let file = match private::open(path, OFlags::RDONLY) {
+            Ok((file, _)) => file,
+            Err(why) if why.is_missing() => return Ok(Probe::Unknown),
+            Err(why) => return Err(why.into()),
+        };
+        let seen = match file.try_lock_shared() {
+            Ok(()) => Probe::Free,
+            Err(TryLockError::WouldBlock) => Probe::Held,
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => Probe::Unknown,
+            Err(TryLockError::Error(error)) => return Err(error),
+        };
+        // A file that was replaced meanwhile says nothing about the one that is there now.
+        if is_at(&file, path)? {
+            return Ok(seen);
+        }
+    }
+}
+
+fn try_exclusive(file: &File) -> io::Result<Attempt> {
+    match file.try_lock() {
+        Ok(()) => Ok(Attempt::Locked),
+        // Another shared lock is possible beside probes, but not beside an owner.
+        Err(TryLockError::WouldBlock) => match file.try_lock_shared() {
+            Ok(()) => file.unlock().map(|()| Attempt::Probed),
+            Err(TryLockError::WouldBlock) => Ok(Attempt::Held),
+            Err(TryLockError::Error(error)) => Err(error),
+        },
+        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(Attempt::Unsupported),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn has_no_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS))
+}
+
+/// Whether `path` names this open file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a lease without locks: whoever the file names holds it while alive. Two claims in the same instant are told
+/// apart by reading again after a pause; the last writer has it.
+fn claim(file: &File) -> io::Result<bool> {
+    if signed_by(file).is_some_and(|holder| holder.is_alive()) {
+        return Ok(false);
+    }
+    let me = sign(file)?;
+    sleep(LONGEST_PAUSE);
+    Ok(signed_by(file) == Some(me))
+}
+
+fn sign(file: &File) -> io::Result<Identity> {
+    let me = Identity::current()?;
+    file.set_len(0)?;
+    file.write_all_at(&serde_json::to_vec(&me)?, 0)?;
+    Ok(me)
+}
+
+fn signed_by(file: &File) -> Option<Identity> {
+    let mut bytes = vec![0; usize::try_from(MAX_BYTES).ok()?];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    serde_json::from_slice(&bytes[..length]).ok()
+}
+
+#[expect(clippy::disallowed_methods, reason = "there is no lock with a deadline, and nothing to wait on")]
+fn sleep(pause: Duration) {
+    std::thread::sleep(pause);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const NO_WAIT: Duration = Duration::ZERO;
+
+    fn take(path: &Path) -> Option<Lease> {
+        Lease::acquire(path, NO_WAIT).unwrap()
+    }
+
+    #[test]
+    fn one_holder_who_is_named_until_it_lets_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        assert!(!Lease::is_held(&path).unwrap());
+        let lease = take(&path).unwrap();
+        assert!(Lease::is_held(&path).unwrap());
+        assert!(take(&path).is_none());
+        assert_eq!(Lease::holder(&path).unwrap(), Identity::current().unwrap());
+        drop(lease);
+        assert!(!Lease::is_held(&path).unwrap());
+        assert_eq!(Lease::holder(&path), None);
+        assert!(take(&path).is_some());
+    }
+
+    #[test]
+    fn it_is_had_as_soon_as_it_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let lease = take(&path).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| Lease::acquire(&path, Duration::from_secs(30)).unwrap());
+            drop(lease);
+            assert!(waiter.join().unwrap().is_some());
+        });
+    }
+
+    #[test]
+    fn probes_never_keep_an_owner_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let taken = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while taken.load(Ordering::Relaxed) < 200 {
+                        Lease::is_held(&path).unwrap();
+                    }
+                });
+            }
+            for _ in 0..200 {
+                // Counted in any case, so that the probes end also when the assertion fails.
+                let lease = Lease::acquire(&path, NO_WAIT);
+                taken.fetch_add(1, Ordering::Relaxed);
+                if !matches!(lease, Ok(Some(_))) {
+                    taken.store(200, Ordering::Relaxed);
+                }
+                assert!(matches!(lease, Ok(Some(_))), "{lease:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_lock_on_a_file_that_was_replaced_is_no_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let lost = take(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(!lost.is_current());
+        let current = take(&path).unwrap();
+        assert!(current.is_current());
+        lost.remove().unwrap();
+        assert!(current.is_current(), "only who is current removes the file");
+        current.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_waits_for_a_removed_lease_gets_the_new_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        for _ in 0..50 {
+            let lease = take(&path).unwrap();
+            std::thread::scope(|scope| {
+                let waiters: Vec<_> = (0..2)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            let lease = Lease::acquire(&path, Duration::from_secs(30)).unwrap().unwrap();
+                            assert!(lease.is_current());
+                            lease.remove().unwrap();
+                        })
+                    })
+                    .collect();
+                lease.remove().unwrap();
+                waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+            });
+        }
+    }
+
+    #[test]
+    fn a_child_does_not_inherit_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let lease = take(&path).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        // Closed without unlocking, as at our death: the child must not keep it.
+        let file = lease.file.try_clone().unwrap();
+        std::mem::forget(lease);
+        let links = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+        let inherited = links.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok()).any(|target| target == path);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!inherited);
+        file.unlock().unwrap();
+    }
+
+    #[test]
+    fn a_link_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
+        assert!(Lease::acquire(&path, NO_WAIT).is_err());
+        assert!(Lease::is_held(&path).is_err());
+        assert!(!dir.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn without_locks_the_identity_decides() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let take = || Lease::acquire_by(&path, NO_WAIT, |_| Ok(Attempt::Unsupported)).unwrap();
+        let lease = take().unwrap();
+        assert!(take().is_none(), "its holder is alive");
+        let mut dead = Identity::current().unwrap();
+        dead.start_ticks += 1;
+        lease.file.set_len(0).unwrap();
+        lease.file.write_all_at(&serde_json::to_vec(&dead).unwrap(), 0).unwrap();
+        assert!(take().is_some(), "its holder is dead");
+        assert!(take().is_some(), "its holder let go");
+    }
+
+    #[test]
+    fn the_errors_of_file_systems_without_locks_are_known() {
+        for errno in [libc::ENOLCK, libc::EOPNOTSUPP] {
+            assert!(has_no_locks(&io::Error::from_raw_os_error(errno)));
+        }
+        assert!(!has_no_locks(&io::Error::from_raw_os_error(libc::EIO)));
+    }
+}
