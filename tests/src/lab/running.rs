@@ -1,0 +1,122 @@
+//! A program of the lab that goes on running: a hub, an instance, a server.
+//!
+//! Owns the child and the file that takes its output. Invariant: signals go by identity, and `kill_9` comes back only
+//! when the process is gone. Never: ends the process's children; those are what the product must take care of.
+
+use anyhow::{Context, Result, ensure};
+use linchpin_shared::process::{Identity, Signal};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::process::{Child, Command};
+
+/// How long the kernel may take to end a process.
+const KILL_WITHIN: Duration = Duration::from_secs(5);
+
+/// A program that runs.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    identity: Identity,
+    output: PathBuf,
+}
+
+impl Running {
+    /// Starts it in a process group of its own, with both streams in `output`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(mut command: Command, output: PathBuf) -> Result<Self> {
+        let file = std::fs::File::options().create(true).append(true).open(&output)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {:?}", command.as_std()))?;
+        let identity = Identity::of(child.id().context("it was reaped already")?)?;
+        Ok(Self { child, identity, output })
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Its pid.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.identity.pid
+    }
+
+    /// What it printed so far.
+    #[must_use]
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(&self.output).unwrap_or_default()
+    }
+
+    /// The file that takes its output.
+    #[must_use]
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// How it ended, if it did.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Ends it with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it was gone before.
+    pub async fn kill_9(&mut self) -> Result<()> {
+        ensure!(self.identity.signal(Signal::KILL)?, "it had ended before: {}", self.printed());
+        self.exit(KILL_WITHIN).await.map(|_| ())
+    }
+
+    /// Asks it to end, as a terminal or a service manager would.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        ensure!(self.identity.signal(signal)?, "it had ended before: {}", self.printed());
+        Ok(())
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Errors
+    /// When it does not; with what it printed.
+    pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
+        let ended = tokio::time::timeout(within, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("{} did not end within {within:?}: {}", self.pid(), self.printed()))??)
+    }
+}
+
+/// Ends any process of the lab with SIGKILL and waits until it is gone, for example one that `status` named.
+///
+/// # Errors
+/// When there is none, or it does not go.
+pub async fn kill_9(pid: u32) -> Result<()> {
+    let identity = Identity::of(pid).with_context(|| format!("there is no process {pid}"))?;
+    ensure!(identity.signal(Signal::KILL)?, "process {pid} had ended before");
+    gone(&identity, KILL_WITHIN).await
+}
+
+/// Waits until a process is gone.
+///
+/// # Errors
+/// When it is not.
+pub async fn gone(identity: &Identity, within: Duration) -> Result<()> {
+    crate::wait::until("a process ends", within, async || {
+        ensure!(!identity.is_alive(), "{} still runs", identity.pid);
+        Ok(())
+    })
+    .await
+}
