@@ -1,0 +1,253 @@
+//! The hub's one persistent connection to each instance.
+//!
+//! Owns [`Links`]: one actor for each instance that discovery shows, from its first sight until it has been gone for a
+//! while. Inside, [`machine`] decides and is pure, [`actor`] acts, [`dial`] connects and proves, [`classify`] names what
+//! went wrong, and [`Handle`] is all that callers see.
+//! Invariant: while an instance is not proven gone, its link is connected or about to dial; a restarted instance keeps
+//! its link, its handle and its history.
+//! Never: lets anyone else own connection state, or decides by time that an instance is gone.
+
+mod actor;
+mod classify;
+mod dial;
+mod handle;
+mod lane;
+mod limiter;
+mod machine;
+mod status;
+mod vitals;
+
+pub use handle::{Handle, RequestError, ResponseBody};
+pub use status::{BreakerFacts, ConnectionFacts, State, Status, Transition};
+
+use crate::discovery::{Discovery, Found, Snapshot};
+use actor::{Actor, Common, Mail, Presence, Published};
+use bytes::Bytes;
+use limiter::Limiter;
+use linchpin_shared::registry::Owner;
+use linchpin_shared::registry::record::Record;
+use linchpin_shared::{backoff, breaker, settings};
+use machine::Machine;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use uuid::Uuid;
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request to an instance.
+pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+
+/// An instance that was never connected is dialled with this many times the usual first delay: nothing shows yet that
+/// anybody of ours is there.
+const NEVER_CONNECTED: u32 = 4;
+
+/// Checks and questions that wait for one actor, which reads them in every state.
+const COMMANDS: usize = 32;
+
+/// All links of a hub.
+#[derive(Debug, Clone)]
+pub struct Links {
+    handles: watch::Receiver<Arc<Vec<Handle>>>,
+}
+
+impl Links {
+    /// Links to every instance that discovery shows, until cancelled.
+    #[must_use]
+    pub fn start(
+        discovery: &Discovery,
+        settings: &settings::Link,
+        cancel: CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let nudged = discovery.clone();
+        Self::spawn(discovery.snapshot.clone(), Box::new(move || nudged.nudge()), settings, cancel, tasks)
+    }
+
+    fn spawn(
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        nudge: Box<dyn Fn() + Send + Sync>,
+        settings: &settings::Link,
+        cancel: CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let (publish, handles) = watch::channel(Arc::default());
+        let common = Common {
+            numbers: Numbers::from(settings),
+            limiter: Mutex::new(Limiter::new(settings.dials_per_second)),
+            nudge,
+        };
+        let keeper = Keeper {
+            common: Arc::new(common),
+            room: Arc::new(Semaphore::new(settings.in_flight_total)),
+            links: BTreeMap::new(),
+            actors: JoinSet::new(),
+            publish,
+            cancel,
+        };
+        tasks.spawn(keeper.run(snapshot));
+        Self { handles }
+    }
+
+    /// The handles of all links, sorted by name; a new list only when the set changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Vec<Handle>>> {
+        self.handles.clone()
+    }
+
+    /// The link to the instance of this name. Of two, one that is not gone.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Handle> {
+        let handles = Arc::clone(&self.handles.borrow());
+        let named = handles.iter().filter(|handle| handle.name() == name);
+        named.min_by_key(|handle| handle.inner.status.borrow().state == State::Gone).cloned()
+    }
+}
+
+/// The numbers of all links.
+#[derive(Debug, Clone, Copy)]
+struct Numbers {
+    machine: machine::Params,
+    dial: dial::Limits,
+    probe_timeout: Duration,
+    in_flight: usize,
+}
+
+impl From<&settings::Link> for Numbers {
+    fn from(link: &settings::Link) -> Self {
+        let again = backoff::Policy { min: link.backoff_min, max: link.backoff_max, reset_after: link.backoff_reset };
+        let first = backoff::Policy { min: (again.min * NEVER_CONNECTED).min(again.max), ..again };
+        let breaker = breaker::Policy {
+            failures: link.breaker_failures,
+            open: link.breaker_open,
+            open_max: link.breaker_open_max,
+            successes: link.breaker_successes,
+        };
+        Self {
+            machine: machine::Params {
+                first,
+                again,
+                breaker,
+                probe_interval: link.suspect_ping_interval,
+                remember_gone: link.remember_gone,
+            },
+            dial: dial::Limits {
+                dial: link.dial_timeout,
+                hello: link.hello_timeout,
+                ping_interval: link.ping_interval,
+                ping_timeout: link.ping_timeout,
+            },
+            probe_timeout: link.suspect_ping_timeout,
+            in_flight: link.in_flight,
+        }
+    }
+}
+
+/// Keeps one actor for each instance.
+struct Keeper {
+    common: Arc<Common>,
+    room: Arc<Semaphore>,
+    links: BTreeMap<Uuid, Kept>,
+    actors: JoinSet<()>,
+    publish: watch::Sender<Arc<Vec<Handle>>>,
+    cancel: CancellationToken,
+}
+
+struct Kept {
+    handle: Handle,
+    news: watch::Sender<Presence>,
+    task: task::Id,
+}
+
+impl Keeper {
+    async fn run(mut self, mut snapshot: watch::Receiver<Arc<Snapshot>>) {
+        loop {
+            let seen = Arc::clone(&snapshot.borrow_and_update());
+            self.reconcile(&seen);
+            tokio::select! {
+                () = self.cancel.cancelled() => break,
+                changed = snapshot.changed() => if changed.is_err() { break },
+                Some(ended) = self.actors.join_next_with_id() => self.ended(&ended),
+            }
+        }
+        self.links.clear();
+        while self.actors.join_next().await.is_some() {}
+    }
+
+    /// Tells every actor what the registry shows of its instance, and begins links to instances that are new.
+    fn reconcile(&mut self, snapshot: &Snapshot) {
+        for (id, link) in &self.links {
+            let presence = snapshot.instances.get(id).map_or(Presence::Unregistered, presence);
+            link.news.send_if_modified(|known| {
+                let changed = *known != presence;
+                *known = presence;
+                changed
+            });
+        }
+        let before = self.links.len();
+        for (id, found) in &snapshot.instances {
+            if found.owner == Owner::Alive && !self.links.contains_key(id) {
+                let link = self.begin(Arc::clone(&found.record));
+                self.links.insert(*id, link);
+            }
+        }
+        if self.links.len() != before {
+            self.list();
+        }
+    }
+
+    fn begin(&mut self, record: Arc<Record>) -> Kept {
+        let (id, name) = (record.id, record.name.clone());
+        let span = tracing::info_span!("link", instance = name);
+        let now = actor::moment();
+        let machine = Machine::new(Arc::clone(&record), self.common.numbers.machine, now);
+        let (status, status_seen) = watch::channel(Arc::new(machine.status(now)));
+        let (vitals, vitals_seen) = watch::channel(None);
+        let (lane, lane_seen) = watch::channel(None);
+        let (news, news_read) = watch::channel(Presence::Here(record));
+        let (commands, commands_read) = mpsc::channel(COMMANDS);
+        let mail = Mail { cancel: self.cancel.clone(), news: news_read, commands: commands_read };
+        let actor = Actor::new(machine, mail, Published { status, vitals, lane }, Arc::clone(&self.common));
+        let task = self.actors.spawn(actor.run().instrument(span)).id();
+        let room = [Arc::new(Semaphore::new(self.common.numbers.in_flight)), Arc::clone(&self.room)];
+        let inner =
+            handle::Inner { id, name, status: status_seen, vitals: vitals_seen, lane: lane_seen, commands, room };
+        Kept { handle: Handle { inner: Arc::new(inner) }, news, task }
+    }
+
+    /// An actor ended: its instance has been gone for long enough. If it is back, the next look begins a new link.
+    fn ended(&mut self, ended: &Result<(task::Id, ()), JoinError>) {
+        let task = match ended {
+            Ok((task, ())) => *task,
+            Err(error) => {
+                tracing::error!(%error, "a link failed and is begun anew: a defect of the hub");
+                error.id()
+            }
+        };
+        self.links.retain(|_, link| link.task != task);
+        self.list();
+    }
+
+    fn list(&self) {
+        let mut handles: Vec<_> = self.links.values().map(|link| link.handle.clone()).collect();
+        handles.sort_by(|a, b| (a.name(), a.id()).cmp(&(b.name(), b.id())));
+        self.publish.send_replace(Arc::new(handles));
+    }
+}
+
+fn presence(found: &Found) -> Presence {
+    match found.owner {
+        Owner::Alive => Presence::Here(Arc::clone(&found.record)),
+        Owner::Dead => Presence::Dead,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! Links against real connections: what a fault is called, what follows from it, and what must not happen.
+
+mod dialling;
+mod life;
+mod peer;
+mod requests;
+mod rig;

@@ -1,0 +1,182 @@
+//! Faults before a connection is proven.
+
+use super::peer::{Peer, record_at};
+use super::rig::{PATIENCE, Rig, becomes, call, fails, quick, reaches};
+use crate::link::{BreakerFacts, RequestError, State, Status};
+use linchpin_shared::failure::{Class, Kind, Phase};
+use linchpin_shared::protocol::hello;
+use linchpin_shared::registry::record::{Protocol, Record};
+use linchpin_shared::settings;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+/// Whatever fails before the hello, no connection was ever counted.
+fn never_connected(status: &Status) {
+    assert_eq!((status.connections, status.connection.is_some()), (0, false), "{status:?}");
+}
+
+/// A listener whose connections are each given to `treat`, and how many there were.
+async fn listener<F, T>(treat: F) -> (SocketAddr, Arc<AtomicUsize>)
+where
+    F: Fn(TcpStream) -> T + Send + 'static,
+    T: Future<Output = ()> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            treat(stream).await;
+        }
+    });
+    (address, accepted)
+}
+
+/// The first failure of a link to a peer like this.
+async fn first_failure(address: SocketAddr) -> (Rig, Arc<Status>) {
+    let slow = settings::Link { backoff_min: Duration::from_secs(5), ..quick() };
+    let rig = Rig::new(&slow);
+    let handle = rig.link(&record_at(address, "shop")).await;
+    let status = becomes(&handle, "failed", |status| status.last_failure.is_some()).await;
+    never_connected(&status);
+    assert_eq!(status.state, State::Retrying);
+    assert!(status.next_try.is_some());
+    assert_eq!(rig.nudges(), 1);
+    (rig, status)
+}
+
+#[tokio::test]
+async fn refused_until_somebody_listens() {
+    // A socket that is bound and does not listen keeps the port from everyone else and refuses.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let record = record_at(socket.local_addr().unwrap(), "shop");
+    let rig = Rig::new(&settings::Link { breaker_failures: 100, ..quick() });
+    let handle = rig.link(&record).await;
+    let status = becomes(&handle, "tried three times", |status| status.attempts >= 3).await;
+    never_connected(&status);
+    let failure = status.last_failure.clone().unwrap();
+    assert_eq!((failure.kind, failure.phase, failure.class()), (Kind::Refused, Phase::Dial, Class::Backoff));
+    assert!(matches!(call(&handle, "/echo", "x").await, Err(RequestError::NotConnected { .. })));
+
+    let peer = Peer::serve(socket.listen(16).unwrap(), record);
+    handle.ready(PATIENCE).await.unwrap();
+    assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+    assert_eq!(peer.connections(), 1);
+}
+
+#[tokio::test]
+async fn after_failed_dials_the_breaker_opens_and_a_good_hello_closes_it() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let record = record_at(socket.local_addr().unwrap(), "shop");
+    let rig = Rig::new(&quick());
+    let handle = rig.link(&record).await;
+    let status = reaches(&handle, State::Tripped).await;
+    assert!(matches!(status.breaker, BreakerFacts::Open { .. }));
+    let dials = status.attempts;
+    becomes(&handle, "dialling on", |status| status.attempts > dials).await;
+
+    let peer = Peer::serve(socket.listen(16).unwrap(), record);
+    let began = Instant::now();
+    let status = reaches(&handle, State::Active).await;
+    assert_eq!(status.breaker, BreakerFacts::Closed { failures: 0 });
+    assert!(began.elapsed() < Duration::from_secs(8), "long before the breaker's own ten seconds");
+    assert_eq!(peer.connections(), 1, "probed on the connection that it keeps");
+}
+
+#[tokio::test]
+async fn accepted_then_closed_is_no_connection_and_no_hot_loop() {
+    let (address, accepted) = listener(|stream| async { drop(stream) }).await;
+    let rig = Rig::new(&settings::Link { backoff_min: Duration::from_millis(20), ..quick() });
+    let handle = rig.link(&record_at(address, "shop")).await;
+    let status = becomes(&handle, "tried four times", |status| status.attempts >= 4).await;
+    never_connected(&status);
+    let failure = status.last_failure.clone().unwrap();
+    assert!(matches!(failure.kind, Kind::Reset | Kind::Closed), "{failure}");
+    assert_eq!((failure.phase, failure.class()), (Phase::Hello, Class::Backoff));
+    // Attempts are counted when they have failed, and the next one has its backoff still before it.
+    assert!(accepted.load(Ordering::SeqCst) <= 5);
+}
+
+#[tokio::test]
+async fn an_http1_server_is_another_protocol() {
+    let (address, _) = listener(|mut stream| async move {
+        let mut preface = [0; 24];
+        drop(stream.read_exact(&mut preface).await);
+        drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await);
+    })
+    .await;
+    let (_rig, status) = first_failure(address).await;
+    let failure = status.last_failure.clone().unwrap();
+    assert_eq!((failure.kind, failure.class()), (Kind::Protocol, Class::Rediscover), "{failure}");
+}
+
+#[tokio::test]
+async fn a_hung_peer_is_found_by_the_hello_and_questions_are_served_meanwhile() {
+    // The kernel accepts for it; nobody ever answers.
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let rig = Rig::new(&settings::Link { hello_timeout: Duration::from_secs(2), ..quick() });
+    let handle = rig.link(&record_at(hung.local_addr().unwrap(), "shop")).await;
+    reaches(&handle, State::Connecting).await;
+    let history = timeout(Duration::from_secs(1), handle.transitions()).await.expect("served while dialling");
+    assert_eq!(history.last().unwrap().to, State::Connecting);
+    let status = fails(&handle, Kind::HelloTimeout).await;
+    never_connected(&status);
+    let failure = status.last_failure.clone().unwrap();
+    assert_eq!((failure.phase, failure.class()), (Phase::Hello, Class::Backoff));
+    assert!((2_000..4_000).contains(&failure.after_ms), "{} ms", failure.after_ms);
+}
+
+/// A peer of which the registry has another record than the peer itself.
+async fn mistaken(change: impl FnOnce(&mut Record)) -> (Peer, Arc<Status>) {
+    let peer = Peer::start("shop").await;
+    let mut record = peer.record.clone();
+    change(&mut record);
+    let rig = Rig::new(&settings::Link { backoff_min: Duration::from_secs(5), ..quick() });
+    let handle = rig.link(&record).await;
+    let status = becomes(&handle, "failed", |status| status.last_failure.is_some()).await;
+    (peer, status)
+}
+
+#[tokio::test]
+async fn a_wrong_secret_or_generation_is_another_identity_and_learns_nothing() {
+    let wrong_secret = mistaken(|record| record.secret = hello::random().unwrap()).await;
+    let wrong_generation = mistaken(|record| record.generation = Uuid::now_v7()).await;
+    for (peer, status) in [wrong_secret, wrong_generation] {
+        never_connected(&status);
+        let failure = status.last_failure.clone().unwrap();
+        assert_eq!((failure.kind, failure.class()), (Kind::WrongIdentity, Class::Rediscover), "{failure}");
+        assert_eq!(peer.counts.proofs.load(Ordering::SeqCst), 0, "our proof was sent to a stranger");
+        assert_eq!(peer.counts.requests.load(Ordering::SeqCst), 1, "nothing but the hello");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_has_does_not_connect_to_itself() {
+    // An ephemeral port that is free: dialling it often enough may get the very same port as the source.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_rig, status) = first_failure(free).await;
+    assert_eq!(status.last_failure.clone().unwrap().kind, Kind::Refused);
+}
+
+#[tokio::test]
+async fn a_foreign_program_is_listed_and_left_alone() {
+    let (address, accepted) = listener(|stream| async { drop(stream) }).await;
+    let mut record = record_at(address, "shop");
+    record.protocol = Protocol::Http1;
+    let rig = Rig::new(&quick());
+    let handle = rig.link(&record).await;
+    let status = Arc::clone(&handle.status().borrow());
+    assert_eq!(status.state, State::Discovered);
+    assert!(status.why.contains("HTTP/1.1"), "{}", status.why);
+    assert!(!handle.transitions().await.is_empty());
+    assert_eq!(accepted.load(Ordering::SeqCst), 0);
+}

@@ -1,0 +1,199 @@
+//! The end of a proven connection, and the coming and going of instances.
+
+use super::peer::{Peer, Way};
+use super::rig::{PATIENCE, Rig, becomes, call, connected, counts, fails, quick, reaches, request};
+use crate::link::{BreakerFacts, RequestError, State};
+use linchpin_shared::failure::{Class, Kind, Phase};
+use linchpin_shared::registry::Owner;
+use linchpin_shared::settings;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// Breaks a connection with a request in flight. Says what the link made of it.
+async fn broken(way: Way) -> Kind {
+    let (peer, rig, handle) = connected(&settings::Link { backoff_min: Duration::from_secs(5), ..quick() }).await;
+    let (caller, hanging) = (handle.clone(), Arc::clone(&peer.counts));
+    let in_flight = tokio::spawn(async move { caller.request(request("/hang", "")).await.map(drop) });
+    counts("hanging", &hanging.hanging, |count| count == 1).await;
+    let began = Instant::now();
+    peer.go(way);
+    let interrupted = timeout(PATIENCE, in_flight).await.expect("the caller hears of it").unwrap().unwrap_err();
+    assert!(matches!(interrupted, RequestError::Interrupted(_)), "{interrupted}");
+    assert!(!interrupted.not_executed());
+    let status = becomes(&handle, "connected again", |status| status.connections == 2).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "at once, without the backoff of five seconds");
+    assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+    assert_eq!((peer.connections(), rig.nudges()), (2, 1));
+    let failure = status.last_failure.clone().unwrap();
+    assert_eq!((failure.phase, failure.class()), (Phase::Serve, Class::RetryNow));
+    failure.kind
+}
+
+#[tokio::test]
+async fn a_reset_in_mid_life_is_dialled_again_at_once() {
+    assert_eq!(broken(Way::Reset).await, Kind::Reset);
+}
+
+#[tokio::test]
+async fn a_close_in_mid_life_is_dialled_again_at_once() {
+    assert_eq!(broken(Way::Close).await, Kind::Closed);
+}
+
+#[tokio::test]
+async fn a_goodbye_lets_what_is_in_flight_finish_and_counts_against_nobody() {
+    let (peer, _rig, handle) = connected(&quick()).await;
+    let caller = handle.clone();
+    let in_flight = tokio::spawn(async move { call(&caller, "/slow", "").await });
+    counts("requests", &peer.counts.requests, |count| count >= 4).await;
+    peer.go(Way::Goaway);
+    peer.set_epoch(0);
+    assert_eq!(in_flight.await.unwrap().unwrap(), "slow");
+    let status = fails(&handle, Kind::Drained).await;
+    assert_eq!(status.breaker, BreakerFacts::Closed { failures: 0 });
+    becomes(&handle, "connected again", |status| status.connections == 2).await;
+}
+
+#[tokio::test]
+async fn a_goodbye_under_load_executes_every_request_exactly_once() {
+    let (peer, _rig, handle) = connected(&quick()).await;
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let handle = handle.clone();
+        callers.spawn(async move {
+            let mut executed = 0;
+            while executed < 200 {
+                match call(&handle, "/echo", "x").await {
+                    Ok(_) => executed += 1,
+                    Err(error) if error.not_executed() => handle.ready(PATIENCE).await.unwrap(),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            executed
+        });
+    }
+    counts("requests", &peer.counts.requests, |count| count > 400).await;
+    let own = peer.connections();
+    peer.go(Way::Goaway);
+    let executed: usize = callers.join_all().await.into_iter().sum();
+    assert_eq!((own, executed), (1, 1600));
+    assert_eq!(peer.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_is_found_by_its_pings_also_while_idle() {
+    let pings = (Duration::from_millis(150), Duration::from_millis(100));
+    let (peer, _rig, handle) =
+        connected(&settings::Link { ping_interval: pings.0, ping_timeout: pings.1, ..quick() }).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(handle.status().borrow().connections, 1, "answered PINGs keep it");
+    peer.go(Way::Freeze);
+    let began = Instant::now();
+    let status = fails(&handle, Kind::PingTimeout).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(status.last_failure.clone().unwrap().class(), Class::Backoff);
+    reaches(&handle, State::Active).await;
+    assert_eq!(peer.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_check_is_answered_or_ends_the_connection_before_the_pings_would() {
+    let (peer, _rig, handle) = connected(&quick()).await;
+    handle.check();
+    becomes(&handle, "in doubt", |status| status.state == State::Suspect).await;
+    reaches(&handle, State::Active).await;
+    assert_eq!(peer.connections(), 1);
+
+    peer.go(Way::Freeze);
+    let began = Instant::now();
+    handle.check();
+    fails(&handle, Kind::PingTimeout).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    reaches(&handle, State::Active).await;
+}
+
+#[tokio::test]
+async fn a_new_generation_is_dialled_at_once_and_keeps_the_handle() {
+    let (old, rig, handle) = connected(&settings::Link { backoff_min: Duration::from_secs(5), ..quick() }).await;
+    let caller = handle.clone();
+    let in_flight = tokio::spawn(async move { call(&caller, "/slow", "").await });
+    counts("requests", &old.counts.requests, |count| count >= 4).await;
+    let new = Peer::start("shop").await;
+    let began = Instant::now();
+    rig.show(&[(&new.record, Owner::Alive)]);
+    let status = becomes(&handle, "the new one", |status| {
+        status.state == State::Active && status.record.generation == new.record.generation
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!((status.connections, new.connections(), old.connections()), (2, 1, 1));
+    assert_eq!(in_flight.await.unwrap().unwrap(), "slow", "what the old one works on may finish");
+    assert_eq!(rig.links.watch().borrow().len(), 1);
+}
+
+#[tokio::test]
+async fn a_vanished_record_does_not_end_a_living_connection() {
+    let (peer, rig, handle) = connected(&settings::Link { remember_gone: Duration::ZERO, ..quick() }).await;
+    rig.show(&[]);
+    reaches(&handle, State::Draining).await;
+    assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+    rig.show(&[(&peer.record, Owner::Alive)]);
+    reaches(&handle, State::Active).await;
+    assert_eq!(peer.connections(), 1);
+
+    rig.show(&[]);
+    reaches(&handle, State::Draining).await;
+    peer.go(Way::Close);
+    let mut handles = rig.links.watch();
+    timeout(PATIENCE, handles.wait_for(|list| list.is_empty())).await.expect("forgotten").unwrap();
+    assert!(handle.transitions().await.is_empty());
+    assert!(matches!(handle.ready(PATIENCE).await, Err(RequestError::Gone)));
+    assert!(matches!(call(&handle, "/echo", "x").await, Err(RequestError::Gone)));
+
+    let handle = rig.link(&peer.record).await;
+    reaches(&handle, State::Active).await;
+}
+
+#[tokio::test]
+async fn a_dead_owner_is_gone_and_its_next_life_goes_on_with_the_same_handle() {
+    let (old, rig, handle) = connected(&quick()).await;
+    rig.show(&[(&old.record, Owner::Dead)]);
+    let status = reaches(&handle, State::Gone).await;
+    assert_eq!(status.last_failure.clone().unwrap().kind, Kind::ProcessGone);
+    assert!(matches!(call(&handle, "/echo", "x").await, Err(RequestError::Gone)));
+    assert!(handle.vitals().borrow().is_none());
+
+    let waiting = handle.clone();
+    let waiting = tokio::spawn(async move { waiting.ready(PATIENCE).await });
+    let new = Peer::start("shop").await;
+    rig.show(&[(&new.record, Owner::Alive)]);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn a_dead_instance_gets_no_link() {
+    let (dead, alive) = (Peer::start("dead").await, Peer::start("alive").await);
+    let rig = Rig::new(&quick());
+    rig.show(&[(&dead.record, Owner::Dead), (&alive.record, Owner::Alive)]);
+    let mut handles = rig.links.watch();
+    timeout(PATIENCE, handles.wait_for(|list| !list.is_empty())).await.unwrap().unwrap();
+    let names: Vec<_> = rig.links.watch().borrow().iter().map(|handle| handle.name().to_owned()).collect();
+    assert_eq!(names, ["alive"]);
+    assert_eq!(dead.connections(), 0);
+}
+
+#[tokio::test]
+async fn vitals_are_followed_also_when_their_stream_ends() {
+    let (peer, _rig, handle) = connected(&quick()).await;
+    let mut vitals = handle.vitals();
+    for epoch in [1, 0, 2, 3] {
+        peer.set_epoch(epoch);
+        if epoch == 0 {
+            continue;
+        }
+        let seen = vitals.wait_for(|vitals| vitals.as_ref().is_some_and(|vitals| vitals.servers[0].epoch == epoch));
+        drop(timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("epoch {epoch} is not seen")).unwrap());
+    }
+    assert_eq!(handle.status().borrow().connections, 1);
+}

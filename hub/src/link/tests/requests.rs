@@ -1,0 +1,86 @@
+//! Requests on a proven connection, and callers that go away.
+
+use super::rig::{call, connected, counts, quick, request};
+use crate::link::{RequestError, State};
+use linchpin_shared::failure::Kind;
+use linchpin_shared::problem::Code;
+use linchpin_shared::settings;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+#[tokio::test]
+async fn many_requests_share_one_connection() {
+    let (peer, _rig, handle) = connected(&quick()).await;
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let handle = handle.clone();
+        callers.spawn(async move {
+            for _ in 0..50 {
+                assert_eq!(call(&handle, "/echo", "hello").await.unwrap(), "hello");
+            }
+        });
+    }
+    callers.join_all().await;
+    let status = Arc::clone(&handle.status().borrow());
+    assert_eq!((peer.connections(), status.connections, status.state), (1, 1, State::Active));
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_resets_its_own_stream_and_nothing_else() {
+    let (peer, _rig, handle) = connected(&settings::Link { in_flight: 2, ..quick() }).await;
+    for _ in 0..20 {
+        let caller = handle.clone();
+        let waiting = tokio::spawn(async move { caller.request(request("/hang", "")).await.map(drop) });
+        counts("hanging", &peer.counts.hanging, |count| count == 1).await;
+        waiting.abort();
+        counts("hanging", &peer.counts.hanging, |count| count == 0).await;
+    }
+    assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+    assert_eq!((peer.connections(), handle.status().borrow().connections), (1, 1));
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_fails_its_own_request() {
+    let (peer, _rig, handle) = connected(&quick()).await;
+    let error = call(&handle, "/panic", "").await.unwrap_err();
+    let RequestError::Interrupted(failure) = &error else { panic!("{error}") };
+    assert_eq!(failure.kind, Kind::StreamReset);
+    assert!(!error.not_executed(), "the handler had begun");
+    assert_eq!(error.problem("shop").code, Code::CallInterrupted);
+    assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+    assert_eq!((peer.connections(), handle.status().borrow().state), (1, State::Active));
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_bounded_until_its_body_is_done() {
+    let (peer, _rig, handle) = connected(&settings::Link { in_flight: 2, ..quick() }).await;
+    let first = handle.request(request("/echo", "1")).await.unwrap();
+    let second = handle.request(request("/echo", "2")).await.unwrap();
+    let before = peer.counts.requests.load(Ordering::SeqCst);
+    let refused = call(&handle, "/echo", "3").await.unwrap_err();
+    assert!(matches!(refused, RequestError::Overloaded { .. }) && refused.not_executed(), "{refused}");
+    assert_eq!(peer.counts.requests.load(Ordering::SeqCst), before, "not sent");
+    drop(first);
+    assert_eq!(call(&handle, "/echo", "3").await.unwrap(), "3");
+    drop(second);
+}
+
+#[tokio::test]
+async fn the_bound_over_all_links_holds_too() {
+    let (_peer, _rig, handle) = connected(&settings::Link { in_flight_total: 1, ..quick() }).await;
+    let held = handle.request(request("/echo", "1")).await.unwrap();
+    assert!(matches!(call(&handle, "/echo", "2").await, Err(RequestError::Overloaded { .. })));
+    drop(held);
+    assert_eq!(call(&handle, "/echo", "2").await.unwrap(), "2");
+}
+
+#[tokio::test]
+async fn when_the_hub_ends_a_request_has_a_problem_with_a_next_step() {
+    let (_peer, rig, handle) = connected(&quick()).await;
+    drop(rig);
+    let mut status = handle.status();
+    while status.changed().await.is_ok() {}
+    let error = call(&handle, "/echo", "x").await.unwrap_err();
+    let problem = error.problem("shop");
+    assert!(problem.detail.contains("shop") && !problem.next_steps.is_empty(), "{problem}");
+}
