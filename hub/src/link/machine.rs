@@ -98,7 +98,7 @@ pub(super) enum Input {
 /// Something to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Ask the peer for a sign of life, with a deadline.
+    /// Ask the peer for a sign of life, with a deadline; one that was asked for before is forgotten.
     Probe,
     /// Ask discovery to look at the registry now.
     Nudge,
