@@ -25,6 +25,9 @@ const BLOCK: u64 = 64 << 10;
 /// When the log cannot be read; `NotFound` when there is none.
 pub fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
     let family = family(path)?;
+    if family.is_empty() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let bytes = last_bytes(&family, lines)?;
     let mut text: Vec<String> = bytes.split_inclusive(|&byte| byte == b'\n').map(line).collect();
     Ok(text.split_off(text.len().saturating_sub(lines)))
@@ -46,10 +49,7 @@ impl Follower {
     /// # Errors
     /// When the log cannot be read.
     pub fn open(path: &Path, lines: usize) -> io::Result<(Vec<String>, Self)> {
-        let family = match family(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            other => other?,
-        };
+        let family = family(path)?;
         let bytes = last_bytes(&family, lines)?;
         let (whole, partial) = bytes.split_at(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
         let mut text: Vec<String> = whole.split_inclusive(|&byte| byte == b'\n').map(line).collect();
@@ -80,18 +80,19 @@ impl Follower {
 
     /// The file that was begun after the one being read; `None` while that is the newest.
     fn next_file(&self) -> io::Result<Option<Member>> {
-        let mut family = match family(&self.path) {
-            Ok(family) => family,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let ours = self.reading.as_ref().and_then(|(ours, _)| family.iter().position(|member| member.id == ours.id));
-        Ok(match ours {
-            Some(0) => None,
-            Some(age) => Some(family.swap_remove(age - 1)),
-            // Ours was dropped, or there was none: the oldest that is left comes next.
-            None => family.pop(),
-        })
+        let Some((reading, _)) = &self.reading else { return Ok(family(&self.path)?.pop()) };
+        for _ in 0..LISTINGS {
+            let mut family = family(&self.path)?;
+            match family.iter().position(|member| member.id == reading.id) {
+                Some(0) => return Ok(None),
+                Some(age) => return Ok(Some(family.swap_remove(age - 1))),
+                // Ours was dropped, and the oldest that is left comes next.
+                None if reading.file.metadata()?.nlink() == 0 => return Ok(family.pop()),
+                // It moved too fast to be met, unless it was moved out of our sight.
+                None => {}
+            }
+        }
+        Ok(family(&self.path)?.pop())
     }
 
     fn read_to_end(&mut self, lines: &mut Vec<String>) -> io::Result<()> {
@@ -127,6 +128,9 @@ struct Member {
 /// How often the files are listed again because they moved meanwhile.
 const LISTINGS: usize = 10;
 
+/// How many ages in a row may be missing before the next file is. A rotation leaves one gap, several of them some more.
+const GAP: usize = 8;
+
 /// The files of a log, newest first. They are opened from the newest on, so that one that is put aside meanwhile is never
 /// missed but met a second time, and then the order may be wrong.
 fn family(path: &Path) -> io::Result<Vec<Member>> {
@@ -141,7 +145,8 @@ fn family(path: &Path) -> io::Result<Vec<Member>> {
 /// The files of a log as they were met, and whether none moved meanwhile.
 fn list(path: &Path) -> io::Result<(Vec<Member>, bool)> {
     let (mut family, mut unmoved): (Vec<Member>, bool) = (Vec::new(), true);
-    for age in 0..=oldest(path)? {
+    let (mut age, mut last) = (0, 0);
+    while age <= last + GAP {
         match private::open(&aged(path, age), OFlags::RDONLY) {
             Ok((file, facts)) => {
                 let id = (facts.dev(), facts.ino());
@@ -150,26 +155,14 @@ fn list(path: &Path) -> io::Result<(Vec<Member>, bool)> {
                 } else {
                     family.push(Member { file, id, size: facts.len() });
                 }
+                last = age;
             }
             Err(why) if why.is_missing() => {}
             Err(why) => return Err(why.into()),
         }
+        age += 1;
     }
-    if family.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok((family, unmoved)) }
-}
-
-/// The highest age of a log's files, and one more, since it may be growing just now.
-fn oldest(path: &Path) -> io::Result<usize> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let mut oldest = 0_usize;
-    for file in dir.read_dir()? {
-        let file = file?.file_name();
-        let age = file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('.')?.parse().ok());
-        oldest = oldest.max(age.unwrap_or_default());
-    }
-    Ok(oldest.saturating_add(1))
+    Ok((family, unmoved))
 }
 
 /// The end of a log, with at least this many line ends if there are as many within [`MAX_BYTES`].
