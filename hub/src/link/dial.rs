@@ -90,14 +90,20 @@ async fn open(address: SocketAddr, limits: &Limits) -> Result<TcpStream, Failure
             return Err(Failure::new(Kind::ConnectTimeout, Phase::Dial).because(late).because(whither));
         }
     };
+    usable(&stream, address, limits).map_err(failed)?;
+    Ok(stream)
+}
+
+/// Checks and sets up a socket that the system says is connected.
+fn usable(stream: &TcpStream, address: SocketAddr, limits: &Limits) -> std::io::Result<()> {
     // A port of the ephemeral range on which nobody listens can be given to the very socket that dials it, which then
     // is connected to itself (RFC 9293, section 3.5, simultaneous open) and would hold the port for ever.
-    if stream.local_addr().map_err(failed)? == address {
-        return Err(Failure::new(Kind::Refused, Phase::Dial).because("nobody but the dialling socket has this port"));
+    if stream.local_addr()? == address {
+        let alone = "nobody but the dialling socket itself has this port";
+        return Err(std::io::Error::new(std::io::ErrorKind::ConnectionRefused, alone));
     }
-    stream.set_nodelay(true).map_err(failed)?;
-    give_up_unacknowledged(&stream, limits.ping_interval + limits.ping_timeout).map_err(failed)?;
-    Ok(stream)
+    stream.set_nodelay(true)?;
+    give_up_unacknowledged(stream, limits.ping_interval + limits.ping_timeout)
 }
 
 /// Lets the kernel end a connection whose bytes are not acknowledged. The PINGs notice a dead peer; this ends the
@@ -223,5 +229,22 @@ async fn end_of(connection: &mut Connection, phase: Phase) -> Failure {
     match connection.await {
         Ok(()) => Failure::new(Kind::Drained, phase).because("the peer said goodbye"),
         Err(error) => classify::failure(&error, phase),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_is_connected_to_itself_is_refused() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let stream = socket.connect(address).await.expect("the kernel connects it to itself");
+        let second = Duration::from_secs(1);
+        let limits = Limits { dial: second, hello: second, ping_interval: second, ping_timeout: second };
+        let error = usable(&stream, address, &limits).unwrap_err();
+        assert_eq!(classify::failure(&error, Phase::Dial).kind, Kind::Refused);
     }
 }

@@ -176,6 +176,19 @@ fn a_hello_does_not_when_it_was_connections_that_broke() {
 }
 
 #[test]
+fn a_probe_of_an_earlier_connection_does_not_keep_the_breaker_half_open() {
+    let mut bench = Bench::new();
+    for _ in 0..7 {
+        bench.take(refused());
+        bench.due();
+    }
+    assert_eq!(bench.take(CONNECTED), [Effect::Probe]);
+    bench.take(Input::OwnerDead);
+    bench.take(Input::Found(record(1)));
+    assert_eq!(bench.take(CONNECTED), [Effect::Probe], "its own probe");
+}
+
+#[test]
 fn drains_never_trip_it_and_need_no_waiting() {
     let mut bench = Bench::connected();
     for _ in 0..20 {
