@@ -150,10 +150,11 @@ async fn mistaken(change: impl FnOnce(&mut Record)) -> (Peer, Arc<Status>) {
 async fn a_wrong_secret_or_generation_is_another_identity_and_learns_nothing() {
     let wrong_secret = mistaken(|record| record.secret = hello::random().unwrap()).await;
     let wrong_generation = mistaken(|record| record.generation = Uuid::now_v7()).await;
-    for (peer, status) in [wrong_secret, wrong_generation] {
+    for ((peer, status), word) in [(wrong_secret, "secret"), (wrong_generation, "generation")] {
         never_connected(&status);
         let failure = status.last_failure.clone().unwrap();
         assert_eq!((failure.kind, failure.class()), (Kind::WrongIdentity, Class::Rediscover), "{failure}");
+        assert!(failure.to_string().contains(word), "{failure}");
         assert_eq!(peer.counts.proofs.load(Ordering::SeqCst), 0, "our proof was sent to a stranger");
         assert_eq!(peer.counts.requests.load(Ordering::SeqCst), 1, "nothing but the hello");
     }

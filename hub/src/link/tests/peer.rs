@@ -151,7 +151,7 @@ async fn connection(stream: TcpStream, us: Us, mut way: watch::Receiver<Way>) {
     }
 }
 
-async fn answer(us: Us, request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn answer(us: Us, request: Request<Incoming>) -> Result<Answer, h2::Error> {
     us.counts.requests.fetch_add(1, Ordering::SeqCst);
     let (head, body) = request.into_parts();
     let full = |status: StatusCode, body: Vec<u8>| {
@@ -174,6 +174,8 @@ async fn answer(us: Us, request: Request<Incoming>) -> Result<Answer, Infallible
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
             full(StatusCode::OK, b"slow".to_vec())
         }
+        // `hyper` resets the stream for the reason that it finds in the error.
+        "/refuse" => return Err(h2::Reason::REFUSED_STREAM.into()),
         "/panic" => panic!("this handler always panics"),
         _ => full(StatusCode::NOT_FOUND, Vec::new()),
     })

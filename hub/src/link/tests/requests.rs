@@ -52,6 +52,14 @@ async fn a_handler_that_panics_fails_its_own_request() {
 }
 
 #[tokio::test]
+async fn a_refused_stream_was_not_executed() {
+    let (_peer, _rig, handle) = connected(&quick()).await;
+    let error = call(&handle, "/refuse", "").await.unwrap_err();
+    assert!(matches!(&error, RequestError::NotSent(failure) if failure.kind == Kind::Overloaded), "{error}");
+    assert!(error.not_executed());
+}
+
+#[tokio::test]
 async fn what_is_in_flight_is_bounded_until_its_body_is_done() {
     let (peer, _rig, handle) = connected(&settings::Link { in_flight: 2, ..quick() }).await;
     let first = handle.request(request("/echo", "1")).await.unwrap();
