@@ -202,10 +202,12 @@ impl Actor {
         }
         let status = self.machine.status(now);
         // The lane is first: who reads `active` finds it open, and who finds it closed may still read `active`.
-        if self.publish_lane() {
-            tracing::info!(why = status.why, "instance {}", if self.machine.passes() { "connected" } else { "lost" });
-        } else if status.state != before {
-            tracing::debug!(from = before.as_str(), to = status.state.as_str(), why = status.why, "link");
+        let (lane_changed, to, why) = (self.publish_lane(), status.state.as_str(), &status.why);
+        match (lane_changed, self.machine.passes()) {
+            (true, true) => tracing::info!(why, "connected"),
+            (true, false) => tracing::info!(why, "lost"),
+            (false, _) if status.state == before => {}
+            (false, _) => tracing::debug!(from = before.as_str(), to, why, "link"),
         }
         self.published.status.send_replace(Arc::new(status));
     }

@@ -21,7 +21,7 @@
 //! | retrying | connecting | the time of the next dial has come |
 //! | active, suspect | draining | the record is gone, the connection lives |
 //! | draining | active | the record is back |
-//! | any but these three | gone | the record is gone |
+//! | discovered, connecting, proving, retrying | gone | the record is gone |
 //! | draining | gone | the connection ended |
 //! | any | gone | the record's owner is proven dead |
 //! | any | connecting | a new generation or endpoint; from gone: any record |
