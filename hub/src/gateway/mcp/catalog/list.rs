@@ -1,0 +1,267 @@
+//! The lists of one backend.
+//!
+//! Owns [`Kind`] (the four lists of MCP), [`List`] (one of them as the backend gave it) and [`Lists`]. An item is kept
+//! as the JSON text that came, with the place of its key, so that it can be handed on with another name and nothing
+//! else changed. Invariant: two lists are the same exactly if their fingerprints are.
+//! Never: reads more of an item than its key and whether it may be repeated.
+
+use crate::gateway::mcp::json::{Object, Span, Unreadable, elements, quote, splice};
+use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// One of the lists of MCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// Tools, by name.
+    Tools,
+    /// Prompts, by name.
+    Prompts,
+    /// Resources, by URI.
+    Resources,
+    /// Resource templates, by URI template.
+    Templates,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+
+    /// Method, member of the result, key of an item, capability.
+    const fn facts(self) -> (&'static str, &'static str, &'static str, &'static str) {
+        match self {
+            Self::Tools => ("tools/list", "tools", "name", "tools"),
+            Self::Prompts => ("prompts/list", "prompts", "name", "prompts"),
+            Self::Resources => ("resources/list", "resources", "uri", "resources"),
+            Self::Templates => ("resources/templates/list", "resourceTemplates", "uriTemplate", "resources"),
+        }
+    }
+
+    /// The method that asks for it.
+    pub(crate) const fn method(self) -> &'static str {
+        self.facts().0
+    }
+
+    /// The member of the result that holds it.
+    pub(crate) const fn member(self) -> &'static str {
+        self.facts().1
+    }
+
+    /// The capability under which a backend offers it.
+    pub(crate) const fn capability(self) -> &'static str {
+        self.facts().3
+    }
+
+    /// The list that this method asks for.
+    pub(crate) fn of_method(method: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.method() == method)
+    }
+
+    const fn key(self) -> &'static str {
+        self.facts().2
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Tools => 0,
+            Self::Prompts => 1,
+            Self::Resources => 2,
+            Self::Templates => 3,
+        }
+    }
+}
+
+/// One tool, prompt, resource or template.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    json: Box<str>,
+    key: Box<str>,
+    place: Span,
+    repeatable: bool,
+}
+
+impl Item {
+    fn parse(kind: Kind, json: &str) -> Option<Self> {
+        let object = Object::parse(json, Span::whole(json)).ok()?;
+        let place = object.get(kind.key())?;
+        let hints = object.object(json, "annotations").ok().flatten();
+        let hinted =
+            |name: &str| hints.as_ref().and_then(|hints| hints.get(name)).is_some_and(|at| at.of(json) == "true");
+        Some(Self {
+            key: place.string(json)?.into(),
+            place,
+            repeatable: hinted("readOnlyHint") || hinted("idempotentHint"),
+            json: json.into(),
+        })
+    }
+
+    /// Its name or URI, as the backend has it.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether the backend says that calling it twice does no harm.
+    pub(crate) fn repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    /// Its JSON under another name.
+    pub(crate) fn renamed(&self, name: &str) -> Cow<'_, str> {
+        if *name == *self.key {
+            return Cow::Borrowed(&self.json);
+        }
+        Cow::Owned(splice(&self.json, &mut [(self.place, Cow::Owned(quote(name)))]))
+    }
+}
+
+/// One list of one backend, complete.
+#[derive(Debug)]
+pub(crate) struct List {
+    items: Vec<Item>,
+    /// Places of the items in the order of their keys.
+    by_key: Vec<u32>,
+    print: u64,
+}
+
+impl List {
+    /// A list without items.
+    pub(crate) fn empty() -> Self {
+        Draft::new(Kind::Tools).finish()
+    }
+
+    /// Its items, in the backend's order.
+    pub(crate) fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// The item of this key.
+    pub(crate) fn find(&self, key: &str) -> Option<&Item> {
+        let at = self.by_key.binary_search_by(|at| self.items[*at as usize].key.as_ref().cmp(key)).ok()?;
+        Some(&self.items[self.by_key[at] as usize])
+    }
+
+    /// What tells it apart from other lists.
+    pub(crate) fn print(&self) -> u64 {
+        self.print
+    }
+}
+
+/// A list of which pages are still to come.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    kind: Kind,
+    items: Vec<Item>,
+    bytes: usize,
+}
+
+impl Draft {
+    /// Nothing yet.
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind, items: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes the result of one request and gives the cursor of the next, if there is one. An item without a key is left
+    /// out: a client could not name it either.
+    pub(crate) fn page(&mut self, result: &str) -> Result<Option<String>, Unreadable> {
+        let object = Object::parse(result, Span::whole(result))?;
+        let items = object
+            .get(self.kind.member())
+            .and_then(|at| elements(result, at))
+            .ok_or_else(|| Unreadable::Syntax(format!("the result has no list {:?}", self.kind.member())))?;
+        self.bytes += result.len();
+        self.items.extend(items.into_iter().filter_map(|at| Item::parse(self.kind, at.of(result))));
+        Ok(object.get("nextCursor").and_then(|at| at.string(result)).filter(|cursor| !cursor.is_empty()))
+    }
+
+    /// How much was taken so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The list. Of several items with one key the first is kept.
+    pub(crate) fn finish(mut self) -> List {
+        let mut seen = std::collections::HashSet::new();
+        self.items.retain(|item| seen.insert(item.key.clone()));
+        let mut hasher = DefaultHasher::new();
+        self.items.iter().for_each(|item| item.json.hash(&mut hasher));
+        let mut by_key: Vec<u32> = (0_u32..).take(self.items.len()).collect();
+        by_key.sort_by(|a, b| self.items[*a as usize].key.cmp(&self.items[*b as usize].key));
+        List { items: self.items, by_key, print: hasher.finish() }
+    }
+}
+
+/// The lists of one backend, as far as they are known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lists([Option<Arc<List>>; 4]);
+
+impl Lists {
+    /// One of them.
+    pub(crate) fn get(&self, kind: Kind) -> Option<&Arc<List>> {
+        self.0[kind.index()].as_ref()
+    }
+
+    /// Takes a new one and says whether it differs from what was known.
+    pub(crate) fn set(&mut self, kind: Kind, list: List) -> bool {
+        let slot = &mut self.0[kind.index()];
+        let differs = slot.as_ref().is_none_or(|known| known.print != list.print);
+        if differs {
+            *slot = Some(Arc::new(list));
+        }
+        differs
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    pub(crate) fn tools(names: &[&str]) -> List {
+        let items: Vec<_> = names.iter().map(|name| json!({"name": name, "n": 1.0})).collect();
+        let mut draft = Draft::new(Kind::Tools);
+        draft.page(&json!({"tools": items}).to_string()).unwrap();
+        draft.finish()
+    }
+
+    pub(crate) fn listed(kind: Kind, keys: &[&str]) -> List {
+        let items: Vec<_> = keys.iter().map(|key| json!({kind.key(): key, "name": "x"})).collect();
+        let mut draft = Draft::new(kind);
+        draft.page(&json!({kind.member(): items}).to_string()).unwrap();
+        draft.finish()
+    }
+
+    #[test]
+    fn pages_are_put_together() {
+        let mut draft = Draft::new(Kind::Tools);
+        assert_eq!(draft.page(r#"{"tools":[{"name":"b"},{"noname":1},7],"nextCursor":"c"}"#), Ok(Some("c".into())));
+        assert_eq!(
+            draft.page(r#"{"tools":[{"name":"a","annotations":{"readOnlyHint":true}},{"name":"b","x":1}]}"#),
+            Ok(None)
+        );
+        let list = draft.finish();
+        assert_eq!(list.items().iter().map(Item::key).collect::<Vec<_>>(), ["b", "a"]);
+        assert!(list.find("a").unwrap().repeatable() && !list.find("b").unwrap().repeatable());
+        assert!(list.find("c").is_none());
+        assert!(Draft::new(Kind::Tools).page(r#"{"prompts":[]}"#).is_err());
+    }
+
+    #[test]
+    fn another_name_changes_nothing_else() {
+        let mut draft = Draft::new(Kind::Tools);
+        draft.page(r#"{"tools":[{"z":1.50,"name": "a","title":"name"}]}"#).unwrap();
+        let list = draft.finish();
+        assert_eq!(list.items()[0].renamed("shop__a"), r#"{"z":1.50,"name": "shop__a","title":"name"}"#);
+        assert_eq!(list.items()[0].renamed("a"), r#"{"z":1.50,"name": "a","title":"name"}"#);
+    }
+
+    #[test]
+    fn only_a_real_difference_counts() {
+        let mut lists = Lists::default();
+        assert!(lists.set(Kind::Tools, tools(&[])), "known to be empty differs from not known");
+        assert!(!lists.set(Kind::Tools, List::empty()));
+        assert!(lists.set(Kind::Tools, tools(&["a", "b"])));
+        assert!(!lists.set(Kind::Tools, tools(&["a", "b"])));
+        assert!(lists.set(Kind::Tools, tools(&["b", "a"])));
+        assert!(lists.get(Kind::Prompts).is_none());
+    }
+}

@@ -1,0 +1,109 @@
+//! What a client is told when something fails.
+//!
+//! Owns [`RpcError`], a JSON-RPC error whose `data` is a [`Problem`], so that an agent and a person read the same thing.
+//! Codes: JSON-RPC's own for bad messages, -32602 for what is not known (as MCP has it), -32002 for resources,
+//! -32000 for everything that happened on the way to a backend. Never: an empty success in place of an error.
+
+use super::envelope::Malformed;
+use super::json::{Unreadable, quote};
+use linchpin_shared::problem::{Code, Problem};
+
+/// A JSON-RPC error.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RpcError {
+    code: i32,
+    problem: Box<Problem>,
+}
+
+impl RpcError {
+    /// Something failed on the way to a backend.
+    pub(crate) fn on_the_way(problem: Problem) -> Self {
+        Self::new(-32000, problem)
+    }
+
+    /// The message cannot be used as a request.
+    pub(crate) fn invalid_request(detail: impl Into<String>) -> Self {
+        Self::new(-32600, Problem::new(Code::BadRequest, detail))
+    }
+
+    /// There is no such method here.
+    pub(crate) fn method_not_found(method: &str) -> Self {
+        Self::new(-32601, Problem::new(Code::BadRequest, format!("method {method:?} is not known here")))
+    }
+
+    /// The parameters cannot be used.
+    pub(crate) fn invalid_params(detail: impl Into<String>) -> Self {
+        Self::new(-32602, Problem::new(Code::BadRequest, detail))
+    }
+
+    /// The parameters name something that does not exist.
+    pub(crate) fn unknown(problem: Problem) -> Self {
+        Self::new(-32602, problem)
+    }
+
+    /// The parameters name a resource that does not exist.
+    pub(crate) fn unknown_resource(problem: Problem) -> Self {
+        Self::new(-32002, problem)
+    }
+
+    fn new(code: i32, problem: Problem) -> Self {
+        Self { code, problem: Box::new(problem) }
+    }
+
+    /// The HTTP status with which a message that cannot be taken is refused.
+    pub(crate) fn status(&self) -> u16 {
+        self.problem.status
+    }
+
+    /// What failed.
+    pub(crate) fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// The response to the request with this id, which is JSON.
+    pub(crate) fn response(&self, id: &str) -> String {
+        let data = serde_json::to_string(&self.problem).unwrap_or_else(|_| String::from("null"));
+        let message = quote(&self.problem.detail);
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{},"message":{message},"data":{data}}}}}"#, self.code)
+    }
+}
+
+impl From<&Malformed> for RpcError {
+    fn from(malformed: &Malformed) -> Self {
+        let (code, kind) = match malformed {
+            Malformed::Unreadable(Unreadable::Syntax(_)) => (-32700, Code::BadRequest),
+            Malformed::TooDeep | Malformed::Unreadable(Unreadable::TooMany) => (-32600, Code::TooLarge),
+            Malformed::Unreadable(Unreadable::Duplicate(_)) | Malformed::Batch | Malformed::NotRpc(_) => {
+                (-32600, Code::BadRequest)
+            }
+        };
+        Self::new(code, Problem::new(kind, malformed.to_string()).next("send one JSON-RPC 2.0 object in each POST"))
+    }
+}
+
+/// The response with this result, which is JSON, to the request with this id.
+pub(crate) fn success(id: &str, result: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn the_data_is_the_problem() {
+        let problem = Problem::new(Code::UnknownTool, "no tool is called \"x\"").next("linchpin tools");
+        let json: Value = serde_json::from_str(&RpcError::unknown(problem.clone()).response("\"a\"")).unwrap();
+        assert_eq!((&json["id"], &json["error"]["code"]), (&Value::from("a"), &Value::from(-32602)));
+        assert_eq!(json["error"]["message"], "no tool is called \"x\"");
+        assert_eq!(serde_json::from_value::<Problem>(json["error"]["data"].clone()).unwrap(), problem);
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_own_code() {
+        assert_eq!(RpcError::from(&Malformed::Unreadable(Unreadable::Syntax(String::from("x")))).code, -32700);
+        assert_eq!(RpcError::from(&Malformed::Batch).code, -32600);
+        assert_eq!(RpcError::from(&Malformed::TooDeep).status(), 413);
+    }
+}

@@ -1,0 +1,215 @@
+//! JSON as text, with the places of the parts that a relay reads or rewrites.
+//!
+//! Owns [`Span`] (where a value stands in a text), [`Object`] (the members of one object, values unread) and [`splice`]
+//! (rewriting parts in place). An edit of a nested part needs no tree: everything that is not edited stays byte for
+//! byte, in its order, with its number forms.
+//! Invariant: duplicate keys are refused in every object that is read, because two readers may take different ones.
+//! Never: builds a document.
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// More members than any object that we read has; beyond it the duplicate check would become slow.
+const MAX_MEMBERS: usize = 1024;
+
+/// Why a text cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// It is not JSON, or not of the form that was looked for.
+    #[error("not JSON: {0}")]
+    Syntax(String),
+    /// Two members have the same name.
+    #[error("the key {0:?} stands there twice")]
+    Duplicate(String),
+    /// More than [`MAX_MEMBERS`].
+    #[error("an object has more than {MAX_MEMBERS} members")]
+    TooMany,
+}
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Syntax(error.to_string())
+    }
+}
+
+/// Where a JSON value stands in the text of its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    /// The whole text.
+    pub(crate) fn whole(text: &str) -> Self {
+        Self { start: 0, end: text.len() }
+    }
+
+    /// The value's JSON.
+    pub(crate) fn of(self, text: &str) -> &str {
+        &text[self.start..self.end]
+    }
+
+    /// The value, when it is a string.
+    pub(crate) fn string(self, text: &str) -> Option<String> {
+        serde_json::from_str(self.of(text)).ok()
+    }
+
+    /// Whether the value is an object.
+    pub(crate) fn is_object(self, text: &str) -> bool {
+        self.of(text).starts_with('{')
+    }
+
+    /// `part`, which borrows from `text`, as a span of it.
+    fn locate(text: &str, part: &str) -> Self {
+        let start = part.as_ptr().addr() - text.as_ptr().addr();
+        Self { start, end: start + part.len() }
+    }
+}
+
+/// The members of one JSON object, in order, values unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Object<'t> {
+    members: Vec<(Cow<'t, str>, Span)>,
+}
+
+impl<'t> Object<'t> {
+    /// Reads the members of the object at `at`.
+    pub(crate) fn parse(text: &'t str, at: Span) -> Result<Self, Unreadable> {
+        let Members(raw) = serde_json::from_str(at.of(text))?;
+        if raw.len() > MAX_MEMBERS {
+            return Err(Unreadable::TooMany);
+        }
+        let mut members: Vec<(Cow<'t, str>, Span)> = Vec::with_capacity(raw.len());
+        for (key, value) in raw {
+            if members.iter().any(|(known, _)| *known == key) {
+                return Err(Unreadable::Duplicate(key.into_owned()));
+            }
+            members.push((key, Span::locate(text, value.get())));
+        }
+        Ok(Self { members })
+    }
+
+    /// Where the value of `key` stands.
+    pub(crate) fn get(&self, key: &str) -> Option<Span> {
+        self.members.iter().find(|(known, _)| known == key).map(|(_, span)| *span)
+    }
+
+    /// Reads the object that is the value of `key`; none if there is no such member or it is no object.
+    pub(crate) fn object(&self, text: &'t str, key: &str) -> Result<Option<Self>, Unreadable> {
+        match self.get(key) {
+            Some(span) if span.is_object(text) => Self::parse(text, span).map(Some),
+            Some(_) | None => Ok(None),
+        }
+    }
+}
+
+/// The elements of the JSON array at `at`, unread; none if it is no array.
+pub(crate) fn elements(text: &str, at: Span) -> Option<Vec<Span>> {
+    let raw: Vec<&RawValue> = serde_json::from_str(at.of(text)).ok()?;
+    Some(raw.into_iter().map(|value| Span::locate(text, value.get())).collect())
+}
+
+/// `text` with parts of it replaced. The parts must not overlap.
+pub(crate) fn splice(text: &str, edits: &mut [(Span, Cow<'_, str>)]) -> String {
+    edits.sort_by_key(|(span, _)| span.start);
+    let grown: usize = edits.iter().map(|(_, new)| new.len()).sum();
+    let mut out = String::with_capacity(text.len() + grown);
+    let mut done = 0;
+    for (span, new) in edits.iter() {
+        out.push_str(&text[done..span.start]);
+        out.push_str(new);
+        done = span.end;
+    }
+    out.push_str(&text[done..]);
+    out
+}
+
+/// `text` as a JSON string.
+pub(crate) fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The members of an object as serde hands them out, duplicates included.
+struct Members<'t>(Vec<(Cow<'t, str>, &'t RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(8);
+                while let Some(Key(key)) = map.next_key()? {
+                    members.push((key, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        input.deserialize_map(InOrder)
+    }
+}
+
+/// A key, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+struct Key<'t>(#[serde(borrow)] Cow<'t, str>);
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_key_may_not_stand_twice_however_it_is_written() {
+        let text = r#"{"id":1,"\u0069d":2}"#;
+        assert_eq!(Object::parse(text, Span::whole(text)), Err(Unreadable::Duplicate(String::from("id"))));
+        let many: Value = (0..=MAX_MEMBERS).map(|n| (n.to_string(), Value::Null)).collect();
+        let text = many.to_string();
+        assert_eq!(Object::parse(&text, Span::whole(&text)), Err(Unreadable::TooMany));
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::hash_map(".*", inner, 0..6).prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_member_is_found_where_it_stands(members in prop::collection::btree_map(".*", any_json(), 0..8), pretty: bool) {
+            let value = Value::from_iter(members.clone());
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            let object = Object::parse(&text, Span::whole(&text)).unwrap();
+            for (key, value) in &members {
+                let found: Value = serde_json::from_str(object.get(key).unwrap().of(&text)).unwrap();
+                prop_assert_eq!(&found, value);
+            }
+        }
+
+        #[test]
+        fn a_splice_changes_what_it_names_and_nothing_else(a in any_json(), b in any_json(), new in any_json()) {
+            let text = json!({"first": a, "second": b}).to_string();
+            let object = Object::parse(&text, Span::whole(&text)).unwrap();
+            let out = splice(&text, &mut [(object.get("second").unwrap(), Cow::from(new.to_string()))]);
+            let out: Value = serde_json::from_str(&out).unwrap();
+            prop_assert_eq!(out, json!({"first": a, "second": new}));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+mod catalog;
+mod envelope;
+mod errors;
+mod json;
+mod level;
+mod naming;
+mod scope;
+mod session_id;
+mod sse;
+mod template;
+mod version;

@@ -1,0 +1,100 @@
+//! Session ids that prove by themselves that this hub, or an earlier life of it, gave them out.
+//!
+//! Owns the form `1.<version>.<random>.<proof>`: the proof is an HMAC-SHA-256 over version, scope and random part under
+//! a key that outlives the hub's process. So a session that a killed hub cannot remember is continued, not refused
+//! (legacy clients never recover from a refused session), and a forged or moved id is an unknown one.
+//! Invariant: proofs are compared in constant time. Never: tells why an id was not accepted.
+
+use super::scope::Scope;
+use super::version::Version;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// Longer ids than ours are not looked at.
+const MAX_LEN: usize = 128;
+
+/// What signs session ids: 32 bytes derived from the hub's token, the same over restarts.
+#[derive(Clone)]
+pub struct SessionKey([u8; 32]);
+
+impl SessionKey {
+    /// The key that belongs to this token. Another purpose of the same token has another key.
+    #[must_use]
+    pub fn from_token(token: &str) -> Self {
+        let mut mac = keyed(token.as_bytes());
+        mac.update(b"linchpin mcp session ids 1");
+        Self(mac.finalize().into_bytes().into())
+    }
+
+    /// A new id for a session of this version and scope.
+    pub(crate) fn sign(&self, version: Version, scope: &Scope, random: [u8; 16]) -> String {
+        let body = format!("1.{}.{}", version.as_str(), URL_SAFE_NO_PAD.encode(random));
+        let proof = URL_SAFE_NO_PAD.encode(self.proof(&body, scope).finalize().into_bytes());
+        format!("{body}.{proof}")
+    }
+
+    /// The version of the session that `id` names, if it was signed for this scope.
+    pub(crate) fn verify(&self, id: &str, scope: &Scope) -> Option<Version> {
+        if id.len() > MAX_LEN {
+            return None;
+        }
+        let (body, proof) = id.rsplit_once('.')?;
+        let proof = URL_SAFE_NO_PAD.decode(proof).ok()?;
+        self.proof(body, scope).verify_slice(&proof).ok()?;
+        Version::parse(body.split('.').nth(1)?)
+    }
+
+    fn proof(&self, body: &str, scope: &Scope) -> Hmac<Sha256> {
+        let mut mac = keyed(&self.0);
+        mac.update(body.as_bytes());
+        mac.update(&[0]);
+        mac.update(scope.to_string().as_bytes());
+        mac
+    }
+}
+
+impl std::fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionKey(…)")
+    }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    // An HMAC takes a key of any length (RFC 2104, section 2), so the key cannot be refused.
+    #[expect(clippy::expect_used, reason = "a key of any length is taken")]
+    Hmac::<Sha256>::new_from_slice(key).expect("any key length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_is_good_for_its_key_and_scope_only() {
+        let key = SessionKey::from_token("t");
+        let shop = Scope::Instance("shop".into());
+        let id = key.sign(Version::V2025_06_18, &shop, [7; 16]);
+        assert_eq!(SessionKey::from_token("t").verify(&id, &shop), Some(Version::V2025_06_18));
+        assert_eq!(key.verify(&id, &Scope::All), None);
+        assert_eq!(SessionKey::from_token("u").verify(&id, &shop), None);
+        assert_eq!(key.verify(&id.replace("06-18", "11-25"), &shop), None);
+        assert!(id.bytes().all(|byte| byte.is_ascii_graphic()) && id.len() <= MAX_LEN);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_else_is_accepted(text in ".*", at in 0_usize..80, with: char) {
+            let key = SessionKey::from_token("t");
+            prop_assert_eq!(key.verify(&text, &Scope::All), None);
+            let good = key.sign(Version::LATEST, &Scope::All, [1; 16]);
+            let mut forged: Vec<char> = good.chars().collect();
+            let at = at % forged.len();
+            forged[at] = with;
+            let forged: String = forged.into_iter().collect();
+            prop_assert_eq!(key.verify(&forged, &Scope::All).is_some(), forged == good);
+        }
+    }
+}

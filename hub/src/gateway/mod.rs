@@ -1,0 +1,3 @@
+//! What agents and browsers call.
+
+pub mod mcp;
