@@ -26,6 +26,11 @@ impl RpcError {
         Self::new(-32600, Problem::new(Code::BadRequest, detail))
     }
 
+    /// The body is not even text.
+    pub(crate) fn not_json(error: &dyn std::error::Error) -> Self {
+        Self::new(-32700, Problem::new(Code::BadRequest, format!("not JSON: {error}")))
+    }
+
     /// There is no such method here.
     pub(crate) fn method_not_found(method: &str) -> Self {
         Self::new(-32601, Problem::new(Code::BadRequest, format!("method {method:?} is not known here")))
@@ -53,11 +58,6 @@ impl RpcError {
     /// The HTTP status with which a message that cannot be taken is refused.
     pub(crate) fn status(&self) -> u16 {
         self.problem.status
-    }
-
-    /// What failed.
-    pub(crate) fn problem(&self) -> &Problem {
-        &self.problem
     }
 
     /// The response to the request with this id, which is JSON.

@@ -92,6 +92,11 @@ impl<'t> Object<'t> {
         Ok(Self { members })
     }
 
+    /// The members, in order.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, Span)> {
+        self.members.iter().map(|(key, span)| (&**key, *span))
+    }
+
     /// Where the value of `key` stands.
     pub(crate) fn get(&self, key: &str) -> Option<Span> {
         self.members.iter().find(|(known, _)| known == key).map(|(_, span)| *span)

@@ -72,6 +72,12 @@ impl Wish {
         }
     }
 
+    /// What two groups of clients want together.
+    pub(crate) fn merged(self, other: Self) -> Self {
+        let lowest = self.lowest.into_iter().chain(other.lowest).min();
+        Self { lowest, someone_silent: self.someone_silent || other.someone_silent }
+    }
+
     /// What to ask the backend for: nothing as long as nobody asked; afterwards a silent client counts as `info`.
     pub(crate) fn upstream(self) -> Option<Level> {
         let lowest = self.lowest?;

@@ -1,11 +1,216 @@
+//! The MCP gateway: what agents call.
+//!
+//! Owns [`Gateway`]. Inside, everything that can be is pure: [`json`] and [`envelope`] (messages as text, edited in
+//! place), [`naming`], [`template`], [`level`], [`sse`], [`session_id`], [`catalog`] (lists and the merged view). Around
+//! them: [`client`] (the sessions of agents), [`upstream`] (one session with each server), [`fleet`] (which servers
+//! there are), [`calls`] (what a request comes to) and [`router`] (Streamable HTTP).
+//! Invariant: messages are relayed as they are; only the fields that have to be are rewritten, in place. A server that
+//! dies is a pause for its callers or a clear error, never a lost session and never a call made twice.
+//! Never: knows how a link works inside.
+
+mod calls;
 mod catalog;
+mod client;
 mod envelope;
 mod errors;
+mod fleet;
 mod json;
 mod level;
 mod naming;
+mod router;
 mod scope;
 mod session_id;
 mod sse;
+mod status;
 mod template;
+mod upstream;
 mod version;
+
+pub use router::router;
+pub use session_id::SessionKey;
+pub use status::{ClientStatus, ServerStatus, SessionState};
+
+use crate::link::Links;
+use catalog::list::Kind;
+use catalog::view::{Board, Source};
+use client::Place;
+use client::table::Table;
+use fleet::{Fleet, Servers};
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::settings;
+use scope::Scope;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use upstream::Upstream;
+use upstream::actor::Common;
+
+/// A hub that has just started knows of no instance for a moment; the first look at the registry takes milliseconds.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// The MCP gateway of a hub.
+#[derive(Debug)]
+pub struct Gateway {
+    board: watch::Receiver<Arc<Servers>>,
+    clients: Arc<Table>,
+    links: Links,
+    wait: Duration,
+    list_wait: Duration,
+    max_message: usize,
+    started: Instant,
+    cancel: CancellationToken,
+}
+
+impl Gateway {
+    /// Begins to keep a session with every server of every instance, until cancelled.
+    #[must_use]
+    pub fn start(
+        links: &Links,
+        settings: &settings::Gateway,
+        session_key: SessionKey,
+        cancel: CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Arc<Self> {
+        let clients = Arc::new(Table::new(session_key));
+        // A server may still have the requests of an earlier life of the hub under way, so ids begin elsewhere each
+        // time; they stay far below 2^53, the largest integer that every JSON reader keeps.
+        let first_id = (upstream::actor::random() >> 32) << 20;
+        let common = Common {
+            clients: Arc::clone(&clients),
+            ids: Arc::new(AtomicU64::new(first_id)),
+            dirty: Arc::default(),
+            max_message: settings.max_message_bytes,
+        };
+        let (fleet, board) = Fleet::new(links, common, settings.grace);
+        tasks.spawn(fleet.run(cancel.clone()));
+        Arc::new(Self {
+            board,
+            clients,
+            links: links.clone(),
+            wait: settings.wait,
+            list_wait: settings.list_wait,
+            max_message: settings.max_message_bytes,
+            started: Instant::now(),
+            cancel,
+        })
+    }
+
+    /// Every server that is known, with the state of its session.
+    #[must_use]
+    pub fn catalog(&self) -> Vec<ServerStatus> {
+        self.board().sources().iter().map(ServerStatus::of).collect()
+    }
+
+    /// The sessions of agents.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<ClientStatus> {
+        self.clients.all().iter().map(|client| ClientStatus::of(client)).collect()
+    }
+
+    /// The board as it was published last.
+    fn board(&self) -> Arc<Servers> {
+        Arc::clone(&self.board.borrow())
+    }
+
+    /// The board, now and whenever it changes.
+    fn boards(&self) -> watch::Receiver<Arc<Servers>> {
+        self.board.clone()
+    }
+
+    /// The board with the lists as they are at this moment, ahead of its publication.
+    fn fresh_board(&self) -> Servers {
+        let refreshed =
+            |source: &Source<Arc<Upstream>>| Source { lists: source.backend.known().lists.clone(), ..source.clone() };
+        Board::new(self.board().sources().iter().map(refreshed).collect())
+    }
+
+    /// Waits until every server of this scope gave this list, or is known to be down, or took too long.
+    async fn settle(&self, scope: &Scope, kind: Kind) {
+        let mut boards = self.boards();
+        loop {
+            let pending = self.pending(&boards.borrow_and_update(), scope, kind);
+            let Some(deadline) = pending.filter(|deadline| *deadline > Instant::now()) else { return };
+            // Whether it changed or the time is over: look again.
+            let _ = timeout_at(deadline, boards.changed()).await;
+        }
+    }
+
+    /// Until when this list is worth waiting for, if it is not complete.
+    fn pending(&self, board: &Servers, scope: &Scope, kind: Kind) -> Option<Instant> {
+        let view = board.view(scope);
+        if view.backends().next().is_none() {
+            return Some(self.first_instances_by(scope));
+        }
+        let waited_for = view.backends().filter(|upstream| upstream.is_settling(kind));
+        waited_for.map(|upstream| upstream.born + self.list_wait).max()
+    }
+
+    /// By when a hub that has just started knows the instances of this scope.
+    fn first_instances_by(&self, scope: &Scope) -> Instant {
+        match scope {
+            Scope::All => self.started + FIRST_LOOK,
+            Scope::Instance(_) | Scope::Server(..) => self.started + self.list_wait,
+        }
+    }
+
+    /// Waits a moment for what an address shows to exist: agent and instance are often started together.
+    async fn appears(&self, scope: &Scope) -> Result<(), Problem> {
+        let mut boards = self.boards();
+        let mut links = self.links.watch();
+        let deadline = Instant::now() + self.list_wait;
+        loop {
+            boards.mark_unchanged();
+            let Some(missing) = self.missing(scope) else { return Ok(()) };
+            let changed = async {
+                tokio::select! { changed = boards.changed() => changed, changed = links.changed() => changed }
+            };
+            if !matches!(timeout_at(deadline, changed).await, Ok(Ok(()))) {
+                return Err(missing);
+            }
+        }
+    }
+
+    /// What of a scope does not exist.
+    fn missing(&self, scope: &Scope) -> Option<Problem> {
+        let board = self.board();
+        if board.view(scope).backends().next().is_some() {
+            return None;
+        }
+        match scope {
+            Scope::All => None,
+            Scope::Instance(name) => self.links.get(name).is_none().then(|| self.no_instance(name)),
+            Scope::Server(name, _) if self.links.get(name).is_none() => Some(self.no_instance(name)),
+            Scope::Server(name, server) => {
+                let view = board.view(&Scope::Instance(Arc::clone(name)));
+                let servers: Vec<_> = view.backends().map(|upstream| upstream.place.server.to_string()).collect();
+                let detail = format!("{name} has no MCP server {server:?}");
+                Some(Problem::new(Code::ServerNotFound, detail).seen("servers", servers).next("linchpin status"))
+            }
+        }
+    }
+
+    fn no_instance(&self, name: &str) -> Problem {
+        let links = self.links.watch();
+        let links = links.borrow();
+        let near = naming::nearest(name, links.iter().map(crate::link::Handle::name));
+        let mut problem = Problem::new(Code::InstanceNotFound, format!("there is no instance {name:?}"));
+        if !near.is_empty() {
+            problem = problem.seen("near", near);
+        }
+        problem.next("linchpin status").next(format!("linchpin run --name {name} --mcp -- COMMAND"))
+    }
+
+    /// The server of a subscription that nobody has any more.
+    fn unwanted(&self, place: &Place, uri: &str) -> Option<Arc<Upstream>> {
+        if self.clients.subscribed(place).contains(uri) {
+            return None;
+        }
+        let board = self.board();
+        let scope = Scope::Server(Arc::clone(&place.instance), Arc::clone(&place.server));
+        board.view(&scope).backends().next().cloned()
+    }
+}

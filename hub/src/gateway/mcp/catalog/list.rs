@@ -5,6 +5,7 @@
 //! else changed. Invariant: two lists are the same exactly if their fingerprints are.
 //! Never: reads more of an item than its key and whether it may be repeated.
 
+use crate::gateway::mcp::client::Topic;
 use crate::gateway::mcp::json::{Object, Span, Unreadable, elements, quote, splice};
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -61,7 +62,17 @@ impl Kind {
         self.facts().2
     }
 
-    const fn index(self) -> usize {
+    /// What clients are told about it.
+    pub(crate) const fn topic(self) -> Topic {
+        match self {
+            Self::Tools => Topic::Tools,
+            Self::Prompts => Topic::Prompts,
+            Self::Resources | Self::Templates => Topic::Resources,
+        }
+    }
+
+    /// Its place among all.
+    pub(crate) const fn index(self) -> usize {
         match self {
             Self::Tools => 0,
             Self::Prompts => 1,

@@ -120,11 +120,6 @@ impl<'b, B> View<'b, B> {
         }
     }
 
-    /// Whether this list of every backend is known.
-    pub(crate) fn complete(&self, kind: Kind) -> bool {
-        self.sources.iter().all(|source| source.lists.get(kind).is_some())
-    }
-
     /// The merged list as a JSON array.
     pub(crate) fn list(&self, kind: Kind) -> String {
         let mut out = String::from("[");
@@ -141,11 +136,6 @@ impl<'b, B> View<'b, B> {
     /// The names of the merged list.
     pub(crate) fn names(&self, kind: Kind) -> Vec<String> {
         self.items(kind).into_iter().map(|(name, _, _)| name.into_owned()).collect()
-    }
-
-    /// How many items the merged list has.
-    pub(crate) fn count(&self, kind: Kind) -> usize {
-        self.items(kind).len()
     }
 
     /// What tells this list apart from others.
@@ -394,7 +384,7 @@ mod tests {
                 };
                 prop_assert!(found.insert((backend.clone(), original.to_owned())), "two names lead to one item");
             }
-            prop_assert_eq!(found.len(), view.count(Kind::Tools));
+            prop_assert_eq!(found.len(), view.names(Kind::Tools).len());
         }
     }
 }

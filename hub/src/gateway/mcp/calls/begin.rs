@@ -1,0 +1,67 @@
+//! Beginning a session: `initialize`.
+//!
+//! Owns what a client is told of the server it talks to: the hub itself where several are shown together, the one
+//! server's own words where there is only one. Invariant: the answer does not depend on what happens to be up. A list
+//! that is not offered yet is an empty list, and the client is told when it changes.
+
+use crate::gateway::mcp::Gateway;
+use crate::gateway::mcp::catalog::list::Kind;
+use crate::gateway::mcp::client::Client;
+use crate::gateway::mcp::client::table::{Full, prints};
+use crate::gateway::mcp::errors::RpcError;
+use crate::gateway::mcp::json::{Object, Span};
+use crate::gateway::mcp::scope::Scope;
+use crate::gateway::mcp::version::Version;
+use linchpin_shared::problem::{Code, Problem};
+use std::sync::Arc;
+
+/// Everything that the hub relays. It is promised at once, because instances come and go within a session.
+const CAPABILITIES: &str = r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"logging":{},"completions":{}}"#;
+
+/// Begins a session at this address and gives the result of its `initialize`.
+pub(crate) async fn begin(
+    gateway: &Gateway,
+    scope: Scope,
+    text: &str,
+    params: Option<Span>,
+) -> Result<(Arc<Client>, String), RpcError> {
+    let asked = params.and_then(|at| Object::parse(text, at).ok()?.get("protocolVersion")?.string(text));
+    let asked = asked.ok_or_else(|| RpcError::invalid_params("params.protocolVersion must be a string"))?;
+    let version = Version::negotiate(&asked);
+    if scope != Scope::All {
+        gateway.appears(&scope).await.map_err(RpcError::unknown)?;
+        // The server's own words are worth waiting for.
+        gateway.settle(&scope, Kind::Tools).await;
+    }
+
+    let board = gateway.board();
+    let view = board.view(&scope);
+    let about = view.single().and_then(|upstream| upstream.known().about.clone());
+    let result = about.map_or_else(|| own_result(&scope, version), |about| about.shown(version));
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| {
+        RpcError::on_the_way(Problem::new(Code::Internal, format!("the system has no randomness: {error}")))
+    })?;
+    let client = gateway.clients.begin(scope, version, prints(&view), random).map_err(|Full| {
+        let problem = Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use");
+        RpcError::on_the_way(problem.next("end sessions that are not needed"))
+    })?;
+    Ok((client, result))
+}
+
+fn own_result(scope: &Scope, version: Version) -> String {
+    let instructions = match scope {
+        Scope::All => {
+            "Tools and prompts of all running projects. A name is INSTANCE__TOOL, or INSTANCE__SERVER__TOOL where an \
+             instance has several servers. Instances come and go: list again when the list changes."
+        }
+        Scope::Instance(_) | Scope::Server(..) => "Tools, prompts and resources of one project, under their own names.",
+    };
+    serde_json::json!({
+        "protocolVersion": version.as_str(),
+        "capabilities": serde_json::from_str::<serde_json::Value>(CAPABILITIES).unwrap_or_default(),
+        "serverInfo": {"name": "linchpin", "title": "Linchpin", "version": env!("CARGO_PKG_VERSION")},
+        "instructions": instructions,
+    })
+    .to_string()
+}

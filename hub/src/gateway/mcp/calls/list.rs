@@ -1,0 +1,39 @@
+//! The merged lists.
+//!
+//! Owns `tools/list` and its three siblings. Invariant: what is listed is what the board shows, whole, in one page; a
+//! client that was given a list is told only of what changes after it.
+//! Never: waits for a server that is known to be down.
+
+use super::route::refresh;
+use super::{Call, Caller, Reply};
+use crate::gateway::mcp::catalog::list::Kind;
+use crate::gateway::mcp::client::table::prints;
+use crate::gateway::mcp::errors::RpcError;
+use crate::gateway::mcp::upstream::Upstream;
+use std::sync::Arc;
+
+impl Caller {
+    /// One of the lists.
+    pub(super) async fn list(&self, call: &Call, kind: Kind) -> Result<Reply, RpcError> {
+        if call.params()?.is_some_and(|params| params.get("cursor").is_some()) {
+            return Err(RpcError::invalid_params("params.cursor is none of ours: lists are given whole"));
+        }
+        let scope = &self.client.scope;
+        self.gateway.settle(scope, kind).await;
+        let silent: Vec<_> =
+            self.gateway.board().view(scope).backends().filter(|it| is_silent(it, kind)).cloned().collect();
+        refresh(&silent, kind).await;
+
+        let board = self.gateway.fresh_board();
+        let view = board.view(scope);
+        self.client.fetched(kind.topic(), prints(&view));
+        // It may have changed meanwhile, and the client been told before it was given this one.
+        self.client.lists_are(prints(&self.gateway.fresh_board().view(scope)));
+        Ok(Reply::Result(format!(r#"{{"{}":{}}}"#, kind.member(), view.list(kind))))
+    }
+}
+
+/// Whether a server would not tell that this list changed, so that it has to be asked.
+fn is_silent(upstream: &Arc<Upstream>, kind: Kind) -> bool {
+    upstream.session().is_some_and(|session| session.about.offers(kind.capability()) && !session.about.announces(kind))
+}

@@ -1,0 +1,204 @@
+//! What a client's request comes to.
+//!
+//! Owns [`Caller`], who answers one client's requests: each method has its own small part, [`list`] and [`begin`] for
+//! what the hub answers itself, [`route`] and [`relay`] for what a backend answers, [`resources`] for URIs.
+//! Invariant: a request gets exactly one answer, or none if its client cancelled it; and an error is always an error.
+//! Never: holds a lock, or a lookup's borrow, across an await.
+
+pub(crate) mod begin;
+mod list;
+mod relay;
+mod resources;
+mod route;
+
+pub(crate) use resources::release;
+
+use super::Gateway;
+use super::catalog::list::Kind;
+use super::client::Client;
+use super::client::inflight::{Entry, TooMany};
+use super::errors::{RpcError, success};
+use super::json::{Object, Span};
+use super::level::Level;
+use linchpin_shared::problem::{Code, Problem};
+use relay::Relay;
+use std::borrow::Cow;
+use std::future::Future;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// A client's request: its text and where its parts stand.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// The whole message.
+    pub(crate) text: String,
+    /// Its id.
+    pub(crate) id: Span,
+    /// Its method.
+    pub(crate) method: String,
+    /// Its params.
+    pub(crate) params: Option<Span>,
+}
+
+impl Call {
+    /// The id as JSON.
+    pub(crate) fn id(&self) -> &str {
+        self.id.of(&self.text)
+    }
+
+    /// The members of the params; none if there are no params.
+    fn params(&self) -> Result<Option<Object<'_>>, RpcError> {
+        let read = |at| Object::parse(&self.text, at).map_err(|error| RpcError::invalid_params(error.to_string()));
+        self.params.map(read).transpose()
+    }
+
+    /// A param that must be a string: where it stands, and what it says.
+    fn string(&self, key: &str) -> Result<(Span, String), RpcError> {
+        let wrong = || RpcError::invalid_params(format!("params.{key} must be a string"));
+        let at = self.params()?.and_then(|params| params.get(key)).ok_or_else(wrong)?;
+        Ok((at, at.string(&self.text).ok_or_else(wrong)?))
+    }
+
+    /// The progress token, if the client wants to hear of progress.
+    fn progress_token(&self) -> Result<Option<Span>, RpcError> {
+        let Some(params) = self.params()? else { return Ok(None) };
+        let meta = params.object(&self.text, "_meta").map_err(|error| RpcError::invalid_params(error.to_string()))?;
+        Ok(meta.and_then(|meta| meta.get("progressToken")))
+    }
+}
+
+/// What a request comes to.
+#[derive(Debug)]
+enum Reply {
+    /// The hub's own result, as JSON.
+    Result(String),
+    /// A backend's response, with the client's id.
+    Response(String),
+    /// Nothing: the client cancelled it.
+    Cancelled,
+}
+
+impl Reply {
+    fn nothing() -> Self {
+        Self::Result(String::from("{}"))
+    }
+}
+
+/// Answers one client's requests.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// The gateway.
+    pub(crate) gateway: Arc<Gateway>,
+    /// The client.
+    pub(crate) client: Arc<Client>,
+    /// Where the messages go that belong to the request but are not its answer.
+    pub(crate) out: mpsc::Sender<String>,
+}
+
+impl Caller {
+    /// The response; none if the client cancelled the request.
+    pub(crate) async fn answer(&self, call: &Call) -> Option<String> {
+        let reply = match self.client.inflight.begin(call.id()) {
+            Ok(mut entry) => self.dispatch(call, &mut entry).await,
+            Err(TooMany) => Err(RpcError::on_the_way(
+                Problem::new(Code::Overloaded, "this session has too many requests under way")
+                    .next("wait for some of them"),
+            )),
+        };
+        match reply {
+            Ok(Reply::Result(result)) => Some(success(call.id(), &result)),
+            Ok(Reply::Response(response)) => Some(response),
+            Ok(Reply::Cancelled) => None,
+            Err(error) => Some(error.response(call.id())),
+        }
+    }
+
+    async fn dispatch(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+        if let Some(kind) = Kind::of_method(&call.method) {
+            return Ok(unless_cancelled(entry, self.list(call, kind)).await?.unwrap_or(Reply::Cancelled));
+        }
+        match call.method.as_str() {
+            "ping" => Ok(Reply::nothing()),
+            "tools/call" => Box::pin(self.by_name(call, Kind::Tools, entry)).await,
+            "prompts/get" => Box::pin(self.by_name(call, Kind::Prompts, entry)).await,
+            "resources/read" => Box::pin(self.read(call, entry)).await,
+            "resources/subscribe" => Box::pin(self.subscribe(call, entry)).await,
+            "resources/unsubscribe" => Box::pin(self.unsubscribe(call, entry)).await,
+            "completion/complete" => Box::pin(self.complete(call, entry)).await,
+            "logging/setLevel" => self.set_level(call),
+            _ => Box::pin(self.anything_else(call, entry)).await,
+        }
+    }
+
+    /// `tools/call` and `prompts/get`: to the backend that offers the name.
+    async fn by_name(&self, call: &Call, kind: Kind, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let (at, name) = call.string("name")?;
+        let Some(routed) = unless_cancelled(entry, self.route(kind, &name)).await? else { return Ok(Reply::Cancelled) };
+        let edits = routed.rename(at, &name).into_iter().collect();
+        let repeatable = kind == Kind::Prompts || routed.repeatable;
+        Relay::new(self, call, &routed.upstream, edits, repeatable)?.run(entry).await
+    }
+
+    /// `completion/complete`: to the backend that offers what is referred to.
+    async fn complete(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let wrong = |what: &str| RpcError::invalid_params(format!("params.ref.{what}"));
+        let params = call.params()?.ok_or_else(|| wrong("type is missing"))?;
+        let reference =
+            params.object(&call.text, "ref").map_err(|error| RpcError::invalid_params(error.to_string()))?;
+        let member = |key: &str| {
+            let at = reference.as_ref()?.get(key)?;
+            Some((at, at.string(&call.text)?))
+        };
+        match member("type").as_ref().map(|(_, kind)| kind.as_str()) {
+            Some("ref/prompt") => {
+                let (at, name) = member("name").ok_or_else(|| wrong("name must be a string"))?;
+                let routed = unless_cancelled(entry, self.route(Kind::Prompts, &name)).await?;
+                let Some(routed) = routed else { return Ok(Reply::Cancelled) };
+                let edits = routed.rename(at, &name).into_iter().collect();
+                Relay::new(self, call, &routed.upstream, edits, true)?.run(entry).await
+            }
+            Some("ref/resource") => {
+                let (_, uri) = member("uri").ok_or_else(|| wrong("uri must be a string"))?;
+                let upstream = unless_cancelled(entry, self.template(&uri)).await?;
+                let Some(upstream) = upstream else { return Ok(Reply::Cancelled) };
+                Relay::new(self, call, &upstream, Vec::new(), true)?.run(entry).await
+            }
+            Some(_) | None => Err(wrong("type must be ref/prompt or ref/resource")),
+        }
+    }
+
+    fn set_level(&self, call: &Call) -> Result<Reply, RpcError> {
+        let (_, name) = call.string("level")?;
+        let level = Level::parse(&name)
+            .ok_or_else(|| RpcError::invalid_params(format!("params.level {name:?} is not a log level")))?;
+        self.gateway.clients.set_level(&self.client, level);
+        Ok(Reply::nothing())
+    }
+
+    /// A method that we do not know: to the backend, where there is only one that it can be meant for.
+    async fn anything_else(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let settled = async {
+            self.gateway.settle(&self.client.scope, Kind::Tools).await;
+            Ok(())
+        };
+        let Some(()) = unless_cancelled(entry, settled).await? else { return Ok(Reply::Cancelled) };
+        let board = self.gateway.board();
+        let single = board.view(&self.client.scope).single().cloned();
+        let upstream = single.ok_or_else(|| RpcError::method_not_found(&call.method))?;
+        Relay::new(self, call, &upstream, Vec::new(), false)?.run(entry).await
+    }
+}
+
+/// Parts of a message and what to write in their places.
+type Edits<'a> = Vec<(Span, Cow<'a, str>)>;
+
+/// What `work` comes to; none if the client cancels the request before.
+async fn unless_cancelled<T>(
+    entry: &mut Entry,
+    work: impl Future<Output = Result<T, RpcError>>,
+) -> Result<Option<T>, RpcError> {
+    tokio::select! {
+        done = work => done.map(Some),
+        _ = entry.cancelled() => Ok(None),
+    }
+}

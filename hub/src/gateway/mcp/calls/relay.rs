@@ -1,0 +1,174 @@
+//! One request, carried to one backend and back.
+//!
+//! Owns [`Relay`]: the request with its known fields rewritten, the wait for a session, and the rule of what is repeated.
+//! Invariant: a request that may have been executed is sent again only if that does no harm, and then once; a request
+//! that surely was not executed is sent again until the time to wait is used up.
+//! Never: looks into a result. It is copied once, from the backend's bytes to the client's.
+
+use super::{Call, Caller, Edits, Reply};
+use crate::gateway::mcp::client::inflight::Entry;
+use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::errors::RpcError;
+use crate::gateway::mcp::json::{Object, Span, splice};
+use crate::gateway::mcp::upstream::Upstream;
+use crate::gateway::mcp::upstream::notice::Notice;
+use crate::gateway::mcp::upstream::session::Session;
+use crate::gateway::mcp::upstream::wire::{Broken, read};
+use linchpin_shared::problem::Problem;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long telling a backend of a cancellation may take; the client does not wait for it.
+const TELL: Duration = Duration::from_secs(5);
+
+/// One request on its way.
+pub(super) struct Relay<'a> {
+    caller: &'a Caller,
+    call: &'a Call,
+    upstream: &'a Arc<Upstream>,
+    edits: Edits<'a>,
+    token: Option<Span>,
+    repeatable: bool,
+    patience: Duration,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Answered(String),
+    Cancelled,
+    Broken(Broken),
+}
+
+impl<'a> Relay<'a> {
+    /// A request to this backend with these edits; `repeatable` if executing it twice does no harm.
+    pub(super) fn new(
+        caller: &'a Caller,
+        call: &'a Call,
+        upstream: &'a Arc<Upstream>,
+        edits: Edits<'a>,
+        repeatable: bool,
+    ) -> Result<Self, RpcError> {
+        let (token, patience) = (call.progress_token()?, caller.gateway.wait);
+        Ok(Self { caller, call, upstream, edits, token, repeatable, patience })
+    }
+
+    /// Does not wait for a backend that is down.
+    pub(super) fn impatient(self) -> Self {
+        Self { patience: Duration::ZERO, ..self }
+    }
+
+    /// Carries it.
+    pub(super) async fn run(mut self, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let mut lost = 0;
+        loop {
+            let begun = Instant::now();
+            let session = tokio::select! {
+                session = self.upstream.ready(lost, begun + self.patience) => session.map_err(RpcError::on_the_way)?,
+                _ = entry.cancelled() => return Ok(Reply::Cancelled),
+            };
+            self.patience = self.patience.saturating_sub(begun.elapsed());
+            match self.attempt(&session, entry).await {
+                Attempt::Answered(response) => return Ok(Reply::Response(response)),
+                Attempt::Cancelled => return Ok(Reply::Cancelled),
+                Attempt::Broken(Broken::NotExecuted(_) | Broken::SessionLost(_)) => lost = session.number,
+                Attempt::Broken(Broken::Interrupted(_)) if self.repeatable => self.repeatable = false,
+                Attempt::Broken(Broken::Interrupted(problem) | Broken::Refused(problem)) => {
+                    return Err(RpcError::on_the_way(problem));
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, session: &Session, entry: &mut Entry) -> Attempt {
+        let id = self.upstream.next_id();
+        let token = self.token.map(|token| token.of(&self.call.text));
+        let _expecting = token.map(|token| self.upstream.expect_progress(id, token, &self.caller.out));
+        let mut exchange = std::pin::pin!(self.exchange(session, id));
+        tokio::select! {
+            done = &mut exchange => done.map_or_else(Attempt::Broken, Attempt::Answered),
+            notification = entry.cancelled() => {
+                self.cancel(session, id, &notification).await;
+                Attempt::Cancelled
+            }
+        }
+    }
+
+    /// Sends the request and hands on its messages until the response, which it gives with the client's id.
+    async fn exchange(&self, session: &Session, id: u64) -> Result<String, Broken> {
+        let own = id.to_string();
+        let mut answering = self.upstream.call(session, self.message(&own)).await?;
+        while let Some(message) = answering.next().await? {
+            match read(&message) {
+                Some((text, Envelope::Response { id: answered, error, .. })) => {
+                    if answered.of(text) != own && answered.of(text) != "null" {
+                        tracing::debug!(server = %self.upstream, "a response to another request was left out");
+                        continue;
+                    }
+                    if let Some(problem) = self.interrupted(text, error) {
+                        return Err(Broken::Interrupted(problem));
+                    }
+                    return Ok(splice(text, &mut [(answered, self.call.id().into())]));
+                }
+                Some((text, Envelope::Notification { method, params })) => {
+                    self.pass(text, Notice::read(text, &method, params), &own).await;
+                }
+                Some((text, Envelope::Request { id, method, .. })) => self.upstream.asked(text, id, method).await,
+                None => {}
+            }
+        }
+        Err(answering.interrupted("it ended without a response"))
+    }
+
+    /// The request as the backend sees it.
+    fn message(&self, id: &str) -> String {
+        let mut edits = self.edits.clone();
+        edits.push((self.call.id, id.into()));
+        edits.extend(self.token.map(|token| (token, id.into())));
+        splice(&self.call.text, &mut edits)
+    }
+
+    /// A message that came before the response.
+    async fn pass(&self, text: &str, notice: Notice, id: &str) {
+        let message = match notice {
+            Notice::Progress(at) => match self.token {
+                Some(token) if at.of(text) == id => splice(text, &mut [(at, token.of(&self.call.text).into())]),
+                Some(_) | None => return,
+            },
+            Notice::Log(level) => {
+                let Caller { gateway, client, .. } = self.caller;
+                if !gateway.clients.shows(client, &self.upstream.place, level) {
+                    return;
+                }
+                text.to_owned()
+            }
+            Notice::Changed(topic) => return self.upstream.changed(topic).await,
+            Notice::Updated(uri) => return self.upstream.updated(&uri, text),
+            Notice::Cancelled => return,
+            Notice::Other => text.to_owned(),
+        };
+        // Nobody reads any more: the client went away, and so will this request.
+        let _ = self.caller.out.send(message).await;
+    }
+
+    /// The problem in a response by which the instance says that its server ended before it answered. It matters only
+    /// for a request that can be repeated; any other client is given the response as it is.
+    fn interrupted(&self, text: &str, error: Option<Span>) -> Option<Problem> {
+        let error = error.filter(|_| self.repeatable)?;
+        let data = Object::parse(text, error).ok()?.get("data")?;
+        let problem: Problem = serde_json::from_str(data.of(text)).ok()?;
+        (problem.code == linchpin_shared::problem::Code::CallInterrupted).then_some(problem)
+    }
+
+    /// Tells the backend that the client gave the request up.
+    async fn cancel(&self, session: &Session, id: u64, notification: &str) {
+        let Ok(Envelope::Notification { params: Some(params), .. }) = Envelope::parse(notification) else { return };
+        let request = Object::parse(notification, params).ok().and_then(|params| params.get("requestId"));
+        let Some(request) = request else { return };
+        let message = splice(notification, &mut [(request, id.to_string().into())]);
+        let told = tokio::time::timeout(TELL, self.upstream.notify(session, message)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::debug!(server = %self.upstream, "a cancellation did not reach it");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Resources: reading them, and being told when they change.
+//!
+//! Owns the order in which backends are tried for a URI, and which subscriptions a client has where.
+//! Invariant: a URI that one backend lists goes to that backend and to no other; only a URI that nobody is known to have
+//! is tried with several, and then without waiting for any of them.
+
+use super::relay::Relay;
+use super::{Call, Caller, Reply, unless_cancelled};
+use crate::gateway::mcp::catalog::list::Kind;
+use crate::gateway::mcp::client::inflight::Entry;
+use crate::gateway::mcp::client::{Client, Place};
+use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::errors::RpcError;
+use crate::gateway::mcp::json::quote;
+use crate::gateway::mcp::upstream::Upstream;
+use std::sync::Arc;
+
+impl Caller {
+    /// `resources/read`.
+    pub(super) async fn read(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let (_, uri) = call.string("uri")?;
+        self.try_each(call, &uri, entry).await.map(|(reply, _)| reply)
+    }
+
+    /// `resources/subscribe`.
+    pub(super) async fn subscribe(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let (_, uri) = call.string("uri")?;
+        let (reply, upstream) = self.try_each(call, &uri, entry).await?;
+        if let Some(upstream) = upstream.filter(|_| succeeded(&reply)) {
+            self.client.subscribe(&upstream.place, &uri);
+        }
+        Ok(reply)
+    }
+
+    /// `resources/unsubscribe`. The backend is told when nobody else is subscribed.
+    pub(super) async fn unsubscribe(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let (_, uri) = call.string("uri")?;
+        let Some(place) = self.client.subscriptions().into_iter().find(|(_, of)| *of == uri).map(|(place, _)| place)
+        else {
+            return Ok(Reply::nothing());
+        };
+        self.client.unsubscribe(&place, &uri);
+        match self.gateway.unwanted(&place, &uri) {
+            Some(upstream) => Relay::new(self, call, &upstream, Vec::new(), true)?.impatient().run(entry).await,
+            None => Ok(Reply::nothing()),
+        }
+    }
+
+    /// Asks the backends that may have this resource, in order, until one does; and says which.
+    async fn try_each(
+        &self,
+        call: &Call,
+        uri: &str,
+        entry: &mut Entry,
+    ) -> Result<(Reply, Option<Arc<Upstream>>), RpcError> {
+        let settled = async {
+            self.gateway.settle(&self.client.scope, Kind::Resources).await;
+            self.gateway.settle(&self.client.scope, Kind::Templates).await;
+            Ok(())
+        };
+        let Some(()) = unless_cancelled(entry, settled).await? else { return Ok((Reply::Cancelled, None)) };
+        let board = self.gateway.board();
+        let candidates: Vec<_> = board.view(&self.client.scope).resource(uri).into_iter().cloned().collect();
+        let mut last = Err(self.unknown(&board, Kind::Resources, uri));
+        for upstream in &candidates {
+            let relay = Relay::new(self, call, upstream, Vec::new(), true)?;
+            let relay = if candidates.len() == 1 { relay } else { relay.impatient() };
+            let reply = relay.run(entry).await;
+            if reply.as_ref().is_ok_and(|reply| succeeded(reply) || matches!(reply, Reply::Cancelled)) {
+                return reply.map(|reply| (reply, Some(Arc::clone(upstream))));
+            }
+            last = reply.map(|reply| (reply, None));
+        }
+        last
+    }
+}
+
+/// Whether a backend did what it was asked.
+fn succeeded(reply: &Reply) -> bool {
+    match reply {
+        Reply::Result(_) => true,
+        Reply::Response(text) => {
+            matches!(Envelope::parse_trusted(text), Ok(Envelope::Response { error: None, .. }))
+        }
+        Reply::Cancelled => false,
+    }
+}
+
+/// Ends the subscriptions that nobody but this client had.
+pub(crate) async fn release(gateway: &super::Gateway, client: &Client) {
+    for (place, uri) in client.subscriptions() {
+        client.unsubscribe(&place, &uri);
+        if let Some(upstream) = gateway.unwanted(&place, &uri) {
+            forget(&upstream, &place, &uri).await;
+        }
+    }
+}
+
+async fn forget(upstream: &Upstream, place: &Place, uri: &str) {
+    let Some(session) = upstream.session() else { return };
+    let params = format!(r#"{{"uri":{}}}"#, quote(uri));
+    if let Err(broken) = upstream.ask(&session, "resources/unsubscribe", &params).await {
+        tracing::debug!(?place, why = %broken.into_problem().detail, "a subscription was not ended");
+    }
+}

@@ -1,0 +1,156 @@
+//! Which backend a request is for.
+//!
+//! Owns [`Routed`] and the waiting that is part of looking a name up: a hub that has just started does not know its
+//! instances yet, an instance that has just come has not given its lists yet, and a list may have changed unannounced.
+//! Invariant: "unknown" is said only of a name that is in no list that could be got in time.
+
+use super::Caller;
+use crate::gateway::mcp::catalog::list::Kind;
+use crate::gateway::mcp::catalog::view::Lookup;
+use crate::gateway::mcp::errors::RpcError;
+use crate::gateway::mcp::fleet::Servers;
+use crate::gateway::mcp::json::{Span, quote};
+use crate::gateway::mcp::naming;
+use crate::gateway::mcp::upstream::{Phase, Upstream};
+use futures_util::future::join_all;
+use linchpin_shared::problem::{Code, Problem};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long a server that is up may take to list what it has, before what is known counts.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Where a name leads.
+#[derive(Debug)]
+pub(super) struct Routed {
+    /// The backend.
+    pub(super) upstream: Arc<Upstream>,
+    /// Whether calling twice does no harm.
+    pub(super) repeatable: bool,
+    name: String,
+}
+
+impl Routed {
+    /// The edit that puts the backend's name in the place of the client's, if they differ.
+    pub(super) fn rename(&self, at: Span, name: &str) -> Option<(Span, Cow<'static, str>)> {
+        (self.name != name).then(|| (at, Cow::Owned(quote(&self.name))))
+    }
+}
+
+/// What to do about a lookup.
+enum Step {
+    Go(Routed),
+    /// Wait for lists of these.
+    Wait(Vec<Arc<Upstream>>),
+    /// Ask these whether they have it now.
+    Ask(Vec<Arc<Upstream>>),
+}
+
+impl Caller {
+    /// The backend that offers this tool or prompt.
+    pub(super) async fn route(&self, kind: Kind, name: &str) -> Result<Routed, RpcError> {
+        let mut boards = self.gateway.boards();
+        let deadline = Instant::now() + self.gateway.wait;
+        let mut asked = false;
+        loop {
+            boards.mark_unchanged();
+            let board = if asked { Arc::new(self.gateway.fresh_board()) } else { self.gateway.board() };
+            let until = match step(board.view(&self.client.scope).resolve(kind, name)) {
+                Step::Go(routed) => return Ok(routed),
+                Step::Wait(upstreams) if can_wait(&upstreams) => deadline,
+                Step::Wait(upstreams) => return Err(self.not_listed(&upstreams).await),
+                Step::Ask(upstreams) if upstreams.is_empty() => self.gateway.first_instances_by(&self.client.scope),
+                Step::Ask(upstreams) if !asked => {
+                    asked = true;
+                    refresh(&upstreams, kind).await;
+                    continue;
+                }
+                Step::Ask(_) => return Err(self.unknown(&board, kind, name)),
+            };
+            if !matches!(timeout_at(until, boards.changed()).await, Ok(Ok(()))) {
+                return Err(self.given_up(kind, name).await);
+            }
+        }
+    }
+
+    /// The backend that offers this resource template, or the first that may know it.
+    pub(super) async fn template(&self, template: &str) -> Result<Arc<Upstream>, RpcError> {
+        self.gateway.settle(&self.client.scope, Kind::Templates).await;
+        let board = self.gateway.board();
+        let view = board.view(&self.client.scope);
+        let upstream = view.template(template).or_else(|| view.resource(template).into_iter().next());
+        upstream.cloned().ok_or_else(|| self.unknown(&board, Kind::Templates, template))
+    }
+
+    /// Waiting was in vain: because lists are still missing, or because nobody has the name.
+    async fn given_up(&self, kind: Kind, name: &str) -> RpcError {
+        let board = self.gateway.board();
+        match step(board.view(&self.client.scope).resolve(kind, name)) {
+            Step::Wait(upstreams) => self.not_listed(&upstreams).await,
+            Step::Go(_) | Step::Ask(_) => self.unknown(&board, kind, name),
+        }
+    }
+
+    /// The lists of these are not known, so nothing can be said about a name.
+    async fn not_listed(&self, upstreams: &[Arc<Upstream>]) -> RpcError {
+        for upstream in upstreams {
+            if let Err(problem) = upstream.ready(0, Instant::now()).await {
+                return RpcError::on_the_way(problem);
+            }
+        }
+        let detail = "the server that this name belongs to did not give its lists in time";
+        RpcError::on_the_way(Problem::new(Code::ServerUnavailable, detail).next("try again in a moment"))
+    }
+
+    /// There is nothing of this name.
+    pub(super) fn unknown(&self, board: &Servers, kind: Kind, name: &str) -> RpcError {
+        let view = board.view(&self.client.scope);
+        if let Some(instance) = self.client.scope.instance().filter(|_| view.backends().next().is_none()) {
+            return RpcError::on_the_way(self.gateway.no_instance(instance));
+        }
+        let what = match kind {
+            Kind::Tools => "tool",
+            Kind::Prompts => "prompt",
+            Kind::Resources | Kind::Templates => "resource",
+        };
+        let known = view.names(kind);
+        let near = naming::nearest(name, known.iter().map(String::as_str));
+        let mut detail = format!("no {what} is called {name:?}");
+        if let Some(best) = near.first() {
+            detail.push_str(&format!("; did you mean {best:?}?"));
+        }
+        let mut problem = Problem::new(Code::UnknownTool, detail).seen("known", known.len());
+        if !near.is_empty() {
+            problem = problem.seen("near", near);
+        }
+        problem = problem.next(format!("ask for {} and use a name from it", kind.method())).next("linchpin tools");
+        match kind {
+            Kind::Tools | Kind::Prompts => RpcError::unknown(problem),
+            Kind::Resources | Kind::Templates => RpcError::unknown_resource(problem),
+        }
+    }
+}
+
+/// Asks these for a list again, those of them that are there.
+pub(super) async fn refresh(upstreams: &[Arc<Upstream>], kind: Kind) {
+    let there = upstreams.iter().filter(|upstream| upstream.session().is_some());
+    let deadline = Instant::now() + REFRESH;
+    join_all(there.map(|upstream| upstream.refresh(kind, deadline))).await;
+}
+
+fn can_wait(upstreams: &[Arc<Upstream>]) -> bool {
+    upstreams.iter().any(|upstream| !matches!(upstream.state().phase, Phase::Left { .. }))
+}
+
+fn step(lookup: Lookup<'_, Arc<Upstream>>) -> Step {
+    let owned = |backends: Vec<&Arc<Upstream>>| backends.into_iter().cloned().collect();
+    match lookup {
+        Lookup::Found { backend, name, repeatable } => {
+            Step::Go(Routed { upstream: Arc::clone(backend), repeatable, name: name.to_owned() })
+        }
+        Lookup::Unlisted(backends) => Step::Wait(owned(backends)),
+        Lookup::Missing(backends) => Step::Ask(owned(backends)),
+    }
+}

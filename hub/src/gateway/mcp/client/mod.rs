@@ -1,0 +1,271 @@
+//! The sessions of agents.
+//!
+//! Owns [`Client`], one session: its address, its version, and what must outlast a request: the wanted log level,
+//! subscriptions, the requests under way ([`inflight`]), the messages that wait for its stream ([`outbox`]) and which
+//! lists it has seen. [`table`] owns all of them.
+//! Invariant: a client is told of a changed list exactly when the list differs from the one it was told of last, and
+//! again when it opens its stream without having fetched that list since.
+//! Never: talks to a backend.
+
+pub(crate) mod inflight;
+pub(crate) mod outbox;
+pub(crate) mod table;
+
+use super::level::Level;
+use super::scope::Scope;
+use super::version::Version;
+use inflight::Inflight;
+use outbox::{Outbox, Reader};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// A server of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    /// The instance.
+    pub(crate) instance: Arc<str>,
+    /// Its server.
+    pub(crate) server: Arc<str>,
+}
+
+/// Fingerprints of the three things that clients are told about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Prints {
+    /// Of the tools.
+    pub(crate) tools: u64,
+    /// Of the prompts.
+    pub(crate) prompts: u64,
+    /// Of resources and templates together.
+    pub(crate) resources: u64,
+}
+
+/// What a notification of a changed list is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topic {
+    /// Tools.
+    Tools,
+    /// Prompts.
+    Prompts,
+    /// Resources and templates.
+    Resources,
+}
+
+impl Topic {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Tools, Self::Prompts, Self::Resources];
+
+    /// The notification that says so.
+    pub(crate) const fn message(self) -> &'static str {
+        match self {
+            Self::Tools => r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#,
+            Self::Prompts => r#"{"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}"#,
+            Self::Resources => r#"{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}"#,
+        }
+    }
+
+    const fn of(self, prints: Prints) -> u64 {
+        match self {
+            Self::Tools => prints.tools,
+            Self::Prompts => prints.prompts,
+            Self::Resources => prints.resources,
+        }
+    }
+}
+
+/// What a client knows of one topic.
+#[derive(Debug, Clone, Copy)]
+struct Knowledge {
+    /// The list that it fetched last; none if that was in an earlier life of the hub.
+    fetched: Option<u64>,
+    /// The list that it was told of last.
+    told: u64,
+}
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Its id.
+    pub(crate) id: String,
+    /// What it sees.
+    pub(crate) scope: Scope,
+    /// The agreed version.
+    pub(crate) version: Version,
+    /// Its requests under way.
+    pub(crate) inflight: Inflight,
+    outbox: Arc<Outbox>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug)]
+struct Memory {
+    level: Option<Level>,
+    subscriptions: HashSet<(Place, String)>,
+    knowledge: [Knowledge; 3],
+    used: Instant,
+}
+
+impl Client {
+    /// A session. `fresh` tells whether the client has seen nothing but these lists; a session that is continued from
+    /// an earlier life of the hub may have seen others.
+    pub(crate) fn new(id: String, scope: Scope, version: Version, prints: Prints, fresh: bool) -> Self {
+        let knowledge = Topic::ALL.map(|topic| {
+            let told = topic.of(prints);
+            Knowledge { fetched: fresh.then_some(told), told }
+        });
+        let memory = Memory { level: None, subscriptions: HashSet::new(), knowledge, used: Instant::now() };
+        Self { id, scope, version, inflight: Inflight::default(), outbox: Arc::default(), memory: Mutex::new(memory) }
+    }
+
+    /// Puts a message on the client's stream.
+    pub(crate) fn send(&self, message: &str) {
+        self.outbox.push(message);
+    }
+
+    /// Opens the client's stream, in place of an earlier one.
+    pub(crate) fn open_stream(&self, prints: Prints) -> Reader {
+        let memory = self.memory.lock();
+        for (topic, known) in Topic::ALL.into_iter().zip(&memory.knowledge) {
+            if known.fetched != Some(topic.of(prints)) {
+                self.outbox.push_once(topic.message());
+            }
+        }
+        drop(memory);
+        Outbox::read(&self.outbox)
+    }
+
+    /// Ends the client's stream for good.
+    pub(crate) fn close(&self) {
+        self.outbox.close();
+    }
+
+    /// The lists are these now.
+    pub(crate) fn lists_are(&self, prints: Prints) {
+        let mut memory = self.memory.lock();
+        for (topic, known) in Topic::ALL.into_iter().zip(&mut memory.knowledge) {
+            if known.told != topic.of(prints) {
+                known.told = topic.of(prints);
+                self.outbox.push_once(topic.message());
+            }
+        }
+    }
+
+    /// The client was given a list of this topic as it is in `prints`.
+    pub(crate) fn fetched(&self, topic: Topic, prints: Prints) {
+        let print = topic.of(prints);
+        let mut memory = self.memory.lock();
+        for (_, known) in Topic::ALL.into_iter().zip(&mut memory.knowledge).filter(|(each, _)| *each == topic) {
+            *known = Knowledge { fetched: Some(print), told: print };
+        }
+    }
+
+    /// The log level that the client asked for.
+    pub(crate) fn level(&self) -> Option<Level> {
+        self.memory.lock().level
+    }
+
+    fn set_level(&self, level: Level) {
+        self.memory.lock().level = Some(level);
+    }
+
+    /// Remembers a subscription.
+    pub(crate) fn subscribe(&self, place: &Place, uri: &str) {
+        self.memory.lock().subscriptions.insert((place.clone(), uri.to_owned()));
+    }
+
+    /// Forgets a subscription.
+    pub(crate) fn unsubscribe(&self, place: &Place, uri: &str) {
+        self.memory.lock().subscriptions.remove(&(place.clone(), uri.to_owned()));
+    }
+
+    /// The client's subscriptions.
+    pub(crate) fn subscriptions(&self) -> Vec<(Place, String)> {
+        self.memory.lock().subscriptions.iter().cloned().collect()
+    }
+
+    /// Whether an update of this resource concerns the client. A server may tell of a part of what was subscribed to.
+    pub(crate) fn is_subscribed(&self, place: &Place, uri: &str) -> bool {
+        self.memory.lock().subscriptions.iter().any(|(of, wanted)| of == place && uri.starts_with(wanted.as_str()))
+    }
+
+    /// Whether it reads its stream.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.outbox.is_read()
+    }
+
+    /// The client shows itself.
+    pub(crate) fn touch(&self, now: Instant) {
+        self.memory.lock().used = now;
+    }
+
+    /// Since when the client has not shown itself; none while it reads its stream or waits for an answer.
+    fn idle_since(&self) -> Option<Instant> {
+        let busy = self.outbox.is_read() || self.inflight.len() > 0;
+        (!busy).then(|| self.memory.lock().used)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    const A: Prints = Prints { tools: 1, prompts: 2, resources: 3 };
+    const B: Prints = Prints { tools: 9, ..A };
+
+    pub(crate) fn client(fresh: bool) -> Client {
+        Client::new(String::from("s"), Scope::All, Version::LATEST, A, fresh)
+    }
+
+    async fn next(reader: &mut Reader) -> String {
+        String::from_utf8(reader.next().await.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_changed_list_is_told_once() {
+        let client = client(true);
+        client.lists_are(A);
+        client.lists_are(B);
+        client.lists_are(B);
+        client.send("{\"end\":1}");
+        let mut stream = client.open_stream(B);
+        assert!(next(&mut stream).await.contains("tools/list_changed"));
+        assert!(next(&mut stream).await.contains("end"));
+    }
+
+    #[tokio::test]
+    async fn it_is_told_again_on_a_new_stream_until_it_fetched() {
+        let client = client(true);
+        client.lists_are(B);
+        let mut first = client.open_stream(B);
+        assert!(next(&mut first).await.contains("tools/list_changed"));
+        let mut second = client.open_stream(B);
+        assert!(next(&mut second).await.contains("tools/list_changed"), "it may have been lost with the first");
+        assert_eq!(first.next().await, None, "replaced");
+        client.fetched(Topic::Tools, B);
+        client.send("{\"end\":1}");
+        let mut third = client.open_stream(B);
+        assert!(next(&mut third).await.contains("end"));
+    }
+
+    #[tokio::test]
+    async fn a_continued_session_may_have_seen_anything() {
+        let client = client(false);
+        client.lists_are(A);
+        let mut stream = client.open_stream(A);
+        for topic in ["tools", "prompts", "resources"] {
+            assert!(next(&mut stream).await.contains(topic));
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_subscribed_resource_concerns_the_client() {
+        let client = client(true);
+        let place = Place { instance: "a".into(), server: "s".into() };
+        client.subscribe(&place, "file:///a");
+        assert!(client.is_subscribed(&place, "file:///a/b"));
+        assert!(!client.is_subscribed(&Place { instance: "b".into(), ..place.clone() }, "file:///a"));
+        client.unsubscribe(&place, "file:///a");
+        assert!(!client.is_subscribed(&place, "file:///a"));
+    }
+}

@@ -1,0 +1,296 @@
+//! All sessions of agents.
+//!
+//! Owns [`Table`]: which sessions there are, which ids were ended by their clients, and what log levels the clients of
+//! each scope want. Invariant: an id that this hub or an earlier life of it signed names a session until its client ends
+//! it; a session that was forgotten (a restart, too many of them) is continued as soon as its client shows itself.
+//! Never: holds its lock across an await.
+
+use super::{Client, Place, Prints};
+use crate::gateway::mcp::catalog::list::Kind;
+use crate::gateway::mcp::catalog::view::{Board, View};
+use crate::gateway::mcp::level::{Level, Wish, shows};
+use crate::gateway::mcp::scope::Scope;
+use crate::gateway::mcp::session_id::SessionKey;
+use crate::gateway::mcp::version::Version;
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Far more agents than one person runs; beyond it the one that has been silent longest is forgotten, and continued
+/// when it speaks again.
+const MAX_CLIENTS: usize = 4096;
+
+/// How many ended sessions are remembered.
+const MAX_ENDED: usize = 4096;
+
+/// What the clients of each scope want to be logged.
+pub(crate) type Wishes = Arc<HashMap<Scope, Wish>>;
+
+/// All sessions of agents.
+#[derive(Debug)]
+pub(crate) struct Table {
+    key: SessionKey,
+    inner: Mutex<Inner>,
+    wishes: watch::Sender<Wishes>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    live: HashMap<String, Arc<Client>>,
+    ended: HashSet<String>,
+    ended_in_order: VecDeque<String>,
+}
+
+/// There are too many sessions, and every one of them is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// What an id names.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A session.
+    Client(Arc<Client>),
+    /// Nothing: it is forged, or of another address, or was ended.
+    Unknown,
+    /// A session that there is no room for.
+    Full,
+}
+
+impl Table {
+    /// No sessions.
+    pub(crate) fn new(key: SessionKey) -> Self {
+        Self { key, inner: Mutex::default(), wishes: watch::Sender::default() }
+    }
+
+    /// Begins a session of a client that sees these lists.
+    pub(crate) fn begin(
+        &self,
+        scope: Scope,
+        version: Version,
+        prints: Prints,
+        random: [u8; 16],
+    ) -> Result<Arc<Client>, Full> {
+        let id = self.key.sign(version, &scope, random);
+        self.add(Client::new(id, scope, version, prints, true))
+    }
+
+    /// The session of this id at this address; `prints` is asked for when it has to be continued.
+    pub(crate) fn find(&self, id: &str, scope: &Scope, prints: impl FnOnce() -> Prints) -> Found {
+        {
+            let inner = self.inner.lock();
+            if let Some(client) = inner.live.get(id) {
+                return if client.scope == *scope { Found::Client(Arc::clone(client)) } else { Found::Unknown };
+            }
+            if inner.ended.contains(id) {
+                return Found::Unknown;
+            }
+        }
+        let Some(version) = self.key.verify(id, scope) else { return Found::Unknown };
+        tracing::info!(scope = %scope, "a session of an earlier life is continued");
+        match self.add(Client::new(id.to_owned(), scope.clone(), version, prints(), false)) {
+            Ok(client) => Found::Client(client),
+            Err(Full) => Found::Full,
+        }
+    }
+
+    fn add(&self, client: Client) -> Result<Arc<Client>, Full> {
+        let mut inner = self.inner.lock();
+        // Two requests of one client may continue it at the same time.
+        if let Some(client) = inner.live.get(&client.id) {
+            return Ok(Arc::clone(client));
+        }
+        if inner.live.len() >= MAX_CLIENTS {
+            let idle = inner.live.values().filter_map(|client| Some((client.idle_since()?, client.id.clone()))).min();
+            let (_, id) = idle.ok_or(Full)?;
+            inner.live.remove(&id);
+        }
+        let client = Arc::new(client);
+        inner.live.insert(client.id.clone(), Arc::clone(&client));
+        drop(inner);
+        self.publish_wishes();
+        Ok(client)
+    }
+
+    /// Ends a session, as its client asked.
+    pub(crate) fn end(&self, client: &Client) {
+        client.close();
+        let mut inner = self.inner.lock();
+        inner.live.remove(&client.id);
+        if inner.ended.insert(client.id.clone()) {
+            inner.ended_in_order.push_back(client.id.clone());
+        }
+        if inner.ended_in_order.len() > MAX_ENDED {
+            let oldest = inner.ended_in_order.pop_front();
+            oldest.map(|id| inner.ended.remove(&id));
+        }
+        drop(inner);
+        self.publish_wishes();
+    }
+
+    /// Ends every stream: the hub stops. The sessions go on in its next life.
+    pub(crate) fn close_streams(&self) {
+        self.all().iter().for_each(|client| client.close());
+    }
+
+    /// The sessions that see this server.
+    pub(crate) fn covering(&self, place: &Place) -> Vec<Arc<Client>> {
+        let mut clients = self.all();
+        clients.retain(|client| client.scope.covers(&place.instance, &place.server));
+        clients
+    }
+
+    /// Every session.
+    pub(crate) fn all(&self) -> Vec<Arc<Client>> {
+        self.inner.lock().live.values().cloned().collect()
+    }
+
+    /// Tells every client whose lists are others on this board.
+    pub(crate) fn tell<B>(&self, board: &Board<B>) {
+        let mut known: HashMap<Scope, Prints> = HashMap::new();
+        for client in self.all() {
+            let prints = *known.entry(client.scope.clone()).or_insert_with(|| prints(&board.view(&client.scope)));
+            client.lists_are(prints);
+        }
+    }
+
+    /// Shows a server's log message to every client that wants its level.
+    pub(crate) fn log(&self, place: &Place, level: Level, text: &str) {
+        let upstream = wanted(&self.wishes.borrow(), place);
+        for client in self.covering(place) {
+            if shows(client.level(), upstream, level) {
+                client.send(text);
+            }
+        }
+    }
+
+    /// Whether a client is shown a server's log message that came with its own request.
+    pub(crate) fn shows(&self, client: &Client, place: &Place, level: Level) -> bool {
+        shows(client.level(), wanted(&self.wishes.borrow(), place), level)
+    }
+
+    /// Hands on a message that means something only to who talks to this server alone.
+    pub(crate) fn other(&self, place: &Place, text: &str) {
+        for client in self.covering(place) {
+            if client.scope != Scope::All {
+                client.send(text);
+            }
+        }
+    }
+
+    /// The resources that some client subscribed to at this server.
+    pub(crate) fn subscribed(&self, place: &Place) -> HashSet<String> {
+        let of = |client: &Arc<Client>| client.subscriptions();
+        self.all().iter().flat_map(of).filter(|(at, _)| at == place).map(|(_, uri)| uri).collect()
+    }
+
+    /// Sets what a client wants to be logged.
+    pub(crate) fn set_level(&self, client: &Client, level: Level) {
+        client.set_level(level);
+        self.publish_wishes();
+    }
+
+    /// What the clients of each scope want to be logged, now and whenever it changes.
+    pub(crate) fn wishes(&self) -> watch::Receiver<Wishes> {
+        self.wishes.subscribe()
+    }
+
+    fn publish_wishes(&self) {
+        let mut wishes: HashMap<Scope, Wish> = HashMap::new();
+        for client in self.all() {
+            let wish = wishes.entry(client.scope.clone()).or_default();
+            *wish = wish.and(client.level());
+        }
+        self.wishes.send_if_modified(|known| {
+            let differs = **known != wishes;
+            if differs {
+                *known = Arc::new(wishes);
+            }
+            differs
+        });
+    }
+}
+
+/// What to ask this server for.
+pub(crate) fn wanted(wishes: &HashMap<Scope, Wish>, place: &Place) -> Option<Level> {
+    let covering = wishes.iter().filter(|(scope, _)| scope.covers(&place.instance, &place.server));
+    covering.fold(Wish::default(), |all, (_, wish)| all.merged(*wish)).upstream()
+}
+
+/// The fingerprints of what a view shows.
+pub(crate) fn prints<B>(view: &View<'_, B>) -> Prints {
+    let mut resources = DefaultHasher::new();
+    (view.print(Kind::Resources), view.print(Kind::Templates)).hash(&mut resources);
+    Prints { tools: view.print(Kind::Tools), prompts: view.print(Kind::Prompts), resources: resources.finish() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    const NOTHING: Prints = Prints { tools: 0, prompts: 0, resources: 0 };
+
+    fn table() -> Table {
+        Table::new(SessionKey::from_token("t"))
+    }
+
+    fn begin(table: &Table, scope: Scope, n: u8) -> Arc<Client> {
+        table.begin(scope, Version::LATEST, NOTHING, [n; 16]).unwrap()
+    }
+
+    #[test]
+    fn a_session_survives_the_hub_but_not_its_own_end() {
+        let first = table();
+        let id = begin(&first, Scope::All, 1).id.clone();
+        let second = table();
+        let Found::Client(client) = second.find(&id, &Scope::All, || NOTHING) else { panic!("not continued") };
+        assert_eq!((client.version, second.all().len()), (Version::LATEST, 1));
+        assert!(matches!(second.find(&id, &Scope::Instance("a".into()), || NOTHING), Found::Unknown));
+        second.end(&client);
+        assert!(matches!(second.find(&id, &Scope::All, || NOTHING), Found::Unknown));
+        assert!(matches!(second.find("1.2025-11-25.AAAA.BBBB", &Scope::All, || NOTHING), Found::Unknown));
+    }
+
+    #[test]
+    fn the_most_silent_is_forgotten_first_and_may_come_back() {
+        let table = table();
+        let quiet = begin(&table, Scope::All, 1);
+        quiet.touch(Instant::now() - std::time::Duration::from_secs(60));
+        let busy: Vec<_> = (1..MAX_CLIENTS)
+            .map(|n| {
+                let mut random = [0; 16];
+                random[..8].copy_from_slice(&n.to_be_bytes());
+                table.begin(Scope::All, Version::LATEST, NOTHING, random).unwrap()
+            })
+            .map(|client| (client.inflight.begin("1").unwrap(), client))
+            .collect();
+        assert_eq!(table.all().len(), MAX_CLIENTS);
+        let one_more = begin(&table, Scope::All, 2);
+        assert!(!table.all().iter().any(|client| client.id == quiet.id));
+        let entry = one_more.inflight.begin("1").unwrap();
+        assert!(matches!(table.find(&quiet.id, &Scope::All, || NOTHING), Found::Full));
+        drop(entry);
+        assert!(matches!(table.find(&quiet.id, &Scope::All, || NOTHING), Found::Client(_)));
+        drop(busy);
+    }
+
+    #[test]
+    fn the_lowest_level_of_all_who_see_a_server_is_wanted() {
+        let table = table();
+        let place = Place { instance: "a".into(), server: "s".into() };
+        let wanted = || wanted(&table.wishes().borrow(), &place);
+        let (all, one) = (begin(&table, Scope::All, 1), begin(&table, Scope::Instance("a".into()), 2));
+        let other = begin(&table, Scope::Instance("b".into()), 3);
+        assert_eq!(wanted(), None);
+        table.set_level(&other, Level::Debug);
+        assert_eq!(wanted(), None);
+        table.set_level(&all, Level::Error);
+        assert_eq!(wanted(), Some(Level::Info), "the other one never asked");
+        table.set_level(&one, Level::Warning);
+        assert_eq!(wanted(), Some(Level::Warning));
+        table.end(&one);
+        assert_eq!(wanted(), Some(Level::Error));
+    }
+}

@@ -1,0 +1,203 @@
+//! Streamable HTTP towards agents: the transport rules of MCP 2025-11-25 and its predecessors.
+//!
+//! Owns the addresses `/mcp`, `/i/NAME/mcp` and `/i/NAME/SERVER/mcp` and what may be sent there: one JSON-RPC message a
+//! POST, a stream a GET, the end of a session a DELETE. Host, origin and token are the guard's.
+//! Invariant: what is refused is refused before anything of it happens, with a JSON-RPC error that carries a problem.
+//! Never: looks at what a message is about, apart from `initialize`.
+
+mod answer;
+
+use super::Gateway;
+use super::calls::{Call, Caller, begin, release};
+use super::client::Client;
+use super::client::table::{Found, prints};
+use super::envelope::Envelope;
+use super::errors::{RpcError, success};
+use super::json::{Object, Span};
+use super::scope::Scope;
+use super::version::Version;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::protocol::mcp;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Messages of a request that wait for its stream, beyond which the backend is held up.
+const BEFORE_THE_ANSWER: usize = 16;
+
+/// The addresses of the gateway. The guard is put around them by who serves them.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/mcp", any(|State(gateway), request| serve(gateway, Scope::All, request)))
+        .route(
+            "/i/{name}/mcp",
+            any(|State(gateway), Path(name): Path<String>, request| {
+                serve(gateway, Scope::Instance(name.into()), request)
+            }),
+        )
+        .route(
+            "/i/{name}/{server}/mcp",
+            any(|State(gateway), Path((name, server)): Path<(String, String)>, request| {
+                serve(gateway, Scope::Server(name.into(), server.into()), request)
+            }),
+        )
+        .with_state(gateway)
+}
+
+/// A message that is refused: the HTTP status, and the error in its body.
+type Refusal = (StatusCode, RpcError);
+
+async fn serve(gateway: Arc<Gateway>, scope: Scope, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let served = match head.method {
+        Method::POST => post(gateway, scope, &head.headers, body).await,
+        Method::GET => listen(&gateway, &scope, &head.headers),
+        Method::DELETE => end(gateway, &scope, &head.headers),
+        _ => return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, POST, DELETE")]).into_response(),
+    };
+    served.unwrap_or_else(|(status, error)| answer::json_with(status, error.response("null")))
+}
+
+async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
+    if !header(headers, &CONTENT_TYPE).starts_with("application/json") {
+        let problem = Problem::new(Code::BadRequest, "the body of a POST must be application/json");
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, RpcError::on_the_way(problem)));
+    }
+    let text = text(body, gateway.max_message).await?;
+    let envelope = Envelope::parse(&text).map_err(|error| refused(RpcError::from(&error)))?;
+    if let Envelope::Request { id, method, params } = &envelope
+        && method == "initialize"
+    {
+        return Ok(initialize(&gateway, scope, &text, *id, *params).await);
+    }
+    let client = client(&gateway, &scope, headers)?;
+    match envelope {
+        Envelope::Request { id, method, params } => {
+            let call = Call { text, id, method, params };
+            let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
+            let caller = Caller { gateway, client, out };
+            let may_stream = accepts(headers, "text/event-stream");
+            let answer = Box::pin(async move { caller.answer(&call).await });
+            Ok(answer::Under::way(answer, messages).respond(may_stream).await)
+        }
+        Envelope::Notification { method, params } => {
+            notified(&client, text, &method, params);
+            Ok(StatusCode::ACCEPTED.into_response())
+        }
+        // Nothing is asked of clients yet, so an answer of theirs is nobody's.
+        Envelope::Response { .. } => Ok(StatusCode::ACCEPTED.into_response()),
+    }
+}
+
+async fn initialize(gateway: &Gateway, scope: Scope, text: &str, id: Span, params: Option<Span>) -> Response {
+    let id = id.of(text);
+    match begin::begin(gateway, scope, text, params).await {
+        Ok((client, result)) => {
+            let mut response = answer::json_with(StatusCode::OK, success(id, &result));
+            // An id is made of letters, digits, hyphens, underscores and dots.
+            if let Ok(value) = HeaderValue::from_str(&client.id) {
+                response.headers_mut().insert(HeaderName::from_static(mcp::SESSION), value);
+            }
+            response
+        }
+        Err(error) => answer::json_with(refused(error.clone()).0, error.response(id)),
+    }
+}
+
+/// A notification of a client: the only one that asks for something is a cancellation.
+fn notified(client: &Client, text: String, method: &str, params: Option<Span>) {
+    if method != "notifications/cancelled" {
+        return;
+    }
+    let request = params.and_then(|at| Object::parse(&text, at).ok()?.get("requestId"));
+    if let Some(request) = request.map(|at| at.of(&text).to_owned()) {
+        client.inflight.cancel(&request, text);
+    }
+}
+
+/// The stream of messages that belong to no request.
+fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Response, Refusal> {
+    if !accepts(headers, "text/event-stream") {
+        let problem = Problem::new(Code::BadRequest, "a GET must accept text/event-stream")
+            .next("to look at the hub in a browser, open its address without a path");
+        return Err((StatusCode::NOT_ACCEPTABLE, RpcError::on_the_way(problem)));
+    }
+    let client = client(gateway, scope, headers)?;
+    let reader = client.open_stream(prints(&gateway.board().view(scope)));
+    Ok(answer::stream(reader, gateway.cancel.clone()))
+}
+
+fn end(gateway: Arc<Gateway>, scope: &Scope, headers: &HeaderMap) -> Result<Response, Refusal> {
+    let client = client(&gateway, scope, headers)?;
+    gateway.clients.end(&client);
+    // Nobody waits for the backends to hear of it.
+    tokio::spawn(async move { release(&gateway, &client).await });
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The session that a request belongs to.
+fn client(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Arc<Client>, Refusal> {
+    let version = header(headers, &HeaderName::from_static(mcp::VERSION));
+    if !version.is_empty() && Version::parse(version).is_none() {
+        let known: Vec<_> = Version::ALL.iter().map(|version| version.as_str()).collect();
+        let problem = Problem::new(Code::BadRequest, format!("{} {version:?} is not spoken here", mcp::VERSION))
+            .seen("spoken", known)
+            .next("initialize, and use the version that was agreed on");
+        return Err((StatusCode::BAD_REQUEST, RpcError::on_the_way(problem)));
+    }
+    let id = header(headers, &HeaderName::from_static(mcp::SESSION));
+    if id.is_empty() {
+        let problem = Problem::new(Code::BadRequest, format!("the request has no {} header", mcp::SESSION))
+            .next("initialize first, and send the session id of that answer");
+        return Err((StatusCode::BAD_REQUEST, RpcError::on_the_way(problem)));
+    }
+    let seen = || prints(&gateway.board().view(scope));
+    match gateway.clients.find(id, scope, seen) {
+        Found::Client(client) => {
+            client.touch(Instant::now());
+            Ok(client)
+        }
+        Found::Unknown => {
+            let problem = Problem::new(Code::NotFound, "there is no such session at this address").next("initialize");
+            Err((StatusCode::NOT_FOUND, RpcError::on_the_way(problem)))
+        }
+        Found::Full => {
+            let problem = Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use");
+            Err((StatusCode::SERVICE_UNAVAILABLE, RpcError::on_the_way(problem)))
+        }
+    }
+}
+
+async fn text(body: Body, limit: usize) -> Result<String, Refusal> {
+    let whole = Limited::new(body, limit).collect().await.map_err(|error| {
+        if error.downcast_ref::<LengthLimitError>().is_some() {
+            let problem = Problem::new(Code::TooLarge, format!("a message may have at most {limit} bytes"))
+                .next("LINCHPIN_GATEWAY_MAX_MESSAGE_BYTES=… linchpin hub");
+            return refused(RpcError::on_the_way(problem));
+        }
+        refused(RpcError::invalid_request(format!("the body broke off: {error}")))
+    })?;
+    String::from_utf8(whole.to_bytes().into()).map_err(|error| refused(RpcError::not_json(&error)))
+}
+
+fn refused(error: RpcError) -> Refusal {
+    (StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST), error)
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> &'h str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Whether a client takes this type. One that says nothing takes what comes.
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let mut said = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    said.peek().is_none() || said.any(|value| value.contains(media_type) || value.contains("*/*"))
+}

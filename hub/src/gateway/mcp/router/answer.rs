@@ -1,0 +1,142 @@
+//! How an answer travels: as one JSON document, or as a stream that ends with it.
+//!
+//! Owns [`Under`], a request under way. Invariant: the answer is JSON if it is the first message of its request and
+//! comes soon; otherwise a stream, whose comments keep the connection from being taken for dead.
+//! A client that goes away drops the request. Never: buffers more than a client reads, beyond a small bound.
+
+use crate::gateway::mcp::client::outbox::Reader;
+use crate::gateway::mcp::sse;
+use axum::body::{Body, Bytes};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// After this an answer becomes a stream: many HTTP clients wait no longer than 30 s or so for headers.
+const SOON: Duration = Duration::from_secs(5);
+
+/// An answer: none if the request was cancelled.
+type Answering = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+
+/// A request under way.
+pub(super) struct Under {
+    answer: Option<Answering>,
+    messages: mpsc::Receiver<String>,
+    last: Option<Option<String>>,
+}
+
+/// What comes next of a request.
+enum Step {
+    Message(String),
+    Answer(Option<String>),
+}
+
+impl Under {
+    /// A request whose other messages come out of `messages`.
+    pub(super) fn way(answer: Answering, messages: mpsc::Receiver<String>) -> Self {
+        Self { answer: Some(answer), messages, last: None }
+    }
+
+    /// Answers.
+    pub(super) async fn respond(mut self, may_stream: bool) -> Response {
+        if !may_stream {
+            return self.whole().await;
+        }
+        match timeout(SOON, self.step()).await {
+            Ok(Some(Step::Answer(Some(answer)))) => json_with(StatusCode::OK, answer),
+            Ok(Some(Step::Answer(None)) | None) => events(Body::empty()),
+            Ok(Some(Step::Message(first))) => self.streamed(sse::encode(&first)),
+            Err(_elapsed) => self.streamed(sse::KEEP_ALIVE),
+        }
+    }
+
+    /// For a client that takes no stream: the answer alone.
+    async fn whole(mut self) -> Response {
+        loop {
+            match self.step().await {
+                Some(Step::Message(_)) => {}
+                Some(Step::Answer(Some(answer))) => return json_with(StatusCode::OK, answer),
+                Some(Step::Answer(None)) | None => return StatusCode::NO_CONTENT.into_response(),
+            }
+        }
+    }
+
+    fn streamed(self, first: Bytes) -> Response {
+        let begun = (Some(first), self);
+        let rest = stream::unfold(begun, |(first, mut under)| async move {
+            let event = match first {
+                Some(event) => event,
+                None => under.event().await?,
+            };
+            Some((Ok::<_, Infallible>(event), (None, under)))
+        });
+        events(Body::from_stream(rest))
+    }
+
+    /// The next event of the stream.
+    async fn event(&mut self) -> Option<Bytes> {
+        match timeout_at(Instant::now() + sse::KEEP_ALIVE_EVERY, self.step()).await {
+            Ok(Some(Step::Message(message) | Step::Answer(Some(message)))) => Some(sse::encode(&message)),
+            Ok(Some(Step::Answer(None)) | None) => None,
+            Err(_elapsed) => Some(sse::KEEP_ALIVE),
+        }
+    }
+
+    /// The next message, and after the last of them the answer. May be dropped and called again.
+    async fn step(&mut self) -> Option<Step> {
+        if let Some(answer) = &mut self.answer {
+            let answered = tokio::select! {
+                biased;
+                Some(message) = self.messages.recv() => return Some(Step::Message(message)),
+                answered = answer => answered,
+            };
+            // What the request still holds, its bounds and its place among those under way, ends here.
+            self.answer = None;
+            self.last = Some(answered);
+        }
+        match self.messages.try_recv() {
+            Ok(message) => Some(Step::Message(message)),
+            Err(_) => self.last.take().map(Step::Answer),
+        }
+    }
+}
+
+/// A client's own stream, until it is replaced, its session ends or the hub stops.
+pub(super) fn stream(reader: Reader, stop: CancellationToken) -> Response {
+    // The comment lets the client see at once that the stream is open.
+    let begun = (Some(sse::KEEP_ALIVE), reader, stop);
+    let all = stream::unfold(begun, |(first, mut reader, stop)| async move {
+        let event = match first {
+            Some(event) => event,
+            None => tokio::select! {
+                () = stop.cancelled() => return None,
+                event = timeout(sse::KEEP_ALIVE_EVERY, reader.next()) => match event {
+                    Ok(event) => event?,
+                    Err(_elapsed) => sse::KEEP_ALIVE,
+                },
+            },
+        };
+        Some((Ok::<_, Infallible>(event), (None, reader, stop)))
+    });
+    events(Body::from_stream(all))
+}
+
+/// A JSON document.
+pub(super) fn json_with(status: StatusCode, json: String) -> Response {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    (status, headers, json).into_response()
+}
+
+fn events(body: Body) -> Response {
+    let headers = HeaderMap::from_iter([
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
+    ]);
+    (StatusCode::OK, headers, body).into_response()
+}

@@ -1,0 +1,109 @@
+//! What a backend said of itself when it was initialized.
+//!
+//! Owns [`About`]: the result of `initialize` as text, and the few capabilities that the gateway acts on.
+//! Invariant: what a client of a single server is shown differs from it only in the version that was agreed on with the
+//! client, in `listChanged`, which the gateway adds because it watches lists over restarts, and in `tasks`, which it
+//! leaves out because it does not relay them. Never: adds a capability that the backend does not have.
+
+use crate::gateway::mcp::catalog::list::Kind;
+use crate::gateway::mcp::json::{Object, Span, Unreadable, quote, splice};
+use crate::gateway::mcp::version::Version;
+use std::borrow::Cow;
+
+/// What a backend said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct About {
+    result: String,
+    version: String,
+    version_at: Span,
+    capabilities: Option<Span>,
+    offered: Vec<(String, bool)>,
+}
+
+impl About {
+    /// Reads the result of `initialize`.
+    pub(crate) fn parse(result: &str) -> Result<Self, Unreadable> {
+        let object = Object::parse(result, Span::whole(result))?;
+        let version_at =
+            object.get("protocolVersion").ok_or_else(|| Unreadable::Syntax(String::from("no protocolVersion")))?;
+        let version = version_at.string(result).unwrap_or_default();
+        let capabilities = object.get("capabilities").filter(|at| at.is_object(result));
+        let mut offered = Vec::new();
+        if let Some(at) = capabilities {
+            for (name, value) in Object::parse(result, at)?.members() {
+                offered.push((name.to_owned(), flag(result, value, "listChanged")));
+            }
+        }
+        Ok(Self { version, version_at, capabilities, offered, result: result.to_owned() })
+    }
+
+    /// The version that it speaks.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Whether it has this capability.
+    pub(crate) fn offers(&self, capability: &str) -> bool {
+        self.offered.iter().any(|(name, _)| name == capability)
+    }
+
+    /// Whether it tells when this list changes.
+    pub(crate) fn announces(&self, kind: Kind) -> bool {
+        self.offered.iter().any(|(name, announces)| name == kind.capability() && *announces)
+    }
+
+    /// What a client that agreed on this version is shown.
+    pub(crate) fn shown(&self, version: Version) -> String {
+        let mut edits = vec![(self.version_at, Cow::Owned(quote(version.as_str())))];
+        if let Some(at) = self.capabilities {
+            edits.push((at, Cow::Owned(self.shown_capabilities(at))));
+        }
+        splice(&self.result, &mut edits)
+    }
+
+    fn shown_capabilities(&self, at: Span) -> String {
+        // It was read once already.
+        let Ok(object) = Object::parse(&self.result, at) else { return at.of(&self.result).to_owned() };
+        let shown = object.members().filter_map(|(name, value)| {
+            let value = match name {
+                "tasks" => return None,
+                "tools" | "prompts" => String::from(r#"{"listChanged":true}"#),
+                "resources" => {
+                    format!(r#"{{"subscribe":{},"listChanged":true}}"#, flag(&self.result, value, "subscribe"))
+                }
+                _ => value.of(&self.result).to_owned(),
+            };
+            Some(format!("{}:{value}", quote(name)))
+        });
+        format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
+    }
+}
+
+fn flag(text: &str, object: Span, key: &str) -> bool {
+    object.is_object(text)
+        && Object::parse(text, object).is_ok_and(|object| object.get(key).is_some_and(|at| at.of(text) == "true"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULT: &str = r#"{"serverInfo":{"name":"x","version":"1.0"},"protocolVersion":"2025-06-18","capabilities":{"tools":{},"resources":{"subscribe":true},"logging":{},"tasks":{"list":{}},"experimental":{"a":1.0}},"instructions":"do"}"#;
+
+    #[test]
+    fn a_client_is_shown_what_the_backend_said() {
+        let about = About::parse(RESULT).unwrap();
+        assert_eq!(
+            about.shown(Version::V2025_11_25),
+            r#"{"serverInfo":{"name":"x","version":"1.0"},"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"logging":{},"experimental":{"a":1.0}},"instructions":"do"}"#
+        );
+        assert!(about.offers("tools") && !about.offers("prompts") && !about.announces(Kind::Tools));
+        assert_eq!(about.version(), "2025-06-18");
+    }
+
+    #[test]
+    fn a_result_without_version_is_none() {
+        assert!(About::parse("{}").is_err());
+        assert!(About::parse(r#"{"protocolVersion":"1"}"#).is_ok_and(|about| !about.offers("tools")));
+    }
+}

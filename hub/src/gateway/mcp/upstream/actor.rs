@@ -1,0 +1,261 @@
+//! The life of an upstream: when a session is begun, kept and given up.
+//!
+//! Owns the one session with a server, its lists, and what has to be said again in every session (log level,
+//! subscriptions). It is a loop of four phases, one method each: look (is the server there?), start, rest, serve.
+//! Invariant: a session is begun at once when its life begins, and after a backoff when it failed or did not last, so
+//! neither a caller nor a server that drops every session can make it spin.
+//! Never: blocks its inbox. Whatever takes time is a task of the session and ends with it.
+
+use super::outlook::{Life, Outlook};
+use super::session::Session;
+use super::wire::{Broken, Wire};
+use super::work::Work;
+use super::{INBOX, Input, Known, Phase, State, Upstream};
+use crate::gateway::mcp::catalog::list::{Kind, List};
+use crate::gateway::mcp::client::Place;
+use crate::gateway::mcp::client::table::{Table, Wishes, wanted};
+use crate::gateway::mcp::level::Level;
+use crate::link::Handle;
+use jiff::Timestamp;
+use linchpin_shared::backoff::{Backoff, Policy};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+/// Between attempts to begin a session with a server that is up but does not take it.
+const PACE: Policy =
+    Policy { min: Duration::from_millis(50), max: Duration::from_secs(5), reset_after: Duration::from_secs(10) };
+
+/// What all upstreams of a hub have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    /// The sessions of agents.
+    pub(crate) clients: Arc<Table>,
+    /// The ids that servers see.
+    pub(crate) ids: Arc<AtomicU64>,
+    /// Woken whenever something changed that the board shows.
+    pub(crate) dirty: Arc<Notify>,
+    /// The largest message.
+    pub(crate) max_message: usize,
+}
+
+/// The life of an upstream.
+pub(crate) struct Actor {
+    upstream: Arc<Upstream>,
+    outlook: watch::Receiver<Outlook>,
+    wishes: watch::Receiver<Wishes>,
+    inbox: mpsc::Receiver<Input>,
+    state: watch::Sender<State>,
+    known: watch::Sender<Arc<Known>>,
+    common: Common,
+    pace: Backoff,
+    sessions: u64,
+}
+
+/// What comes next.
+enum Next {
+    Look,
+    Start(Life),
+    Rest(Duration),
+    Serve(Life, Arc<Session>),
+}
+
+/// Nobody follows the instance any more.
+struct Over;
+
+impl Actor {
+    /// An upstream for this server of the instance behind `handle`, and what keeps it going.
+    pub(crate) fn new(
+        handle: Handle,
+        place: Place,
+        outlook: watch::Receiver<Outlook>,
+        common: Common,
+    ) -> (Arc<Upstream>, Self) {
+        let born = Instant::now();
+        let phase = Phase::Down { why: String::from("the hub has just heard of it"), settled: false };
+        let (state, state_seen) =
+            watch::channel(State { phase, since: Timestamp::now(), last_seen: None, down_since: Some(born) });
+        let (known, known_seen) = watch::channel(Arc::default());
+        let (inbox, inputs) = mpsc::channel(INBOX);
+        let upstream = Arc::new(Upstream {
+            wire: Wire::new(handle, place.clone(), common.max_message),
+            place,
+            born,
+            state: state_seen,
+            known: known_seen,
+            inbox,
+            clients: Arc::clone(&common.clients),
+            ids: Arc::clone(&common.ids),
+            tokens: parking_lot::Mutex::default(),
+        });
+        let actor = Self {
+            upstream: Arc::clone(&upstream),
+            outlook,
+            wishes: common.clients.wishes(),
+            inbox: inputs,
+            state,
+            known,
+            common,
+            pace: Backoff::new(PACE),
+            sessions: 0,
+        };
+        (upstream, actor)
+    }
+
+    /// Keeps the upstream going until nobody follows its instance any more.
+    pub(crate) async fn run(mut self) {
+        let mut next = Next::Look;
+        loop {
+            let step = match next {
+                Next::Look => self.look().await,
+                Next::Start(life) => self.start(life).await,
+                Next::Rest(delay) => self.rest(delay).await,
+                Next::Serve(life, session) => self.serve(life, session).await,
+            };
+            match step {
+                Ok(step) => next = step,
+                Err(Over) => return,
+            }
+        }
+    }
+
+    /// Waits until the server can be talked to.
+    async fn look(&mut self) -> Result<Next, Over> {
+        loop {
+            let phase = match self.outlook.borrow_and_update().clone() {
+                Outlook::Up(life) => return Ok(Next::Start(life)),
+                Outlook::Away { why, settled } => Phase::Down { why, settled },
+                Outlook::Left { why } => Phase::Left { why },
+            };
+            self.publish(phase);
+            tokio::select! {
+                changed = self.outlook.changed() => changed.map_err(|_| Over)?,
+                Some(_) = self.inbox.recv() => {}
+            }
+        }
+    }
+
+    /// Begins a session.
+    async fn start(&mut self, life: Life) -> Result<Next, Over> {
+        self.publish(Phase::Starting);
+        self.sessions += 1;
+        let upstream = Arc::clone(&self.upstream);
+        let mut begun = std::pin::pin!(Session::begin(&upstream, self.sessions));
+        loop {
+            tokio::select! {
+                session = &mut begun => return Ok(match session {
+                    Ok(session) => Next::Serve(life, Arc::new(session)),
+                    Err(broken) => self.failed(broken),
+                }),
+                moved = moved_on(&mut self.outlook, life) => return moved.map(|()| Next::Look),
+                Some(_) = self.inbox.recv() => {}
+            }
+        }
+    }
+
+    fn failed(&mut self, broken: Broken) -> Next {
+        let why = broken.into_problem().detail;
+        tracing::debug!(server = %self.upstream, why, "no session");
+        self.publish(Phase::Down { why, settled: true });
+        Next::Rest(self.pace.next_delay(random()))
+    }
+
+    /// Waits before the next attempt, unless the outlook changes before.
+    async fn rest(&mut self, delay: Duration) -> Result<Next, Over> {
+        let mut over = std::pin::pin!(tokio::time::sleep(delay));
+        loop {
+            tokio::select! {
+                () = &mut over => return Ok(Next::Look),
+                changed = self.outlook.changed() => return changed.map(|()| Next::Look).map_err(|_| Over),
+                Some(_) = self.inbox.recv() => {}
+            }
+        }
+    }
+
+    /// Keeps a session for as long as it lasts.
+    async fn serve(&mut self, life: Life, session: Arc<Session>) -> Result<Next, Over> {
+        tracing::debug!(server = %self.upstream, session = session.number, "session begun");
+        let begun = Instant::now();
+        self.know(|known| known.about = Some(Arc::clone(&session.about)));
+        self.publish(Phase::Ready(Arc::clone(&session)));
+        let mut work = Work::new(Arc::clone(&self.upstream), Arc::clone(&session), self.common.max_message);
+        work.begin();
+        work.set_level(self.wanted());
+        loop {
+            tokio::select! {
+                moved = moved_on(&mut self.outlook, life) => {
+                    self.pace.healthy_for(begun.elapsed());
+                    return moved.map(|()| Next::Look);
+                }
+                Some(input) = self.inbox.recv() => match input {
+                    Input::Lost(number) if number == session.number => return Ok(self.lost(begun)),
+                    Input::Lost(_) => {}
+                    Input::Stale(topic) => work.stale(topic),
+                    Input::Asked(id, method) => work.refuse(&id, &method),
+                },
+                Ok(()) = self.wishes.changed() => work.set_level(self.wanted()),
+                Some((kind, fetched)) = work.fetched() => self.fetched(kind, fetched, &mut work),
+            }
+        }
+    }
+
+    fn lost(&mut self, begun: Instant) -> Next {
+        tracing::info!(server = %self.upstream, "its session was lost, another one is begun");
+        self.pace.healthy_for(begun.elapsed());
+        self.publish(Phase::Starting);
+        Next::Rest(self.pace.immediate_or_delay(random()))
+    }
+
+    fn fetched(&mut self, kind: Kind, fetched: Result<List, Broken>, work: &mut Work) {
+        match fetched {
+            Ok(list) => self.know(|known| {
+                known.fetches[kind.index()] += 1;
+                known.lists.set(kind, list);
+            }),
+            Err(broken) => {
+                let why = broken.into_problem().detail;
+                tracing::warn!(server = %self.upstream, list = kind.method(), why, "a list could not be fetched");
+                self.know(|known| known.fetches[kind.index()] += 1);
+                work.again(kind);
+            }
+        }
+        work.done(kind);
+    }
+
+    fn wanted(&mut self) -> Option<Level> {
+        wanted(&self.wishes.borrow_and_update(), &self.upstream.place)
+    }
+
+    fn publish(&mut self, phase: Phase) {
+        self.state.send_modify(|state| {
+            let now = Timestamp::now();
+            (state.down_since, state.last_seen) = match (&state.phase, &phase) {
+                (_, Phase::Ready(_)) => (None, None),
+                (Phase::Ready(_), _) => (Some(Instant::now()), Some(now)),
+                (_, _) => (state.down_since, state.last_seen),
+            };
+            if std::mem::discriminant(&state.phase) != std::mem::discriminant(&phase) {
+                state.since = now;
+            }
+            state.phase = phase;
+        });
+        self.common.dirty.notify_one();
+    }
+
+    fn know(&mut self, change: impl FnOnce(&mut Known)) {
+        self.known.send_modify(|known| change(Arc::make_mut(known)));
+        self.common.dirty.notify_one();
+    }
+}
+
+/// Waits until the outlook is another than this life.
+async fn moved_on(outlook: &mut watch::Receiver<Outlook>, life: Life) -> Result<(), Over> {
+    outlook.wait_for(|outlook| *outlook != Outlook::Up(life)).await.map(|_| ()).map_err(|_| Over)
+}
+
+/// 64 random bits, for jitter: without randomness the delays are merely at their longest.
+pub(crate) fn random() -> u64 {
+    getrandom::u64().unwrap_or(u64::MAX)
+}

@@ -1,0 +1,49 @@
+//! Fetching a list from a server, all pages of it.
+//!
+//! Owns the loop over cursors and its bounds. Invariant: a list is taken whole or not at all.
+//! Never: takes an error for an empty list.
+
+use super::Upstream;
+use super::session::Session;
+use super::wire::Broken;
+use crate::gateway::mcp::catalog::list::{Draft, Kind, List};
+use crate::gateway::mcp::json::quote;
+use linchpin_shared::problem::{Code, Problem};
+use std::time::Duration;
+
+/// How long one page may take; servers list from memory.
+const PAGE: Duration = Duration::from_secs(30);
+
+/// A server that hands out more pages is going in circles.
+const MAX_PAGES: usize = 1000;
+
+/// Fetches a list.
+pub(super) async fn fetch(
+    upstream: &Upstream,
+    session: &Session,
+    kind: Kind,
+    max_bytes: usize,
+) -> Result<List, Broken> {
+    if !session.about.offers(kind.capability()) {
+        return Ok(List::empty());
+    }
+    let mut draft = Draft::new(kind);
+    let mut params = String::from("{}");
+    for _ in 0..MAX_PAGES {
+        let asked = upstream.ask(session, kind.method(), &params);
+        let Ok(page) = tokio::time::timeout(PAGE, asked).await else {
+            return Err(refused(upstream, kind, &format!("no answer within {} s", PAGE.as_secs())));
+        };
+        let next = draft.page(&page?).map_err(|error| refused(upstream, kind, &error.to_string()))?;
+        if draft.bytes() > max_bytes {
+            return Err(refused(upstream, kind, &format!("more than {max_bytes} bytes")));
+        }
+        let Some(cursor) = next else { return Ok(draft.finish()) };
+        params = format!(r#"{{"cursor":{}}}"#, quote(&cursor));
+    }
+    Err(refused(upstream, kind, "it has no last page"))
+}
+
+fn refused(upstream: &Upstream, kind: Kind, why: &str) -> Broken {
+    Broken::Refused(Problem::new(Code::ServerUnavailable, format!("{} of {upstream} failed: {why}", kind.method())))
+}

@@ -1,0 +1,345 @@
+//! The hub's side of each MCP server: one session, kept or made anew.
+//!
+//! Owns [`Upstream`], what callers hold of a server. Inside, [`actor`] owns the session and the lists, [`wire`] speaks
+//! Streamable HTTP over the link, [`listen`] follows the server's own messages, [`outlook`] tells when a session can be.
+//! Invariant: there is one session per server at a time, and losing it begins exactly one new one, whoever noticed.
+//! Ids and progress tokens that a server sees are the hub's own and never used twice.
+//! Never: repeats a call, or lets a caller wait without a deadline.
+
+pub(crate) mod about;
+pub(crate) mod actor;
+mod fetch;
+mod listen;
+pub(crate) mod notice;
+pub(crate) mod outlook;
+pub(crate) mod session;
+pub(crate) mod wire;
+mod work;
+
+use super::catalog::list::{Kind, Lists};
+use super::client::table::Table;
+use super::client::{Place, Topic};
+use super::envelope::Envelope;
+use super::json::{Object, Span};
+use crate::link::{self, Handle};
+use about::About;
+use jiff::Timestamp;
+use linchpin_shared::problem::{Code, Problem};
+use notice::Notice;
+use parking_lot::Mutex;
+use session::Session;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+use wire::{Broken, Wire, read};
+
+/// What the actor is told.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The session of this number is not known to the server any more.
+    Lost(u64),
+    /// A list may have changed.
+    Stale(Topic),
+    /// The server asked something of its client: the id of its request, as JSON, and the method.
+    Asked(String, String),
+}
+
+/// Inputs that wait for an actor, which takes them in every state.
+const INBOX: usize = 64;
+
+/// Whether there is a session.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    /// One is being begun.
+    Starting,
+    /// There is one.
+    Ready(Arc<Session>),
+    /// There is none.
+    Down {
+        /// Why, for people.
+        why: String,
+        /// Whether waiting a moment for it is probably in vain.
+        settled: bool,
+    },
+    /// The instance left properly.
+    Left {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// The state of an upstream.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    /// Whether there is a session.
+    pub(crate) phase: Phase,
+    /// Since when it is so.
+    pub(crate) since: Timestamp,
+    /// When there was a session last, if there is none.
+    pub(crate) last_seen: Option<Timestamp>,
+    /// Since when there has been no session.
+    pub(crate) down_since: Option<Instant>,
+}
+
+/// What is known of a server, also while it is down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// Its lists.
+    pub(crate) lists: Lists,
+    /// What it said of itself.
+    pub(crate) about: Option<Arc<About>>,
+    /// How often each list was asked for, with or without success.
+    fetches: [u64; 4],
+}
+
+/// What callers hold of a server.
+pub(crate) struct Upstream {
+    /// Which server it is.
+    pub(crate) place: Place,
+    /// When the hub first heard of it.
+    pub(crate) born: Instant,
+    wire: Wire,
+    state: watch::Receiver<State>,
+    known: watch::Receiver<Arc<Known>>,
+    inbox: mpsc::Sender<Input>,
+    clients: Arc<Table>,
+    ids: Arc<AtomicU64>,
+    tokens: Mutex<HashMap<u64, Progress>>,
+}
+
+/// Where progress of a request goes that did not come on the request's own stream.
+#[derive(Debug, Clone)]
+struct Progress {
+    token: String,
+    out: mpsc::Sender<String>,
+}
+
+impl Upstream {
+    /// The link to the instance.
+    pub(crate) fn handle(&self) -> &Handle {
+        self.wire.handle()
+    }
+
+    /// Its state now.
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// What is known of it now.
+    pub(crate) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.borrow())
+    }
+
+    /// The session, if there is one now.
+    pub(crate) fn session(&self) -> Option<Arc<Session>> {
+        session_of(&self.state.borrow().phase, 0)
+    }
+
+    /// Whether this list is not known yet but may be soon.
+    pub(crate) fn is_settling(&self, kind: Kind) -> bool {
+        let known = self.known.borrow();
+        if known.lists.get(kind).is_some() || known.fetches[kind.index()] > 0 {
+            return false;
+        }
+        match self.state.borrow().phase {
+            Phase::Starting | Phase::Ready(_) => true,
+            Phase::Down { settled, .. } => !settled,
+            Phase::Left { .. } => false,
+        }
+    }
+
+    /// Waits for a session later than number `lost`, which is hereby reported lost, until `deadline`.
+    pub(crate) async fn ready(&self, lost: u64, deadline: Instant) -> Result<Arc<Session>, Problem> {
+        if let Some(session) = session_of(&self.state.borrow().phase, lost) {
+            return Ok(session);
+        }
+        let begun = Instant::now();
+        if lost > 0 {
+            self.tell(Input::Lost(lost)).await;
+        }
+        let mut state = self.state.clone();
+        let decided =
+            |state: &State| session_of(&state.phase, lost).is_some() || matches!(state.phase, Phase::Left { .. });
+        let found = match timeout_at(deadline, state.wait_for(decided)).await {
+            Ok(Ok(state)) => session_of(&state.phase, lost),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        found.ok_or_else(|| self.unavailable(begun.elapsed()))
+    }
+
+    /// Asks for a list again and waits until that was tried, at most until `deadline`.
+    pub(crate) async fn refresh(&self, kind: Kind, deadline: Instant) {
+        let mut known = self.known.clone();
+        let before = known.borrow_and_update().fetches[kind.index()];
+        self.tell(Input::Stale(kind.topic())).await;
+        // Whether it worked shows in the list.
+        let _ = timeout_at(deadline, known.wait_for(|known| known.fetches[kind.index()] > before)).await;
+    }
+
+    /// Sends a request of the hub's own and gives the text of its result.
+    pub(crate) async fn ask(&self, session: &Session, method: &str, params: &str) -> Result<String, Broken> {
+        let id = self.next_id();
+        let message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+        let mut answering = self.wire.post(Some(session), message).await?;
+        loop {
+            let Some(message) = answering.next().await? else {
+                return Err(answering.interrupted("there was no response"));
+            };
+            match read(&message) {
+                Some((text, Envelope::Response { result: Some(result), .. })) => return Ok(result.of(text).to_owned()),
+                Some((text, Envelope::Response { error, .. })) => {
+                    return Err(Broken::Refused(server_error(self, text, error)));
+                }
+                Some((text, Envelope::Notification { method, params })) => self.hear(text, &method, params).await,
+                Some((text, Envelope::Request { id, method, .. })) => self.asked(text, id, method).await,
+                None => {}
+            }
+        }
+    }
+
+    /// Sends what is not answered.
+    pub(crate) async fn notify(&self, session: &Session, message: String) -> Result<(), Broken> {
+        self.wire.post(Some(session), message).await.map(|_| ())
+    }
+
+    /// Sends a request whose id is [`Upstream::next_id`]; its messages come out of the answer.
+    pub(crate) async fn call(&self, session: &Session, message: String) -> Result<wire::Answering, Broken> {
+        self.wire.post(Some(session), message).await
+    }
+
+    /// An id that no server saw before.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Expects progress of request `id`, whose token is the same, also from elsewhere than its own stream.
+    pub(crate) fn expect_progress(&self, id: u64, token: &str, out: &mpsc::Sender<String>) -> Expecting<'_> {
+        self.tokens.lock().insert(id, Progress { token: token.to_owned(), out: out.clone() });
+        Expecting { upstream: self, id }
+    }
+
+    /// The server asked something of its client. Nothing was promised to it, so the actor says no.
+    pub(crate) async fn asked(&self, text: &str, id: Span, method: String) {
+        self.tell(Input::Asked(id.of(text).to_owned(), method)).await;
+    }
+
+    /// A notification that belongs to no request of a client.
+    async fn hear(&self, text: &str, method: &str, params: Option<Span>) {
+        match Notice::read(text, method, params) {
+            Notice::Changed(topic) => self.changed(topic).await,
+            Notice::Updated(uri) => self.updated(&uri, text),
+            Notice::Progress(token) => self.progress(text, token),
+            Notice::Log(level) => self.clients.log(&self.place, level, text),
+            Notice::Cancelled => {}
+            Notice::Other => self.clients.other(&self.place, text),
+        }
+    }
+
+    /// A list may have changed.
+    pub(crate) async fn changed(&self, topic: Topic) {
+        self.tell(Input::Stale(topic)).await;
+    }
+
+    /// A resource changed: whoever subscribed to it is told.
+    pub(crate) fn updated(&self, uri: &str, text: &str) {
+        for client in self.clients.covering(&self.place) {
+            if client.is_subscribed(&self.place, uri) {
+                client.send(text);
+            }
+        }
+    }
+
+    fn progress(&self, text: &str, token: Span) {
+        let Ok(id) = token.of(text).parse::<u64>() else { return };
+        let Some(progress) = self.tokens.lock().get(&id).cloned() else { return };
+        let message = super::json::splice(text, &mut [(token, progress.token.as_str().into())]);
+        if progress.out.try_send(message).is_err() {
+            tracing::debug!(server = %self, "progress dropped: its reader does not read");
+        }
+    }
+
+    async fn tell(&self, input: Input) {
+        if self.inbox.send(input).await.is_err() {
+            tracing::debug!(server = %self, "its instance is not followed any more");
+        }
+    }
+
+    /// Why there is no session, for whoever waited for one.
+    fn unavailable(&self, waited: std::time::Duration) -> Problem {
+        let Place { instance, .. } = &self.place;
+        let state = self.state();
+        let why = match &state.phase {
+            Phase::Starting => "its MCP session is being started",
+            Phase::Ready(_) => "its MCP session was lost several times in a row",
+            Phase::Down { why, .. } | Phase::Left { why } => why,
+        };
+        let link = self.handle().status();
+        let link = link.borrow();
+        let code = match link.state {
+            link::State::Active | link::State::Suspect | link::State::Draining => Code::ServerUnavailable,
+            link::State::Discovered
+            | link::State::Connecting
+            | link::State::Retrying
+            | link::State::Tripped
+            | link::State::Gone => Code::InstanceUnavailable,
+        };
+        let mut problem = Problem::new(code, format!("{self} cannot be called now: {why}"))
+            .seen("instance", &**instance)
+            .seen("waited_ms", u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        if let Some(at) = state.last_seen {
+            problem = problem.seen("last_seen", at.to_string());
+        }
+        if let Some(failure) = &link.last_failure {
+            problem = problem.seen("last_failure", failure.to_string());
+        }
+        if let Some(at) = link.next_try {
+            problem = problem.seen("next_try", at.to_string());
+        }
+        problem
+            .next("try again in a moment: the hub keeps trying by itself")
+            .next(format!("linchpin explain {instance}"))
+            .next(format!("linchpin logs {instance}"))
+    }
+}
+
+/// While it is held, progress of a request is taken from the server's own stream too.
+#[derive(Debug)]
+pub(crate) struct Expecting<'u> {
+    upstream: &'u Upstream,
+    id: u64,
+}
+
+impl Drop for Expecting<'_> {
+    fn drop(&mut self) {
+        self.upstream.tokens.lock().remove(&self.id);
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the MCP server {:?} of {}", &*self.place.server, self.place.instance)
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+fn session_of(phase: &Phase, after: u64) -> Option<Arc<Session>> {
+    match phase {
+        Phase::Ready(session) if session.number > after => Some(Arc::clone(session)),
+        Phase::Ready(_) | Phase::Starting | Phase::Down { .. } | Phase::Left { .. } => None,
+    }
+}
+
+/// A server's own error, as a problem.
+fn server_error(upstream: &Upstream, text: &str, error: Option<Span>) -> Problem {
+    let message = || Object::parse(text, error?).ok()?.get("message")?.string(text);
+    let message = message().unwrap_or_else(|| String::from("no reason given"));
+    Problem::new(Code::ServerUnavailable, format!("{upstream} refused: {message}"))
+}

@@ -1,0 +1,69 @@
+//! What a backend's own messages are about.
+//!
+//! Owns [`Notice`], read from a notification's envelope and the one or two of its params that routing needs.
+//! Never: looks at anything else in it.
+
+use crate::gateway::mcp::client::Topic;
+use crate::gateway::mcp::json::{Object, Span};
+use crate::gateway::mcp::level::Level;
+
+/// What a notification is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// A list may have changed.
+    Changed(Topic),
+    /// A log message of this level.
+    Log(Level),
+    /// A resource changed.
+    Updated(String),
+    /// Progress of the request with this token.
+    Progress(Span),
+    /// A request of the backend's own was given up.
+    Cancelled,
+    /// Something else.
+    Other,
+}
+
+impl Notice {
+    /// What the notification with this method and these params is about.
+    pub(crate) fn read(text: &str, method: &str, params: Option<Span>) -> Self {
+        let param = |key: &str| Object::parse(text, params?).ok()?.get(key);
+        let string = |key: &str| param(key)?.string(text);
+        let known = match method {
+            "notifications/tools/list_changed" => Some(Self::Changed(Topic::Tools)),
+            "notifications/prompts/list_changed" => Some(Self::Changed(Topic::Prompts)),
+            "notifications/resources/list_changed" => Some(Self::Changed(Topic::Resources)),
+            "notifications/message" => string("level").and_then(|level| Level::parse(&level)).map(Self::Log),
+            "notifications/resources/updated" => string("uri").map(Self::Updated),
+            "notifications/progress" => param("progressToken").map(Self::Progress),
+            "notifications/cancelled" => Some(Self::Cancelled),
+            _ => None,
+        };
+        known.unwrap_or(Self::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::mcp::envelope::Envelope;
+
+    fn read(text: &str) -> Notice {
+        let Ok(Envelope::Notification { method, params }) = Envelope::parse(text) else { panic!("{text}") };
+        Notice::read(text, &method, params)
+    }
+
+    #[test]
+    fn each_kind_is_known_by_its_method_and_params() {
+        let text = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":5,"progress":1}}"#;
+        let Notice::Progress(token) = read(text) else { panic!("{text}") };
+        assert_eq!(token.of(text), "5");
+        let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}"#;
+        assert_eq!(read(log), Notice::Log(Level::Error));
+        assert_eq!(read(&log.replace("error", "loud")), Notice::Other);
+        let updated = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"x://1"}}"#;
+        assert_eq!(read(updated), Notice::Updated(String::from("x://1")));
+        assert_eq!(read(Topic::Tools.message()), Notice::Changed(Topic::Tools));
+        assert_eq!(read(r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#), Notice::Other);
+    }
+}

@@ -1,0 +1,248 @@
+//! Streamable HTTP towards one server of an instance, over the instance's link.
+//!
+//! Owns [`Wire`] (how a message is sent and a stream opened), [`Answering`] (the messages of one answer) and [`Broken`]
+//! (why there are none, and whether the server may have acted). Invariant: only what surely was not executed is called
+//! so: the link says nothing left, the instance says so, or the session is unknown to the server.
+//! Never: repeats anything.
+
+use super::session::Session;
+use crate::gateway::mcp::client::Place;
+use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::sse::Decoder;
+use crate::link::{Body, BoxError, Handle, RequestError, ResponseBody};
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::protocol::{mcp, path};
+use std::time::Duration;
+
+/// An answer that is no MCP message is only read to tell what it says.
+const MAX_COMPLAINT: usize = 64 << 10;
+
+/// Why a message did not get an answer.
+#[derive(Debug, Clone)]
+pub(crate) enum Broken {
+    /// The server surely did nothing, and may do it when it is asked again.
+    NotExecuted(Problem),
+    /// The server does not know the session, so it did nothing.
+    SessionLost(Problem),
+    /// Whether the server did it is not known.
+    Interrupted(Problem),
+    /// It was refused, and asking again would not help.
+    Refused(Problem),
+}
+
+impl Broken {
+    /// What to tell.
+    pub(crate) fn into_problem(self) -> Problem {
+        match self {
+            Self::NotExecuted(problem)
+            | Self::SessionLost(problem)
+            | Self::Interrupted(problem)
+            | Self::Refused(problem) => problem,
+        }
+    }
+}
+
+/// The way to one server.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    handle: Handle,
+    place: Place,
+    uri: Uri,
+    max_message: usize,
+}
+
+impl Wire {
+    /// The way to this server of the instance behind `handle`.
+    pub(crate) fn new(handle: Handle, place: Place, max_message: usize) -> Self {
+        // A server's name is made of letters, digits and hyphens, so the path is always one.
+        let uri = Uri::try_from(format!("{}{}", path::MCP, place.server)).unwrap_or_default();
+        Self { handle, place, uri, max_message }
+    }
+
+    /// The link.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Sends a message in a session, or before there is one.
+    pub(crate) async fn post(&self, session: Option<&Session>, message: String) -> Result<Answering, Broken> {
+        Ok(self.answering(self.send(session, message, None).await?))
+    }
+
+    /// Sends `initialize`, for which the instance may wait until its server is up, and gives the new session's id.
+    pub(crate) async fn initialize(
+        &self,
+        message: String,
+        wait: Duration,
+    ) -> Result<(Option<HeaderValue>, Answering), Broken> {
+        let response = self.send(None, message, Some(wait)).await?;
+        Ok((response.headers().get(mcp::SESSION).cloned(), self.answering(response)))
+    }
+
+    /// Opens the stream of the server's own messages; none if the server has no such stream.
+    pub(crate) async fn listen(&self, session: &Session) -> Result<Option<Answering>, Broken> {
+        let mut request = self.request(Method::GET, Some(session), Empty::new().map_err(BoxError::from).boxed_unsync());
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let response = self.handle.request(request).await.map_err(|error| self.broken(&error))?;
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            return Ok(None);
+        }
+        Ok(Some(self.answering(self.judge(response, true).await?)))
+    }
+
+    async fn send(
+        &self,
+        session: Option<&Session>,
+        message: String,
+        wait: Option<Duration>,
+    ) -> Result<Response<ResponseBody>, Broken> {
+        let body = Full::new(Bytes::from(message)).map_err(BoxError::from).boxed_unsync();
+        let mut request = self.request(Method::POST, session, body);
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        if let Some(wait) = wait {
+            headers.insert(mcp::WAIT_MS, HeaderValue::from(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+        }
+        let response = self.handle.request(request).await.map_err(|error| self.broken(&error))?;
+        if response.status().is_success() { Ok(response) } else { self.judge(response, session.is_some()).await }
+    }
+
+    fn request(&self, method: Method, session: Option<&Session>, body: Body) -> Request<Body> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        if let Some(session) = session {
+            session.mark(request.headers_mut());
+        }
+        request
+    }
+
+    fn broken(&self, error: &RequestError) -> Broken {
+        let problem = error.problem(&self.place.instance);
+        match error {
+            RequestError::NotConnected { .. } | RequestError::NotSent(_) | RequestError::Gone => {
+                Broken::NotExecuted(problem)
+            }
+            RequestError::Interrupted(_) => Broken::Interrupted(problem),
+            RequestError::Overloaded { .. } => Broken::Refused(problem),
+        }
+    }
+
+    /// What an answer means that may not be a success.
+    async fn judge(
+        &self,
+        response: Response<ResponseBody>,
+        in_session: bool,
+    ) -> Result<Response<ResponseBody>, Broken> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let not_executed = response.headers().get(mcp::NOT_EXECUTED).is_some_and(|value| value == "1");
+        let body = Limited::new(response.into_body(), MAX_COMPLAINT).collect().await;
+        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let text = String::from_utf8_lossy(&body);
+        let problem = self.complaint(status, &text);
+        // Real servers answer 400 where MCP has 404.
+        let lost = status == StatusCode::NOT_FOUND
+            || (status == StatusCode::BAD_REQUEST && text.to_ascii_lowercase().contains("session"));
+        Err(match (lost && in_session, not_executed) {
+            (true, _) => Broken::SessionLost(problem),
+            (false, true) => Broken::NotExecuted(problem),
+            (false, false) => Broken::Refused(problem),
+        })
+    }
+
+    /// The instance's own words if it is a problem, else the server's.
+    fn complaint(&self, status: StatusCode, text: &str) -> Problem {
+        if let Ok(problem) = serde_json::from_str::<Problem>(text) {
+            return problem;
+        }
+        let Place { instance, server } = &self.place;
+        let said: String = text.chars().take(400).collect();
+        Problem::new(Code::ServerUnavailable, format!("the MCP server {server:?} of {instance} answered with {status}"))
+            .seen("instance", &**instance)
+            .seen("status", status.as_u16())
+            .seen("answer", said)
+            .next(format!("linchpin logs {instance}"))
+    }
+
+    fn answering(&self, response: Response<ResponseBody>) -> Answering {
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let source = if kind.starts_with("text/event-stream") {
+            Source::Events(response.into_body(), Decoder::new(self.max_message))
+        } else {
+            Source::Whole(Some(response.into_body()))
+        };
+        Answering { source, place: self.place.clone(), max_message: self.max_message }
+    }
+}
+
+/// The messages of one answer, in order.
+#[derive(Debug)]
+pub(crate) struct Answering {
+    source: Source,
+    place: Place,
+    max_message: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    Whole(Option<ResponseBody>),
+    Events(ResponseBody, Decoder),
+}
+
+impl Answering {
+    /// The next message; none when the answer is complete. To be awaited to its end, or dropped.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        match &mut self.source {
+            Source::Whole(body) => {
+                let Some(body) = body.take() else { return Ok(None) };
+                let whole = Limited::new(body, self.max_message).collect().await;
+                let whole = whole.map_err(|error| self.interrupted(&error.to_string()))?.to_bytes();
+                Ok((!whole.is_empty()).then_some(whole))
+            }
+            Source::Events(body, decoder) => loop {
+                match decoder.next() {
+                    Ok(Some(event)) => return Ok(Some(event.data)),
+                    Ok(None) => {}
+                    Err(error) => return Err(self.interrupted(&error.to_string())),
+                }
+                match body.frame().await.transpose() {
+                    Ok(Some(frame)) => decoder.push(frame.data_ref().map_or(&[], |data| data)),
+                    Ok(None) => return Ok(None),
+                    Err(failure) => return Err(self.interrupted(&failure.to_string())),
+                }
+            },
+        }
+    }
+
+    /// The error of a request whose answer broke off, or ended without a response.
+    pub(crate) fn interrupted(&self, why: &str) -> Broken {
+        let Place { instance, server } = &self.place;
+        let detail = format!("the MCP server {server:?} of {instance} did not finish its answer: {why}");
+        Broken::Interrupted(
+            Problem::new(Code::CallInterrupted, detail)
+                .seen("instance", &**instance)
+                .next("look whether the call had an effect before you repeat it")
+                .next(format!("linchpin explain {instance}")),
+        )
+    }
+}
+
+/// The text and kind of a message that a server sent.
+pub(crate) fn read(message: &[u8]) -> Option<(&str, Envelope)> {
+    let text = std::str::from_utf8(message).ok()?;
+    match Envelope::parse_trusted(text) {
+        Ok(envelope) => Some((text, envelope)),
+        Err(error) => {
+            tracing::debug!(%error, "a server sent what is no message");
+            None
+        }
+    }
+}
