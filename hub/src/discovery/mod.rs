@@ -1,17 +1,33 @@
 //! Which instances exist.
 //!
 //! Owns the snapshot of the registry that the rest of the hub reads. Invariant: a snapshot is whole; readers compare
-//! snapshots and keep nothing else. Never: opens connections.
+//! snapshots and keep nothing else. An instance leaves it only when it unregistered or its owner is proven dead: a record
+//! that cannot be read, a directory that was removed, or a scan that failed are no such proof. Events from the file
+//! system only ever mean "look soon", and the registry is read at every poll whether or not one came.
+//! Never: opens connections, or decides anything by age.
 
+mod actor;
+mod exits;
+mod look;
+mod reconcile;
+#[cfg(test)]
+mod tests;
+mod watching;
+
+use actor::Actor;
 use linchpin_shared::registry::record::Record;
-use linchpin_shared::registry::{Owner, Rejected};
+use linchpin_shared::registry::{Owner, Registry, Rejected};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
+use watching::Watching;
 
 /// What the registry shows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// The instances by their ids.
     pub instances: BTreeMap<Uuid, Found>,
@@ -20,7 +36,7 @@ pub struct Snapshot {
 }
 
 /// An instance that the registry shows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// Its record.
     pub record: Arc<Record>,
@@ -37,6 +53,27 @@ pub struct Discovery {
 }
 
 impl Discovery {
+    /// Watches the registry, and reads it at least once in `poll`, until cancelled.
+    #[must_use]
+    pub fn start(registry: Registry, poll: Duration, cancel: CancellationToken, tasks: &TaskTracker) -> Self {
+        let nudged = Arc::new(Notify::new());
+        let watching = Watching::new(registry.dir(), Arc::clone(&nudged));
+        Self::spawn(registry, poll, watching, nudged, cancel, tasks)
+    }
+
+    fn spawn(
+        registry: Registry,
+        poll: Duration,
+        watching: Watching,
+        nudged: Arc<Notify>,
+        cancel: CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let (publish, snapshot) = watch::channel(Arc::default());
+        tasks.spawn(Actor::new(registry, poll, watching, Arc::clone(&nudged), publish).run(cancel));
+        Self { snapshot, nudged }
+    }
+
     /// Asks for a look at the registry now: a link lost its peer, or somebody wants to know.
     pub fn nudge(&self) {
         self.nudged.notify_one();

@@ -32,15 +32,17 @@ pub struct Lease {
     path: PathBuf,
 }
 
-/// What is known about the owner of a lease.
+/// What the file of a lease says of its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Probe {
+pub enum LeaseState {
     /// Somebody holds it.
     Held,
     /// Nobody holds it: its last holder is dead or let go.
     Free,
-    /// There is no such file, or the file system has no locks. Identities must decide.
-    Unknown,
+    /// There is no such file. That proves nothing: somebody may hold one that was removed.
+    Missing,
+    /// The file system has no locks. Identities must decide.
+    Unsupported,
 }
 
 /// What came of trying to lock a file.
@@ -102,9 +104,9 @@ impl Lease {
     /// When that cannot be told: the file cannot be opened or is not a private file of ours.
     pub fn is_held(path: &Path) -> io::Result<bool> {
         match probe(path)? {
-            Probe::Held => Ok(true),
-            Probe::Free => Ok(false),
-            Probe::Unknown => Ok(Self::holder(path).is_some_and(|holder| holder.is_alive())),
+            LeaseState::Held => Ok(true),
+            LeaseState::Free | LeaseState::Missing => Ok(false),
+            LeaseState::Unsupported => Ok(Self::holder(path).is_some_and(|holder| holder.is_alive())),
         }
     }
 
@@ -139,17 +141,17 @@ impl Drop for Lease {
 }
 
 /// Looks whether the lease at `path` is held, without disturbing its owner.
-pub(crate) fn probe(path: &Path) -> io::Result<Probe> {
+pub(crate) fn probe(path: &Path) -> io::Result<LeaseState> {
     loop {
         let file = match private::open(path, OFlags::RDONLY) {
             Ok((file, _)) => file,
-            Err(why) if why.is_missing() => return Ok(Probe::Unknown),
+            Err(why) if why.is_missing() => return Ok(LeaseState::Missing),
             Err(why) => return Err(why.into()),
         };
         let seen = match file.try_lock_shared() {
-            Ok(()) => Probe::Free,
-            Err(TryLockError::WouldBlock) => Probe::Held,
-            Err(TryLockError::Error(error)) if has_no_locks(&error) => Probe::Unknown,
+            Ok(()) => LeaseState::Free,
+            Err(TryLockError::WouldBlock) => LeaseState::Held,
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => LeaseState::Unsupported,
             Err(TryLockError::Error(error)) => return Err(error),
         };
         // A file that was replaced meanwhile says nothing about the one that is there now.

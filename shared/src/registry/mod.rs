@@ -15,7 +15,7 @@ pub mod record;
 mod registration;
 mod scan;
 
-pub use lease::Lease;
+pub use lease::{Lease, LeaseState};
 pub use registration::Registration;
 pub use scan::{Entry, Owner, Rejected, Scan};
 
@@ -73,6 +73,14 @@ impl Registry {
     /// When the directory itself cannot be read, `NotFound` when there is none.
     pub fn scan(&self) -> io::Result<Scan> {
         scan::scan(&self.dir)
+    }
+
+    /// What the lease of this instance says of its owner, whether or not it has a record.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn lease(&self, id: Uuid) -> io::Result<LeaseState> {
+        lease::probe(&lease_path(&self.dir, id))
     }
 
     /// The live instance of this name.

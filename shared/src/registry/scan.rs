@@ -4,7 +4,7 @@
 //! affects another; a held lease proves life, a free one proves death, and only where neither can be had do pid, start
 //! ticks and boot decide. Never: needs a lock, writes, follows a link, or takes age for death.
 
-use super::lease::{self, Probe};
+use super::lease::{self, LeaseState};
 use super::private;
 use super::record::{MAX_BYTES, Record};
 use crate::problem::{Code, Problem};
@@ -122,9 +122,9 @@ fn explain(problem: Problem, path: &Path) -> Problem {
 pub(crate) fn owner(dir: &Path, record: &Record) -> Result<Owner, Problem> {
     let path = lease_path(dir, record.id);
     let alive = match lease::probe(&path) {
-        Ok(Probe::Held) => true,
-        Ok(Probe::Free) => false,
-        Ok(Probe::Unknown) => record.process.is_alive(),
+        Ok(LeaseState::Held) => true,
+        Ok(LeaseState::Free) => false,
+        Ok(LeaseState::Missing | LeaseState::Unsupported) => record.process.is_alive(),
         Err(error) => {
             return Err(Problem::from_io(&error, Code::BadRecord, "cannot tell whether its owner lives")
                 .seen("path", path.display().to_string())
