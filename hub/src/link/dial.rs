@@ -26,6 +26,12 @@ use tokio::time::{Instant, timeout};
 /// scheduler. Without it a request that fails alone would leave the dial waiting for a connection that lives.
 const CAUSE_WAIT: Duration = Duration::from_millis(100);
 
+/// How much of one answer may wait to be read. At loopback's round trip of some 50 µs this is no brake.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// The largest window that HTTP/2 knows (RFC 9113, section 6.9.1).
+const MAX_WINDOW: u32 = i32::MAX as u32;
+
 /// The numbers of a dial.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -37,6 +43,8 @@ pub(super) struct Limits {
     pub(super) ping_interval: Duration,
     /// For the answer to a PING.
     pub(super) ping_timeout: Duration,
+    /// How many streams may be open at once.
+    pub(super) streams: usize,
 }
 
 type Connection = http2::Connection<TokioIo<TcpStream>, Body, TokioExecutor>;
@@ -119,9 +127,13 @@ fn give_up_unacknowledged(_: &TcpStream, _: Duration) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The connection has room for every stream's window, so that callers who do not read hold up nobody but themselves.
 async fn handshake(stream: TcpStream, limits: &Limits) -> Result<(http2::SendRequest<Body>, Connection), Failure> {
+    let all_streams = u32::try_from(limits.streams).unwrap_or(MAX_WINDOW).saturating_mul(STREAM_WINDOW);
     http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(all_streams.min(MAX_WINDOW))
         .keep_alive_interval(limits.ping_interval)
         .keep_alive_timeout(limits.ping_timeout)
         .keep_alive_while_idle(true)
@@ -243,7 +255,7 @@ mod tests {
         let address = socket.local_addr().unwrap();
         let stream = socket.connect(address).await.expect("the kernel connects it to itself");
         let second = Duration::from_secs(1);
-        let limits = Limits { dial: second, hello: second, ping_interval: second, ping_timeout: second };
+        let limits = Limits { dial: second, hello: second, ping_interval: second, ping_timeout: second, streams: 1 };
         let error = usable(&stream, address, &limits).unwrap_err();
         assert_eq!(classify::failure(&error, Phase::Dial).kind, Kind::Refused);
     }

@@ -49,6 +49,9 @@ pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
 /// anybody of ours is there.
 const NEVER_CONNECTED: u32 = 4;
 
+/// Streams of the hub's own on each connection: the vitals and a probe.
+const OWN_STREAMS: usize = 2;
+
 /// Checks and questions that wait for one actor, which reads them in every state.
 const COMMANDS: usize = 32;
 
@@ -143,6 +146,7 @@ impl From<&settings::Link> for Numbers {
                 hello: link.hello_timeout,
                 ping_interval: link.ping_interval,
                 ping_timeout: link.ping_timeout,
+                streams: link.in_flight + OWN_STREAMS,
             },
             probe_timeout: link.suspect_ping_timeout,
             in_flight: link.in_flight,

@@ -170,6 +170,7 @@ async fn answer(us: Us, request: Request<Incoming>) -> Result<Answer, h2::Error>
         path::VITALS => full(StatusCode::OK, line(&us.record, 1).into()),
         "/echo" => full(StatusCode::OK, body.to_vec()),
         "/hang" => hang(&us.counts).await,
+        "/endless" => endless(),
         "/slow" => {
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
             full(StatusCode::OK, b"slow".to_vec())
@@ -218,6 +219,12 @@ fn vitals_stream(us: &Us) -> Answer {
         (epoch > 0).then_some((frame, (record, seen, false)))
     });
     Response::new(StreamBody::new(lines).boxed_unsync())
+}
+
+/// An answer that never ends, as fast as it is read.
+fn endless() -> Answer {
+    let chunks = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[0; 64 << 10]))));
+    Response::new(StreamBody::new(chunks).boxed_unsync())
 }
 
 /// Never answers. Whoever asked resets the stream, which drops this.

@@ -1,6 +1,6 @@
 //! Requests on a proven connection, and callers that go away.
 
-use super::rig::{call, connected, counts, quick, request};
+use super::rig::{PATIENCE, call, connected, counts, quick, request};
 use crate::link::{RequestError, State};
 use linchpin_shared::failure::Kind;
 use linchpin_shared::problem::Code;
@@ -71,6 +71,20 @@ async fn what_is_in_flight_is_bounded_until_its_body_is_done() {
     drop(first);
     assert_eq!(call(&handle, "/echo", "3").await.unwrap(), "3");
     drop(second);
+}
+
+#[tokio::test]
+async fn callers_who_do_not_read_hold_up_nobody_else() {
+    let (_peer, _rig, handle) = connected(&settings::Link { in_flight: 64, ..quick() }).await;
+    let mut unread = Vec::new();
+    for _ in 0..63 {
+        unread.push(handle.request(request("/endless", "")).await.unwrap());
+    }
+    for _ in 0..10 {
+        let echo = tokio::time::timeout(PATIENCE, call(&handle, "/echo", "x")).await;
+        assert_eq!(echo.expect("not held up").unwrap(), "x");
+    }
+    assert_eq!(handle.status().borrow().connections, 1);
 }
 
 #[tokio::test]
