@@ -1,0 +1,236 @@
+//! The agent: what `linchpin run` becomes. One process, supervised, as one instance.
+//!
+//! Owns its life: plan → bind → register → start the process → serve → drain → stop the process → unregister.
+//! Invariant: the record is there for as long as anything of the process tree is; whatever an earlier life of this
+//! instance left behind is ended before the process starts again.
+//! Never: registers before it listens, or starts the process before the name is ours: two of one project fight.
+
+mod options;
+pub(crate) mod signals;
+
+pub use options::{Kind, RunOptions};
+
+use crate::board::Board;
+use crate::mcp::proxy::{self, Proxy};
+use crate::mcp::{self, Names, stdio};
+use crate::presence::{Facts, Place, Presence};
+use crate::server::App;
+use crate::supervisor::child::Program;
+use crate::supervisor::output::{Log, Terminal};
+use crate::supervisor::policy::OnSuccess;
+use crate::supervisor::reaper::{Reaper, collect};
+use crate::supervisor::tree::{Patience, Tree, Whom};
+use crate::supervisor::{Process, Spec, Surroundings, Wiring};
+use linchpin_shared::backoff;
+use linchpin_shared::home::{Home, private_dir};
+use linchpin_shared::logfile;
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::protocol::vitals::Transport;
+use linchpin_shared::registry::record::{self, Record};
+use options::Plan;
+use signals::Signals;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The name of the one process and the one MCP server of `linchpin run`.
+pub const MAIN: &str = "main";
+/// What an instance whose name is taken over may need beyond the time that its process has to end.
+const TAKE_OVER_EXTRA: Duration = Duration::from_secs(5);
+
+/// How an agent ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to: by this signal, or over the link.
+    Stopped(&'static str),
+    /// The command had done its work: it ended with exit code 0.
+    Done,
+}
+
+/// Runs an instance until it is asked to stop or its command is done. `ready` is called once it is registered.
+///
+/// It takes over this process: it becomes a child subreaper and listens for SIGTERM, SIGINT and SIGHUP, of which a second
+/// one ends all patience.
+///
+/// # Errors
+/// A [`Problem`] that says what was in the way. Then nothing is left running, and nothing is registered.
+pub async fn run(home: &Home, options: RunOptions, ready: impl FnOnce(&Record)) -> Result<Ended, Problem> {
+    let plan = Plan::new(home, options)?;
+    home.prepare()?;
+    let mut signals = Signals::listen()?;
+    let reaper = Arc::new(Reaper::adopting());
+    let facts = facts(&plan);
+    let patience = plan.settings.instance.stop_timeout + TAKE_OVER_EXTRA;
+    let place = Place::take(home, facts, plan.conflict, patience).await?;
+    let agent = Agent::start(home, plan, place, reaper).await?;
+    ready(&agent.presence.app.record);
+    let ended = agent.wait(&mut signals).await;
+    agent.end(&mut signals).await?;
+    Ok(ended)
+}
+
+/// A running agent.
+struct Agent {
+    presence: Presence,
+    process: Option<Process>,
+    reaper: Arc<Reaper>,
+    stop_timeout: Duration,
+    hurry: CancellationToken,
+}
+
+impl Agent {
+    async fn start(home: &Home, plan: Plan, place: Place, reaper: Arc<Reaper>) -> Result<Self, Problem> {
+        let (record, stop_timeout) = (place.record().clone(), plan.settings.instance.stop_timeout);
+        let hurry = CancellationToken::new();
+        end_earlier(&record, &reaper, stop_timeout).await;
+        tokio::spawn(collect(Arc::clone(&reaper)));
+        let board = Arc::new(Board::new(record.generation));
+        let (process, server) = match wire(home, &plan, &record, &board, &reaper) {
+            Ok(wired) => wired,
+            Err(problem) => {
+                place.give_up().await?;
+                return Err(problem);
+            }
+        };
+        let servers: BTreeMap<_, _> = server.map(|server| (MAIN.to_owned(), server)).into_iter().collect();
+        let app = App::new(record, board, servers, process.clone().into_iter().collect());
+        Ok(Self { presence: place.serve(app), process, reaper, stop_timeout, hurry })
+    }
+
+    /// Waits for a reason to end.
+    async fn wait(&self, signals: &mut Signals) -> Ended {
+        let done = async {
+            match &self.process {
+                Some(process) => process.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            signal = signals.next() => Ended::Stopped(signal),
+            () = self.presence.app.stop_asked.cancelled() => Ended::Stopped("linchpin stop"),
+            _ = done => Ended::Done,
+        }
+    }
+
+    /// Ends everything. Another signal meanwhile ends all patience.
+    async fn end(self, signals: &mut Signals) -> Result<(), Problem> {
+        let (hurry, process) = (self.hurry.clone(), self.process.clone());
+        let mut ending = std::pin::pin!(self.take_down());
+        loop {
+            tokio::select! {
+                ended = ending.as_mut() => return ended,
+                signal = signals.next() => {
+                    tracing::warn!(signal, "a second signal: everything is killed at once");
+                    hurry.cancel();
+                    process.iter().for_each(Process::hurry);
+                }
+            }
+        }
+    }
+
+    async fn take_down(self) -> Result<(), Problem> {
+        self.hurry.run_until_cancelled(self.presence.drain()).await;
+        if let Some(process) = &self.process {
+            process.stop();
+            process.ended().await;
+        }
+        // What came to us without a mark belongs to no process; it ends with us.
+        let patience = Patience { unasked: Duration::ZERO, asked: self.stop_timeout };
+        Tree { whom: Whom::Strays, reaper: &self.reaper }.end(patience, &self.hurry).await;
+        self.presence.leave().await
+    }
+}
+
+fn facts(plan: &Plan) -> Facts {
+    let server = |transport| vec![record::Server { name: MAIN.to_owned(), transport }];
+    Facts {
+        name: plan.name.clone(),
+        project_dir: plan.project_dir.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        services: Vec::new(),
+        servers: match plan.wiring {
+            options::Wiring::Plain => Vec::new(),
+            options::Wiring::Stdio => server(Transport::Stdio),
+            options::Wiring::Url(_) => server(Transport::Http),
+        },
+        labels: BTreeMap::new(),
+    }
+}
+
+/// Ends what an earlier life of this instance left, whose agent was killed. We hold the lease, so it is dead.
+async fn end_earlier(record: &Record, reaper: &Reaper, stop_timeout: Duration) {
+    let mark = format!("{}/", record.id);
+    let patience = Patience { unasked: Duration::ZERO, asked: stop_timeout };
+    Tree { whom: Whom::Earlier(&mark), reaper }.end(patience, &CancellationToken::new()).await;
+}
+
+/// Starts the process, if there is a command, and makes the front of its MCP server, if it is one.
+fn wire(
+    home: &Home,
+    plan: &Plan,
+    record: &Record,
+    board: &Arc<Board>,
+    reaper: &Arc<Reaper>,
+) -> Result<(Option<Process>, Option<mcp::Server>), Problem> {
+    let names = Names { instance: record.name.clone(), server: MAIN.to_owned() };
+    let max_message = plan.settings.gateway.max_message_bytes;
+    let surroundings =
+        Surroundings { board: Arc::clone(board), reaper: Arc::clone(reaper), log: log(home, plan, record)? };
+    match &plan.wiring {
+        options::Wiring::Plain => Ok((supervise(plan, record, Wiring::Output, OnSuccess::Done, surroundings), None)),
+        options::Wiring::Stdio => {
+            let plug = stdio::Plug::new(names, Arc::clone(board), plan.settings.instance.max_line_bytes);
+            let lives = plug.lives();
+            let process = supervise(plan, record, Wiring::Stdio(plug), OnSuccess::Restart, surroundings);
+            let front = process.clone().map(|process| mcp::Server::Stdio(lives.front(process)));
+            Ok((process, front))
+        }
+        options::Wiring::Url(target) => {
+            let plug = proxy::Plug { server: MAIN.to_owned(), board: Arc::clone(board) };
+            let proxy = Proxy::new(names, target.clone(), max_message);
+            // Without a process of ours it counts as up, in its one life.
+            plug.put_up(plan.executable.is_none(), u64::from(plan.executable.is_none()));
+            let process = supervise(plan, record, Wiring::Url(plug), OnSuccess::Restart, surroundings);
+            Ok((process, Some(mcp::Server::Url(proxy))))
+        }
+    }
+}
+
+fn supervise(
+    plan: &Plan,
+    record: &Record,
+    wiring: Wiring,
+    on_success: OnSuccess,
+    surroundings: Surroundings,
+) -> Option<Process> {
+    let instance = &plan.settings.instance;
+    let program = Program {
+        path: plan.executable.clone()?,
+        words: plan.words.clone(),
+        dir: plan.project_dir.clone(),
+        env: vec![("LINCHPIN_INSTANCE", record.name.clone().into())],
+        owner: format!("{}/{MAIN}", record.id),
+    };
+    let backoff =
+        backoff::Policy { min: instance.backoff_min, max: instance.backoff_max, reset_after: instance.backoff_reset };
+    let stop_timeout = instance.stop_timeout;
+    let spec = Spec { name: MAIN.to_owned(), program, wiring, on_success, backoff, stop_timeout };
+    Some(Process::start(spec, surroundings))
+}
+
+fn log(home: &Home, plan: &Plan, record: &Record) -> Result<Log, Problem> {
+    let path = home.process_log(&record.name, MAIN);
+    if let Some(dir) = path.parent() {
+        private_dir(dir)?;
+    }
+    let terminal = if plan.pass_through { Terminal::PassThrough } else { Terminal::Silent };
+    let limits = &plan.settings.log;
+    logfile::Writer::open(&path, limits.max_bytes, limits.keep).and_then(|file| Log::start(file, terminal)).map_err(
+        |error| {
+            Problem::from_io(&error, Code::HomeUnusable, "cannot open the log")
+                .seen("path", path.display().to_string())
+                .next(format!("ls -l {}", path.display()))
+        },
+    )
+}

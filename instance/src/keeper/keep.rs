@@ -1,0 +1,221 @@
+//! The keeper: a small process whose only work is to start an agent again when it dies.
+//!
+//! Owns the loop `start → wait → end what was left → wait longer`. As a child subreaper it becomes the parent of all that
+//! a killed agent leaves, and ends it before the next agent starts.
+//! Invariant: one agent at a time; an agent that ended as it should ends the keeper, and so does one whose name was taken
+//! by another meanwhile.
+//! Never: does an agent's work, or ends while something of its instance runs.
+
+use super::{Orders, Relaunch, Report, open_log, orders, report};
+use crate::agent::RunOptions;
+use crate::agent::signals::Signals;
+use crate::conflict::Conflict;
+use crate::supervisor::child::{End, ended};
+use crate::supervisor::random;
+use crate::supervisor::reaper::{Reaper, collect};
+use crate::supervisor::tree::{Patience, Tree, Whom};
+use linchpin_shared::backoff::{self, Backoff};
+use linchpin_shared::home::Home;
+use linchpin_shared::problem::{Code, Exit, Problem};
+use linchpin_shared::process::{Identity, Signal};
+use linchpin_shared::settings::Settings;
+use rustix::process::Pid;
+use std::io::{self, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long the report of an agent that has ended is still waited for. It is in the pipe already, or never comes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Keeps an agent, as the caller that started this process orders. Needs a tokio runtime; that of one thread is enough.
+pub async fn keep() -> Exit {
+    // It fails only for the leader of a process group, and who started us did not make us one.
+    let _ = rustix::process::setsid();
+    let keeper = match Keeper::new().await {
+        Ok(keeper) => keeper,
+        Err(problem) => {
+            let exit = problem.exit();
+            report(&Report::Problem(problem));
+            return exit;
+        }
+    };
+    keeper.run().await
+}
+
+struct Keeper {
+    orders: Orders,
+    signals: Signals,
+    reaper: Arc<Reaper>,
+    backoff: Backoff,
+    stop_timeout: Duration,
+    /// Whether the caller was told.
+    reported: bool,
+    /// What the agent that lives now said of its failure.
+    problem: Option<Problem>,
+}
+
+/// What a life of the agent came to.
+enum Outcome {
+    /// It ended as it should, or we were asked to end it.
+    Over(Exit),
+    /// It is to be started again.
+    Again,
+}
+
+impl Keeper {
+    async fn new() -> Result<Self, Problem> {
+        let signals = Signals::listen()?;
+        let orders: Orders = orders().await?;
+        let instance = Settings::load(&Home::from_env()?)?.instance;
+        let reaper = Arc::new(Reaper::adopting());
+        tokio::spawn(collect(Arc::clone(&reaper)));
+        let policy = backoff::Policy {
+            min: instance.backoff_min,
+            max: instance.backoff_max,
+            reset_after: instance.backoff_reset,
+        };
+        let (backoff, stop_timeout) = (Backoff::new(policy), instance.stop_timeout);
+        Ok(Self { orders, signals, reaper, backoff, stop_timeout, reported: false, problem: None })
+    }
+
+    async fn run(mut self) -> Exit {
+        loop {
+            let begun = Instant::now();
+            if let Outcome::Over(exit) = self.life().await {
+                return exit;
+            }
+            self.backoff.healthy_for(begun.elapsed());
+            let delay = self.backoff.next_delay(random());
+            tracing::warn!(delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), "the agent starts again");
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = self.signals.next() => return Exit::Ok,
+            }
+        }
+    }
+
+    /// One life of the agent and of all that it started.
+    async fn life(&mut self) -> Outcome {
+        let (mut agent, reports) = match self.start() {
+            Ok(started) => started,
+            Err(error) => return self.not_started(&error),
+        };
+        self.problem = None;
+        let (end, asked) = self.watch(&agent, reports).await;
+        if let Err(error) = self.reaper.wait(&mut agent) {
+            tracing::debug!(%error, "cannot wait for the agent");
+        }
+        let patience = Patience { unasked: Duration::ZERO, asked: self.stop_timeout };
+        Tree { whom: Whom::Strays, reaper: &self.reaper }.end(patience, &CancellationToken::new()).await;
+        if asked || end == End::Code(0) {
+            return Outcome::Over(Exit::Ok);
+        }
+        tracing::warn!(%end, "the agent died");
+        self.judge(end)
+    }
+
+    /// Whether an agent that died is started again.
+    fn judge(&mut self, end: End) -> Outcome {
+        let problem = self.problem.take();
+        if !self.reported {
+            let silent = || Problem::new(Code::Internal, format!("the agent ended before it was ready: {end}"));
+            let problem = problem.unwrap_or_else(|| silent().next(format!("cat {}", self.orders.log.display())));
+            let exit = problem.exit();
+            report(&Report::Problem(problem));
+            return Outcome::Over(exit);
+        }
+        match problem {
+            Some(problem) if problem.code == Code::NameTaken => {
+                tracing::error!(%problem, "another instance has the name now; giving up");
+                Outcome::Over(problem.exit())
+            }
+            Some(_) | None => Outcome::Again,
+        }
+    }
+
+    fn not_started(&mut self, error: &io::Error) -> Outcome {
+        let problem = Problem::from_io(error, Code::Internal, "cannot start the agent")
+            .seen("executable", self.orders.relaunch.executable.display().to_string())
+            .next(format!("ls -l {}", self.orders.relaunch.executable.display()));
+        tracing::error!(%problem, "cannot start the agent");
+        self.problem = Some(problem);
+        self.judge(End::Unknown)
+    }
+
+    fn start(&self) -> io::Result<(Child, pipe::Receiver)> {
+        let Orders { relaunch: Relaunch { executable, agent, .. }, options, log } = &self.orders;
+        let orders = serde_json::to_vec(options)?;
+        let mut command = Command::new(executable);
+        command.args(agent).arg(options.name.as_deref().unwrap_or_default());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(open_log(log).map_err(io::Error::other)?);
+        let mut process = self.reaper.start(&mut command)?;
+        // An agent that died before it read its orders is seen to have died. The orders fit into the pipe.
+        let _ = process.stdin.take().map(|mut stdin| stdin.write_all(&orders));
+        let stdout = process.stdout.take().ok_or_else(|| io::Error::other("the agent has no standard output"))?;
+        Ok((process, pipe::Receiver::from_owned_fd(stdout.into())?))
+    }
+
+    /// Waits for the end of the agent, listens to its report and passes on every signal. Also says whether there was one.
+    async fn watch(&mut self, agent: &Child, reports: pipe::Receiver) -> (End, bool) {
+        let identity = Identity::of(agent.id()).ok();
+        let mut end = std::pin::pin!(ended(Pid::from_child(agent), identity.as_ref()));
+        let mut report = std::pin::pin!(read_report(reports));
+        let (mut asked, mut heard) = (false, false);
+        loop {
+            tokio::select! {
+                report = report.as_mut(), if !heard => {
+                    heard = true;
+                    self.hear(report);
+                }
+                end = end.as_mut() => {
+                    if !heard && let Ok(report) = timeout(LAST_WORDS, report).await {
+                        self.hear(report);
+                    }
+                    return (end, asked);
+                }
+                signal = self.signals.next() => {
+                    asked = true;
+                    ask_to_stop(identity.as_ref(), signal);
+                }
+            }
+        }
+    }
+
+    /// Passes the first report on to the caller, and remembers what the next agent needs to know.
+    fn hear(&mut self, heard: Option<Report>) {
+        match heard {
+            Some(Report::Ready(started)) => {
+                // The next life is the same instance, whatever the first one's name cost.
+                let options: &mut RunOptions = &mut self.orders.options;
+                (options.name, options.conflict) = (Some(started.name.clone()), Conflict::Fail);
+                if !self.reported {
+                    self.reported = true;
+                    report(&Report::Ready(started));
+                }
+            }
+            Some(Report::Problem(problem)) => self.problem = Some(problem),
+            None => {}
+        }
+    }
+}
+
+/// The line that the agent says once it is ready or has failed.
+async fn read_report(reports: pipe::Receiver) -> Option<Report> {
+    let mut line = String::new();
+    BufReader::new(reports).read_line(&mut line).await.ok()?;
+    serde_json::from_str(&line).ok()
+}
+
+fn ask_to_stop(agent: Option<&Identity>, signal: &str) {
+    tracing::info!(signal, "asking the agent to stop");
+    if let Some(agent) = agent
+        && let Err(error) = agent.signal(Signal::TERM)
+    {
+        tracing::warn!(%error, "cannot ask the agent to stop");
+    }
+}

@@ -1,0 +1,169 @@
+//! `linchpin run --detach`: an agent in the background, and a keeper that starts it again when it dies.
+//!
+//! Owns [`detach`], the caller's side, and the words that travel between caller, keeper and agent. The caller starts a
+//! keeper ([`keep`]), the keeper an agent ([`serve`]); each is this executable again, under hidden verbs. Orders go down
+//! as JSON on standard input, one [`Report`] comes up as a line on standard output.
+//! Invariant: the caller returns only when the instance is registered, or with the reason why it is not.
+//! Never: leaves a keeper without an agent, or lets keeper or agent belong to the caller's terminal or session.
+
+mod keep;
+mod serve;
+
+pub use keep::keep;
+pub use serve::serve;
+
+use crate::agent::RunOptions;
+use crate::supervisor::reaper::{DETACHED, OWNER};
+use linchpin_shared::home::{Home, private_dir};
+use linchpin_shared::name;
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::registry::record::Record;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+use uuid::Uuid;
+
+/// How long an instance may take to be registered. A take-over waits for another instance to stop.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// How keeper and agent are started: a program, and the words before the instance's name, which is there only so that
+/// people see it in a list of processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relaunch {
+    /// The executable, usually `std::env::current_exe()`.
+    pub executable: PathBuf,
+    /// The words that lead to [`keep`].
+    pub keeper: Vec<OsString>,
+    /// The words that lead to [`serve`].
+    pub agent: Vec<OsString>,
+}
+
+/// An instance that runs in the background.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Its name; with [`crate::Conflict::Alongside`] perhaps not the one that was asked for.
+    pub name: String,
+    /// Its id.
+    pub id: Uuid,
+    /// Which life of it.
+    pub generation: Uuid,
+    /// The process id of its agent.
+    pub pid: u32,
+    /// Where it listens.
+    pub endpoint: String,
+}
+
+impl From<&Record> for Started {
+    fn from(record: &Record) -> Self {
+        let Record { name, id, generation, process, endpoint, .. } = record;
+        Self { name: name.clone(), id: *id, generation: *generation, pid: process.pid, endpoint: endpoint.clone() }
+    }
+}
+
+/// What the caller tells the keeper.
+#[derive(Debug, Serialize, Deserialize)]
+struct Orders {
+    relaunch: Relaunch,
+    options: RunOptions,
+    log: PathBuf,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Report {
+    Ready(Started),
+    Problem(Problem),
+}
+
+/// Starts an instance in the background and waits until it is registered.
+///
+/// # Errors
+/// The [`Problem`] that the agent had, or one of starting it.
+pub async fn detach(home: &Home, relaunch: Relaunch, mut options: RunOptions) -> Result<Started, Problem> {
+    options.pass_through = false;
+    let name = options.name.clone().unwrap_or_else(|| name::from_path(&options.project_dir));
+    name::check(&name)?;
+    home.prepare()?;
+    let log = home.process_log(&name, "agent");
+    let mut command = Command::new(&relaunch.executable);
+    command.args(&relaunch.keeper).arg(&name).current_dir("/");
+    command.env(DETACHED, "1").env_remove(OWNER);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(open_log(&log)?);
+    let failed = |error: std::io::Error| {
+        Problem::from_io(&error, Code::Internal, "cannot start the keeper")
+            .seen("executable", relaunch.executable.display().to_string())
+            .next(format!("cat {}", log.display()))
+    };
+    let mut keeper = command.spawn().map_err(failed)?;
+    let orders = Orders { relaunch: relaunch.clone(), options, log: log.clone() };
+    if let Some(mut stdin) = keeper.stdin.take() {
+        let orders = serde_json::to_vec(&orders).map_err(|error| failed(error.into()))?;
+        stdin.write_all(&orders).await.map_err(failed)?;
+    }
+    let mut line = String::new();
+    if let Some(stdout) = keeper.stdout.take() {
+        let mut stdout = BufReader::new(stdout);
+        let read = tokio::time::timeout(READY_WITHIN, stdout.read_line(&mut line)).await;
+        read.map_err(|_| not_in_time(&name, &log))?.map_err(failed)?;
+    }
+    match serde_json::from_str(&line) {
+        Ok(Report::Ready(started)) => Ok(started),
+        Ok(Report::Problem(problem)) => Err(problem),
+        Err(_) => Err(Problem::new(Code::Internal, format!("the keeper of {name:?} ended without a word"))
+            .next(format!("cat {}", log.display()))),
+    }
+}
+
+fn not_in_time(name: &str, log: &Path) -> Problem {
+    Problem::new(Code::TimedOut, format!("the instance {name:?} was not registered in time; it is still being started"))
+        .seen("waited_s", READY_WITHIN.as_secs())
+        .next(format!("cat {}", log.display()))
+        .next(format!("linchpin status {name}"))
+}
+
+/// The log of keeper and agent themselves. They write little, so it is put aside only when one of them starts.
+fn open_log(path: &Path) -> Result<File, Problem> {
+    const MAX_BYTES: u64 = 1 << 20;
+    if let Some(dir) = path.parent() {
+        private_dir(dir)?;
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|facts| facts.len() > MAX_BYTES) {
+        // If it stays, it only grows further.
+        let _ = std::fs::rename(path, path.with_extension("log.1"));
+    }
+    File::options().create(true).append(true).mode(0o600).open(path).map_err(|error| {
+        Problem::from_io(&error, Code::HomeUnusable, "cannot open the log of the agent")
+            .seen("path", path.display().to_string())
+            .next(format!("ls -l {}", path.display()))
+    })
+}
+
+/// Where the caller's or keeper's orders come from: all of standard input.
+async fn orders<T: serde::de::DeserializeOwned>() -> Result<T, Problem> {
+    use tokio::io::AsyncReadExt;
+    let mut orders = Vec::new();
+    let read = tokio::io::stdin().read_to_end(&mut orders).await;
+    let parsed = read.and_then(|_| serde_json::from_slice(&orders).map_err(Into::into));
+    parsed.map_err(|error: std::io::Error| {
+        Problem::new(Code::BadRequest, format!("these words are for linchpin itself: {error}"))
+            .next("linchpin run --help")
+    })
+}
+
+/// Says what came of it, once.
+fn report(report: &Report) {
+    use std::io::Write;
+    let Ok(mut line) = serde_json::to_vec(report) else { return };
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody waits for the report any more");
+    }
+}

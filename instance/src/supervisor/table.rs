@@ -1,0 +1,84 @@
+//! The processes of this machine, as the kernel lists them.
+//!
+//! Owns the reading of `/proc`. This is the one place to port where a system tells it otherwise.
+//! Invariant: an entry is what one process was at one moment; who acts on it checks the start ticks again.
+//! Never: fails because a process ended while it was read.
+
+use std::io;
+
+/// What the kernel says of one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Its id.
+    pub(super) pid: u32,
+    /// Its parent's id.
+    pub(super) parent: u32,
+    /// Its process group.
+    pub(super) group: u32,
+    /// When it started, in clock ticks since boot.
+    pub(super) start_ticks: u64,
+    /// Whether it ended and was not waited for.
+    pub(super) ended: bool,
+}
+
+/// All processes that can be seen.
+pub(super) fn read() -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for file in std::fs::read_dir("/proc")? {
+        let Some(pid) = file?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) => entries.extend(parse(pid, &stat)),
+            // It ended since it was listed.
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(entries)
+}
+
+/// A variable of the environment that a process was started with; `None` when it has none or cannot be read.
+pub(super) fn variable(pid: u32, name: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environment
+        .split(|byte| *byte == 0)
+        .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// `/proc/PID/stat`, proc_pid_stat(5). The name in field 2 may hold spaces and parentheses, so fields are counted from
+/// the last closing one.
+fn parse(pid: u32, stat: &str) -> Option<Entry> {
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    // Field 22; the three above are 3 to 5.
+    let start_ticks = fields.nth(16)?.parse().ok()?;
+    Some(Entry { pid, parent, group, start_ticks, ended: matches!(state, "Z" | "X") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strange_name_does_not_shift_the_fields() {
+        let stat = "42 (a) Z 1 (b)) S 7 40 40 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 889922 1 2 3";
+        let entry = Entry { pid: 42, parent: 7, group: 40, start_ticks: 889_922, ended: false };
+        assert_eq!(parse(42, stat), Some(entry));
+        assert_eq!(parse(42, "42 (a) S 7"), None);
+    }
+
+    #[test]
+    fn we_are_listed() {
+        let us = std::process::id();
+        let entry = read().unwrap().into_iter().find(|entry| entry.pid == us).unwrap();
+        let identity = linchpin_shared::process::Identity::current().unwrap();
+        assert_eq!(entry.start_ticks, identity.start_ticks);
+        assert!(!entry.ended);
+    }
+}
