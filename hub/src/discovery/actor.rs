@@ -30,6 +30,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How often a record that could not be swept is tried again.
 const SWEEP_AGAIN: Duration = Duration::from_secs(30);
 
+/// How long a swept instance is remembered. Readers follow within milliseconds.
+const REMEMBER_SWEPT: Duration = Duration::from_secs(60);
+
 /// A look is followed by a pause of this many times its own length.
 const PAUSE: u32 = 2;
 
@@ -45,6 +48,7 @@ pub(super) struct Actor {
     await_until: Option<Instant>,
     blind: bool,
     sweep: Sweep,
+    swept_at: BTreeMap<Uuid, Instant>,
 }
 
 /// Removing the records of the dead.
@@ -75,6 +79,7 @@ impl Actor {
             await_until: None,
             blind: false,
             sweep: Sweep::default(),
+            swept_at: BTreeMap::new(),
         }
     }
 
@@ -129,18 +134,25 @@ impl Actor {
         let before = Arc::clone(&self.publish.borrow());
         self.awaited.retain(|id| look.traces.contains_key(id));
         let error = look.scan.as_ref().err().map(ToString::to_string);
-        let Some(after) = reconcile(&before, look, &self.awaited) else {
+        let Some(mut after) = reconcile(&before, look, &self.awaited) else {
             if !std::mem::replace(&mut self.blind, true) {
                 tracing::warn!(dir = %self.registry.dir().display(), error, "cannot read the registry; what was known stays");
             }
             return;
         };
         self.blind = false;
+        self.forget_swept(&mut after, Instant::now());
         if after != *before {
             tell(&before, &after);
             self.exits.follow(&after, &self.nudged);
             self.publish.send_replace(Arc::new(after));
         }
+    }
+
+    /// Lets go of the memory of those that were swept long ago.
+    fn forget_swept(&mut self, snapshot: &mut Snapshot, now: Instant) {
+        self.swept_at.retain(|id, _| snapshot.swept.contains_key(id));
+        snapshot.swept.retain(|id, _| now < *self.swept_at.entry(*id).or_insert(now) + REMEMBER_SWEPT);
     }
 
     /// Removes the records of the dead, on a thread of its own, and asks for a look when that is done.

@@ -31,6 +31,9 @@ use watching::Watching;
 pub struct Snapshot {
     /// The instances by their ids.
     pub instances: BTreeMap<Uuid, Found>,
+    /// Those that were proven dead and whose records were swept, for a while: a reader that looks late must still be able
+    /// to tell a death from a goodbye.
+    pub swept: BTreeMap<Uuid, Arc<Record>>,
     /// Files that cannot be believed.
     pub rejected: Vec<Rejected>,
 }

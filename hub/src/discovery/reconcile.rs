@@ -28,12 +28,16 @@ pub(super) fn reconcile(before: &Snapshot, look: Look, awaited: &BTreeSet<Uuid>)
             Trace::Process => awaited.contains(&id),
             Trace::Nothing => false,
         };
-        // One that was shown dead was being swept; its record is gone, and so is it.
+        // One that was shown dead was being swept; its record is gone, and it is remembered as swept.
         if let Some(known) = before.instances.get(&id).filter(|known| stays && known.owner == Owner::Alive) {
             instances.insert(id, known.clone());
         }
     }
-    Some(Snapshot { instances, rejected: scan.rejected })
+    let mut swept = before.swept.clone();
+    let dead = before.instances.iter().filter(|(_, found)| found.owner == Owner::Dead);
+    swept.extend(dead.map(|(id, found)| (*id, Arc::clone(&found.record))));
+    swept.retain(|id, _| !instances.contains_key(id));
+    Some(Snapshot { instances, swept, rejected: scan.rejected })
 }
 
 /// The records that are to be swept: those of the dead, except the ones that were tried in vain before.
@@ -93,6 +97,18 @@ mod tests {
     fn who_was_dead_and_is_swept_is_gone() {
         let before = snapshot(&[entry("shop", Owner::Dead)]);
         assert_eq!(left(&before, Trace::Lease, true), 0);
+    }
+
+    #[test]
+    fn a_death_is_remembered_and_a_goodbye_is_not() {
+        let id = record("shop").id;
+        let empty = || Look { scan: scanned(&[]), traces: BTreeMap::from([(id, Trace::Nothing)]) };
+        let after = |owner| reconcile(&snapshot(&[entry("shop", owner)]), empty(), &BTreeSet::new()).unwrap();
+        assert!(after(Owner::Alive).swept.is_empty());
+        let dead = after(Owner::Dead);
+        assert!(dead.swept.contains_key(&id));
+        let back = Look { scan: scanned(&[entry("shop", Owner::Alive)]), traces: BTreeMap::new() };
+        assert!(reconcile(&dead, back, &BTreeSet::new()).unwrap().swept.is_empty(), "it came back");
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Keeper {
     /// Tells every actor what the registry shows of its instance, and begins links to instances that are new.
     fn reconcile(&mut self, snapshot: &Snapshot) {
         for (id, link) in &self.links {
-            let presence = snapshot.instances.get(id).map_or(Presence::Unregistered, presence);
+            let presence = presence(snapshot, id);
             link.news.send_if_modified(|known| {
                 let changed = *known != presence;
                 *known = presence;
@@ -246,10 +246,13 @@ impl Keeper {
     }
 }
 
-fn presence(found: &Found) -> Presence {
-    match found.owner {
-        Owner::Alive => Presence::Here(Arc::clone(&found.record)),
-        Owner::Dead => Presence::Dead,
+/// What the registry shows of an instance whose link we have.
+fn presence(snapshot: &Snapshot, id: &Uuid) -> Presence {
+    match snapshot.instances.get(id) {
+        Some(Found { record, owner: Owner::Alive }) => Presence::Here(Arc::clone(record)),
+        Some(Found { owner: Owner::Dead, .. }) => Presence::Dead,
+        None if snapshot.swept.contains_key(id) => Presence::Dead,
+        None => Presence::Unregistered,
     }
 }
 

@@ -55,7 +55,7 @@ impl Rig {
         let found = |(record, owner): &(&Record, Owner)| {
             (record.id, Found { record: Arc::new(Record::clone(record)), owner: *owner })
         };
-        let snapshot = Snapshot { instances: records.iter().map(found).collect(), rejected: Vec::new() };
+        let snapshot = Snapshot { instances: records.iter().map(found).collect(), ..Snapshot::default() };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 
