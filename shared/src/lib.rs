@@ -12,6 +12,7 @@ pub mod failure;
 pub mod home;
 pub mod logfile;
 pub mod name;
+pub mod port;
 pub mod problem;
 pub mod process;
 pub mod protocol;
