@@ -1,5 +1,12 @@
-//! The hub: finds instances, holds one connection to each, and offers them to agents, people and programs.
+//! The hub: one process per user that finds, watches, connects and routes; and the command line that talks to it.
+//!
+//! Owns the rooms of DESIGN section 2. Arrows run one way: [`discovery`] → [`link`] → [`gateway`] → [`api`], put together
+//! by [`daemon`]; [`cli`] stands outside and uses the hub's API only.
+//! Invariant: every fact has one owner; everybody else reads a watch.
 
+pub mod api;
+pub mod cli;
+pub mod daemon;
 pub mod discovery;
 pub mod gateway;
 pub mod link;

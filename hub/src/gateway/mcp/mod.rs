@@ -20,7 +20,7 @@ mod naming;
 mod router;
 mod scope;
 mod session_id;
-mod sse;
+pub(crate) mod sse;
 mod status;
 mod template;
 mod upstream;

@@ -1,0 +1,165 @@
+//! `GET /status` and `GET /v1/instances…`: what the hub knows of its instances.
+//!
+//! Owns the JSON of an instance: the link's status, the instance's own vitals and the gateway's sessions side by side.
+//! Invariant: the shape is the same in the list and alone; a field is added, never changed in meaning.
+//! Never: shows a record's secret.
+
+use super::{Api, reply};
+use crate::gateway::mcp::SessionState;
+use crate::link::{Handle, Status};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use jiff::Timestamp;
+use linchpin_shared::failure::Failure;
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::process::Identity;
+use linchpin_shared::protocol::vitals::{self, Transport};
+use linchpin_shared::registry::record::Service;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// An instance, as the API shows it.
+#[derive(Serialize)]
+struct Instance<'a> {
+    id: Uuid,
+    name: &'a str,
+    state: &'a str,
+    since: Timestamp,
+    why: &'a str,
+    generation: Uuid,
+    pid: u32,
+    process: &'a Identity,
+    project_dir: &'a FilePath,
+    endpoint: &'a str,
+    version: &'a str,
+    registered_at: Timestamp,
+    attempts: u32,
+    next_try: Option<Timestamp>,
+    last_failure: Option<&'a Failure>,
+    processes: &'a [vitals::Process],
+    servers: Vec<Server>,
+    services: &'a [Service],
+}
+
+/// An MCP server of an instance: what the instance says of it and what the gateway has with it.
+#[derive(Serialize)]
+struct Server {
+    name: String,
+    transport: Transport,
+    up: bool,
+    epoch: u64,
+    session: SessionState,
+    /// Why there is no session.
+    session_why: Option<String>,
+    tools: usize,
+}
+
+pub(super) async fn status(State(api): State<Arc<Api>>) -> Response {
+    let mut warnings = Vec::new();
+    if api.guard.token.is_none() {
+        warnings.push("the token is switched off: every program of this machine may use the hub");
+    }
+    let snapshot = api.discovery.snapshot.borrow().clone();
+    let rejected: Vec<Value> =
+        snapshot.rejected.iter().map(|rejected| json!({"path": rejected.path, "problem": rejected.problem})).collect();
+    reply::json(&json!({
+        "hub": {
+            "url": api.hub.url,
+            "pid": api.hub.process.pid,
+            "version": api.hub.version,
+            "home": api.home.root(),
+            "started_at": api.hub.started_at,
+            "uptime_seconds": api.started.elapsed().as_secs(),
+            "warnings": warnings,
+        },
+        "instances": list(&api),
+        "rejected": rejected,
+    }))
+}
+
+pub(super) async fn all(State(api): State<Arc<Api>>) -> Response {
+    reply::json(&json!({"instances": list(&api)}))
+}
+
+pub(super) async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Response {
+    match find(&api, &name) {
+        Ok(link) => reply::json(&shown(&api, &link)),
+        Err(problem) => reply::problem(&problem),
+    }
+}
+
+/// The link's story: the instance's own fields and its last transitions.
+pub(super) async fn link(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Response {
+    match find(&api, &name) {
+        Ok(link) => {
+            let status = link.status().borrow().clone();
+            let transitions = link.transitions().await;
+            let mut story = json!(*status);
+            story["name"] = json!(link.name());
+            story["transitions"] = json!(transitions);
+            reply::json(&story)
+        }
+        Err(problem) => reply::problem(&problem),
+    }
+}
+
+/// The link of this name.
+pub(super) fn find(api: &Api, name: &str) -> Result<Handle, Problem> {
+    api.links.get(name).ok_or_else(|| {
+        let links = api.links.watch().borrow().clone();
+        let known: Vec<&str> = links.iter().map(Handle::name).collect();
+        let problem = Problem::new(Code::InstanceNotFound, format!("there is no instance called {name:?}"));
+        problem.seen("instances", known).next("linchpin status").next(format!("linchpin run --name {name} -- COMMAND"))
+    })
+}
+
+fn list(api: &Api) -> Vec<Value> {
+    api.links.watch().borrow().iter().map(|link| shown(api, link)).collect()
+}
+
+fn shown(api: &Api, link: &Handle) -> Value {
+    let status: Arc<Status> = link.status().borrow().clone();
+    let vitals = link.vitals().borrow().clone();
+    let vitals = vitals.as_deref();
+    let record = &status.record;
+    json!(Instance {
+        id: link.id(),
+        name: link.name(),
+        state: status.state.as_str(),
+        since: status.since,
+        why: &status.why,
+        generation: record.generation,
+        pid: record.process.pid,
+        process: &record.process,
+        project_dir: &record.project_dir,
+        endpoint: &record.endpoint,
+        version: &record.version,
+        registered_at: record.registered_at,
+        attempts: status.attempts,
+        next_try: status.next_try,
+        last_failure: status.last_failure.as_ref(),
+        processes: vitals.map_or(&[], |vitals| vitals.processes.as_slice()),
+        servers: servers(api, link, vitals),
+        services: &record.services,
+    })
+}
+
+fn servers(api: &Api, link: &Handle, vitals: Option<&vitals::Vitals>) -> Vec<Server> {
+    let catalog = api.gateway.catalog();
+    let of = |server: &vitals::Server| {
+        let session = catalog.iter().find(|known| known.instance == link.name() && known.server == server.name);
+        Server {
+            name: server.name.clone(),
+            transport: server.transport,
+            up: server.up,
+            epoch: server.epoch,
+            session: session.map_or(SessionState::Starting, |known| known.session),
+            session_why: session.and_then(|known| known.why.clone()),
+            tools: session.map_or(0, |known| known.tools.len()),
+        }
+    };
+    vitals.map_or_else(Vec::new, |vitals| vitals.servers.iter().map(of).collect())
+}

@@ -1,0 +1,108 @@
+//! The hub's HTTP surface (DESIGN 4.8): what people's and programs' tools ask.
+//!
+//! Owns the routes and their JSON, the guard before them and the server under them. It holds receivers of other rooms'
+//! facts and asks their owners to act; it has no facts of its own but how many connections it serves.
+//! Invariant: no GET changes anything; every answer says how long it took; every error is a problem document.
+//! Never: knows how a link or a gateway works inside.
+
+pub mod guard;
+mod health;
+mod instances;
+mod logs;
+pub mod reply;
+pub mod serve;
+mod steer;
+
+use crate::daemon::file::HubFile;
+use crate::discovery::Discovery;
+use crate::gateway::mcp::{self, Gateway};
+use crate::link::Links;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use guard::Guard;
+use linchpin_shared::home::Home;
+use linchpin_shared::problem::{Code, Problem};
+use std::sync::Arc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What the routes are given.
+pub struct Api {
+    home: Home,
+    hub: HubFile,
+    guard: Arc<Guard>,
+    discovery: Discovery,
+    links: Links,
+    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+    started: Instant,
+}
+
+impl Api {
+    /// Puts together what the routes are given.
+    #[must_use]
+    pub fn new(
+        home: Home,
+        hub: HubFile,
+        guard: Guard,
+        discovery: Discovery,
+        links: Links,
+        gateway: Arc<Gateway>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { home, hub, guard: Arc::new(guard), discovery, links, gateway, stop, started: Instant::now() }
+    }
+}
+
+/// All routes, behind the guard.
+pub fn router(api: Arc<Api>) -> Router {
+    let guard = api.guard.clone();
+    let gateway = mcp::router(api.gateway.clone());
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/status", get(instances::status))
+        .route("/v1/instances", get(instances::all))
+        .route("/v1/instances/{name}", get(instances::one))
+        .route("/v1/instances/{name}/link", get(instances::link))
+        .route("/v1/instances/{name}/logs", get(logs::logs))
+        .route("/v1/instances/{name}/restart", post(steer::restart))
+        .route("/v1/instances/{name}/stop", post(steer::stop))
+        .route("/v1/hub/stop", post(stop_hub))
+        .with_state(api)
+        .merge(gateway)
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(guard, guard::check))
+        .layer(middleware::from_fn(response_time))
+}
+
+async fn stop_hub(State(api): State<Arc<Api>>) -> Response {
+    tracing::info!("asked over the API: the hub stops");
+    api.stop.cancel();
+    reply::json(&serde_json::json!({"stopping": true, "pid": api.hub.process.pid}))
+}
+
+async fn nothing_here(request: Request) -> Response {
+    let problem = Problem::new(Code::NotFound, format!("there is nothing at {}", request.uri().path()));
+    reply::problem(&problem.next("see GET /status, /v1/instances, /health, /mcp"))
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let detail = format!("{} does not take {}", request.uri().path(), request.method());
+    reply::problem(&Problem::new(Code::MethodNotAllowed, detail).next("what reads is GET, what changes is POST"))
+}
+
+/// Says in `X-Response-Time` how long the answer's head took.
+async fn response_time(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let mut response = next.run(request).await;
+    let took = format!("{:.3}ms", began.elapsed().as_secs_f64() * 1000.0);
+    if let Ok(value) = HeaderValue::from_str(&took) {
+        response.headers_mut().insert("x-response-time", value);
+    }
+    response
+}

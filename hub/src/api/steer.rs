@@ -1,0 +1,90 @@
+//! `POST /v1/instances/NAME/restart` and `/stop`: asking an instance to act.
+//!
+//! Owns the way of the wish to the instance, over its link. Never: signals anything; the instance knows its own.
+
+use super::instances::find;
+use super::{Api, reply};
+use crate::link::{Body, Handle};
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use http_body_util::{BodyExt, Empty};
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::protocol::path;
+use serde::Deserialize;
+use serde_json::json;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an instance may take to say that it has understood.
+const ANSWER: Duration = Duration::from_secs(5);
+
+#[derive(Deserialize)]
+pub(super) struct Which {
+    process: Option<String>,
+}
+
+pub(super) async fn restart(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Query(which): Query<Which>,
+) -> Response {
+    let restarted = async {
+        let link = find(&api, &name)?;
+        let processes = chosen(&link, which.process)?;
+        for process in &processes {
+            tell(&link, &format!("{}{process}/restart", path::PROCESSES)).await?;
+        }
+        Ok(processes)
+    };
+    match restarted.await {
+        Ok(processes) => reply::json(&json!({"restarting": processes})),
+        Err(problem) => reply::problem(&problem),
+    }
+}
+
+pub(super) async fn stop(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Response {
+    let stopped = async {
+        let link = find(&api, &name)?;
+        tell(&link, path::STOP).await
+    };
+    match stopped.await {
+        Ok(()) => reply::json(&json!({"stopping": name})),
+        Err(problem) => reply::problem(&problem),
+    }
+}
+
+/// The named process, or all of them.
+fn chosen(link: &Handle, process: Option<String>) -> Result<Vec<String>, Problem> {
+    let vitals = link.vitals().borrow().clone();
+    let all: Vec<String> =
+        vitals.iter().flat_map(|vitals| vitals.processes.iter().map(|process| process.name.clone())).collect();
+    match process {
+        None => Ok(all),
+        Some(process) if all.contains(&process) => Ok(vec![process]),
+        Some(process) => {
+            let detail = format!("{} has no process called {process:?}", link.name());
+            let problem = Problem::new(Code::ProcessNotFound, detail).seen("processes", all);
+            Err(problem.next(format!("linchpin status {}", link.name())))
+        }
+    }
+}
+
+async fn tell(link: &Handle, path: &str) -> Result<(), Problem> {
+    let body: Body = Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync();
+    let request = http::Request::post(path)
+        .body(body)
+        .map_err(|error| Problem::new(Code::Internal, format!("cannot build the request: {error}")))?;
+    let answer = tokio::time::timeout(ANSWER, link.request(request)).await.map_err(|_| {
+        let detail = format!("{} has not answered within {} s", link.name(), ANSWER.as_secs());
+        Problem::new(Code::TimedOut, detail).next(format!("linchpin explain {}", link.name()))
+    })?;
+    let response = answer.map_err(|error| error.problem(link.name()))?;
+    if response.status().is_success() {
+        return Ok(());
+    }
+    let status = response.status();
+    let body = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    Err(serde_json::from_slice(&body)
+        .unwrap_or_else(|_| Problem::new(Code::Internal, format!("{} answered {status}", link.name()))))
+}

@@ -1,0 +1,91 @@
+//! The port rule (DESIGN 4.5): which port the hub listens on.
+//!
+//! Owns the order of candidates. Invariant: binding is the test; nothing is probed first and bound later.
+//! The port of the hub before comes first, so that an address that agents were given stays good over restarts and
+//! upgrades; then 7777 to 7799; then any. A port that was asked for is the only candidate.
+//! Never: listens on anything but loopback.
+
+use linchpin_shared::port::{self, Holder};
+use linchpin_shared::problem::{Code, Problem};
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio::net::TcpListener;
+
+/// The last port of the range that begins with the configured one.
+const RANGE: u16 = 22;
+
+/// Which port is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// This one or none.
+    Exactly(u16),
+    /// From this one on; 0 is any.
+    From(u16),
+}
+
+/// The ports to try, in order.
+fn candidates(wanted: Wanted, before: Option<u16>) -> Vec<u16> {
+    match wanted {
+        Wanted::Exactly(port) => vec![port],
+        Wanted::From(0) => before.into_iter().chain([0]).collect(),
+        Wanted::From(first) => before.into_iter().chain(first..=first.saturating_add(RANGE)).chain([0]).collect(),
+    }
+}
+
+/// Binds the hub's listener on loopback.
+///
+/// # Errors
+/// [`Code::PortTaken`] when the one port that was asked for is taken, with the way out; [`Code::PermissionDenied`] for a
+/// privileged one.
+pub async fn bind(wanted: Wanted, before: Option<u16>) -> Result<TcpListener, Problem> {
+    let mut last = None;
+    for port in candidates(wanted, before) {
+        match TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = Some((port, error)),
+        }
+    }
+    match last {
+        Some((port, error)) => Err(taken(port, &error)),
+        None => Err(Problem::new(Code::Internal, "no port to try")),
+    }
+}
+
+/// Names who holds the port, as far as the system tells.
+fn taken(port: u16, error: &std::io::Error) -> Problem {
+    let problem =
+        Problem::from_io(error, Code::PortTaken, format!("cannot listen on 127.0.0.1:{port}")).seen("port", port);
+    let holder = port::holder(port).ok().flatten();
+    let problem = match holder {
+        Some(Holder { process: Some(process), command, .. }) => problem
+            .seen("pid", process.pid)
+            .seen("command", command.unwrap_or_else(|| process.executable.display().to_string()))
+            .next(format!("stop it if it is yours: kill {}", process.pid)),
+        Some(Holder { uid, .. }) => problem.seen("held by user", uid),
+        None => problem,
+    };
+    problem.next("start without --port; the hub then takes the next free one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order() {
+        assert_eq!(candidates(Wanted::Exactly(80), Some(7778)), [80]);
+        assert_eq!(candidates(Wanted::From(0), Some(7778)), [7778, 0]);
+        let all = candidates(Wanted::From(7777), Some(7790));
+        assert_eq!((all[0], all[1], all[23], all[24]), (7790, 7777, 7799, 0));
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_passed_over_unless_it_was_asked_for() {
+        let first = bind(Wanted::From(0), None).await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        let second = bind(Wanted::From(0), Some(port)).await.unwrap();
+        assert_ne!(second.local_addr().unwrap().port(), port);
+        let problem = bind(Wanted::Exactly(port), None).await.unwrap_err();
+        assert_eq!((problem.code, problem.observed["port"].as_u64()), (Code::PortTaken, Some(u64::from(port))));
+        assert_eq!(problem.observed["pid"], std::process::id());
+    }
+}

@@ -1,0 +1,86 @@
+//! `hub.json`: how everybody else finds the hub.
+//!
+//! Owns the file's format and the question "is that hub there?". The file outlives the hub, so that the next one keeps
+//! the token and the port that agents were configured with; whether it is current is told by the hub's lease and by the
+//! identity in it, never by the file's existence.
+//! Invariant: mode 0600, written as a whole. Never: put the token anywhere else.
+
+use jiff::Timestamp;
+use linchpin_shared::home::Home;
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::process::Identity;
+use linchpin_shared::registry::{Lease, atomic};
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+
+/// The content of `hub.json`, format 1.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct HubFile {
+    /// The format.
+    pub format: u32,
+    /// Where the hub listens, for example `http://127.0.0.1:7777`.
+    pub url: String,
+    /// The port of `url`.
+    pub port: u16,
+    /// The hub's process.
+    pub process: Identity,
+    /// The hub's version.
+    pub version: String,
+    /// The bearer token of the API.
+    pub token: String,
+    /// Since when it runs.
+    pub started_at: Timestamp,
+    /// When it was stopped on purpose. Whoever sees this starts the next hub only when it is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<Timestamp>,
+}
+
+/// Without the token, which never goes to a log.
+impl std::fmt::Debug for HubFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubFile").field("url", &self.url).field("pid", &self.process.pid).finish_non_exhaustive()
+    }
+}
+
+impl HubFile {
+    /// The file as it is, current or not; `None` when there is none or it cannot be understood.
+    ///
+    /// # Errors
+    /// When the file exists and may not be read.
+    pub fn read(home: &Home) -> Result<Option<Self>, Problem> {
+        let path = home.hub_file();
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Problem::from_io(&error, Code::HomeUnusable, format!("cannot read {}", path.display()))
+                .seen("path", path.display().to_string())
+                .next(format!("ls -l {}", path.display()))),
+        }
+    }
+
+    /// The hub that is running now.
+    ///
+    /// # Errors
+    /// As [`HubFile::read`].
+    pub fn current(home: &Home) -> Result<Option<Self>, Problem> {
+        let Some(file) = Self::read(home)? else { return Ok(None) };
+        let held = Lease::is_held(&home.hub_lease()).unwrap_or(true);
+        Ok((held && file.process.is_alive()).then_some(file))
+    }
+
+    /// Writes the file as a whole.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, home: &Home) -> Result<(), Problem> {
+        let path = home.hub_file();
+        let bytes = serde_json::to_vec_pretty(self).map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+        atomic::write(&path, &bytes).map_err(|error| {
+            Problem::from_io(&error, Code::HomeUnusable, format!("cannot write {}", path.display())).next(format!(
+                "df -h {} && ls -ld {}",
+                home.root().display(),
+                home.root().display()
+            ))
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! The life of the hub: become the one, open the rooms, serve, drain, let go.
+//!
+//! Owns the order. Becoming the hub is taking the hub's lease; only then is the port bound, and only then `hub.json`
+//! written, so who finds the file finds a hub that listens. Invariant: of any number of hubs started at once exactly one
+//! gets past the lease, and every other one learns of it. A stop accepts no more, lets requests end within a bound, and
+//! happens once; a second signal skips the waiting.
+//! Never: stops an instance.
+
+pub mod bind;
+pub mod file;
+mod logging;
+mod stop;
+
+use crate::api::{self, Api, guard::Guard};
+use crate::discovery::Discovery;
+use crate::gateway::mcp::{Gateway, SessionKey};
+use crate::link::Links;
+use bind::Wanted;
+use file::HubFile;
+use jiff::Timestamp;
+use linchpin_shared::home::Home;
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::process::Identity;
+use linchpin_shared::protocol::hello;
+use linchpin_shared::registry::{Lease, Registry};
+use linchpin_shared::settings::Settings;
+use std::sync::Arc;
+use std::time::Duration;
+use stop::Stop;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// How long requests may go on after the hub was told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long the hub's own tasks may take to notice that they are done. They have nothing to wait for.
+const TASKS_END: Duration = Duration::from_secs(2);
+
+/// How long to wait for a hub that holds the lease to say where it is.
+const OTHER_HUB: Duration = Duration::from_secs(5);
+
+/// How the hub is started.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Whose hub it is.
+    pub home: Home,
+    /// The port that was asked for.
+    pub port: Option<u16>,
+    /// Whether a person watches its standard error.
+    pub foreground: bool,
+}
+
+/// Runs the hub until it is stopped. `ready` is called once, when it serves.
+///
+/// # Errors
+/// [`Code::HubRunning`] when another hub serves this home; what is wrong with home, settings or port.
+pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Problem> {
+    start.home.prepare()?;
+    let settings = Settings::load(&start.home)?;
+    let lease = take_lease(&start.home).await?;
+    logging::start(&start.home, &settings.log, start.foreground)?;
+    raise_file_limit();
+    let stop = Stop::on_signals()?;
+    let before = HubFile::read(&start.home)?;
+    let wanted = start.port.map_or(Wanted::From(settings.hub.port), Wanted::Exactly);
+    let listener = bind::bind(wanted, before.as_ref().map(|file| file.port)).await?;
+    let port = listener.local_addr().map_err(|error| Problem::from_io(&error, Code::Internal, "no address"))?.port();
+    let mut file = describe(port, before)?;
+    let tasks = TaskTracker::new();
+    let api = open(&start.home, &settings, &file, &stop, &tasks)?;
+    file.write(&start.home)?;
+    tracing::info!(url = file.url, pid = file.process.pid, "the hub serves");
+    ready(&file);
+    api::serve::serve(listener, api::router(api), &stop.token(), stop.hurry(), DRAIN).await;
+    tasks.close();
+    let ended = tokio::time::timeout(TASKS_END, tasks.wait()).await.is_ok();
+    file.stopped_at = Some(Timestamp::now());
+    file.write(&start.home)?;
+    tracing::info!(all_tasks_ended = ended, "the hub has stopped");
+    drop(lease);
+    Ok(())
+}
+
+/// Takes the hub's lease, or reports the hub that has it.
+async fn take_lease(home: &Home) -> Result<Lease, Problem> {
+    let path = home.hub_lease();
+    let deadline = Instant::now() + OTHER_HUB;
+    loop {
+        let taken = Lease::acquire(&path, Duration::ZERO).map_err(|error| {
+            Problem::from_io(&error, Code::HomeUnusable, format!("cannot lock {}", path.display()))
+                .seen("path", path.display().to_string())
+                .next(format!("ls -ld {} {}", home.root().display(), path.display()))
+        })?;
+        if let Some(lease) = taken {
+            return Ok(lease);
+        }
+        let running = HubFile::current(home)?;
+        if running.is_some() || Instant::now() > deadline {
+            return Err(hub_running(home, running.as_ref()));
+        }
+        // The other one is between its lease and its file, a matter of milliseconds.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn hub_running(home: &Home, running: Option<&HubFile>) -> Problem {
+    let problem =
+        Problem::new(Code::HubRunning, "another hub serves this home").seen("home", home.root().display().to_string());
+    match running {
+        Some(file) => problem
+            .seen("url", file.url.clone())
+            .seen("pid", file.process.pid)
+            .seen("since", file.started_at.to_string())
+            .next("use it: linchpin status")
+            .next("or stop it first: linchpin hub stop"),
+        None => problem
+            .next(format!("it holds {} but does not serve; see who it is: fuser -v {0}", home.hub_lease().display())),
+    }
+}
+
+/// What others are told. The token of the hub before is kept: agents were configured with it.
+fn describe(port: u16, before: Option<HubFile>) -> Result<HubFile, Problem> {
+    let no_random = |error: std::io::Error| Problem::from_io(&error, Code::Internal, "no randomness for the token");
+    let token = before.map_or_else(|| hello::random().map_err(no_random), |file| Ok(file.token))?;
+    let process = Identity::current()
+        .map_err(|error| Problem::from_io(&error, Code::Internal, "cannot read our own identity"))?;
+    Ok(HubFile {
+        format: 1,
+        url: format!("http://127.0.0.1:{port}"),
+        port,
+        process,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        token,
+        started_at: Timestamp::now(),
+        stopped_at: None,
+    })
+}
+
+/// Opens the rooms in the order in which facts flow.
+fn open(
+    home: &Home,
+    settings: &Settings,
+    file: &HubFile,
+    stop: &Stop,
+    tasks: &TaskTracker,
+) -> Result<Arc<Api>, Problem> {
+    let discovery = Discovery::start(Registry::new(home), settings.discovery.poll, stop.token(), tasks);
+    let links = Links::start(&discovery, &settings.link, stop.token(), tasks);
+    let key = SessionKey::from_token(&file.token);
+    let gateway = Gateway::start(&links, &settings.gateway, key, stop.token(), tasks);
+    let token = settings.hub.token_required.then(|| file.token.clone());
+    if token.is_none() {
+        tracing::warn!("the token is switched off by the settings: every program of this machine may use the hub");
+    }
+    let guard = Guard { port: file.port, token };
+    Ok(Arc::new(Api::new(home.clone(), file.clone(), guard, discovery, links, gateway, stop.token())))
+}
+
+/// Asks for as many open files as the system allows; the usual soft limit of 1,024 is for programs that use select(2).
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
