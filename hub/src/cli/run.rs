@@ -1,0 +1,147 @@
+//! `linchpin run`.
+//!
+//! Owns the arguments' way to an instance, and what a person is told when it is registered. The instance's life is the
+//! instance crate's. A hub is started beside it unless that is forbidden, because an instance without a hub is of no use
+//! to anybody; that it cannot be started is a warning, since the instance works and the next hub finds it.
+//! Never: lets the command's own output be mixed with ours: that goes to standard error.
+
+use super::reach::{executable, reach};
+use super::{Context, single_threaded};
+use linchpin_instance::Conflict;
+use linchpin_instance::agent::{self, Ended, Kind, RunOptions};
+use linchpin_instance::keeper::{self, Relaunch, Started};
+use linchpin_shared::problem::{Code, Exit, Problem};
+use std::ffi::OsString;
+use std::io;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The instance's name; without it, the name of the current directory
+    #[arg(long)]
+    name: Option<String>,
+    /// CMD speaks MCP on its standard input and output
+    #[arg(long, conflicts_with = "mcp_url")]
+    mcp: bool,
+    /// CMD speaks MCP over HTTP at this URL; without CMD, whatever listens there
+    #[arg(long, value_name = "URL")]
+    mcp_url: Option<String>,
+    /// Run in the background, and start again after a crash
+    #[arg(long, short)]
+    detach: bool,
+    /// When a live instance has the name: stop it and take its place
+    #[arg(long, conflicts_with = "alongside")]
+    take_over: bool,
+    /// When a live instance has the name: run beside it as NAME-2
+    #[arg(long)]
+    alongside: bool,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "CMD", required_unless_present = "mcp_url")]
+    command: Vec<OsString>,
+}
+
+/// The name in the list of processes of a keeper or an agent.
+#[derive(Debug, clap::Args)]
+pub(super) struct Inner {
+    #[arg(allow_hyphen_values = true)]
+    _name: Option<String>,
+}
+
+pub(super) fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
+    let detach = args.detach;
+    let options = options(args)?;
+    if detach {
+        return single_threaded(detached(context, options));
+    }
+    log_to_stderr(LevelFilter::WARN);
+    single_threaded(foreground(context, options))
+}
+
+/// The process that keeps an agent in the background.
+pub(super) fn keeper() -> Result<Exit, Problem> {
+    log_to_stderr(LevelFilter::INFO);
+    single_threaded(async { Ok(keeper::keep().await) })
+}
+
+/// The agent under a keeper.
+pub(super) fn agent() -> Result<Exit, Problem> {
+    log_to_stderr(LevelFilter::INFO);
+    single_threaded(async { Ok(keeper::serve().await) })
+}
+
+fn options(args: Args) -> Result<RunOptions, Problem> {
+    let project_dir = std::env::current_dir().map_err(|error| {
+        Problem::from_io(&error, Code::BadRequest, "cannot tell the current directory").next("cd to one that exists")
+    })?;
+    Ok(RunOptions {
+        name: args.name,
+        project_dir,
+        command: args.command,
+        kind: match args.mcp_url {
+            Some(url) => Kind::McpUrl(url),
+            None if args.mcp => Kind::McpStdio,
+            None => Kind::Plain,
+        },
+        conflict: match (args.take_over, args.alongside) {
+            (true, _) => Conflict::TakeOver,
+            (false, true) => Conflict::Alongside,
+            (false, false) => Conflict::Fail,
+        },
+        pass_through: true,
+    })
+}
+
+async fn detached(context: &Context, options: RunOptions) -> Result<Exit, Problem> {
+    let relaunch = Relaunch {
+        executable: executable(),
+        keeper: vec![OsString::from("keeper")],
+        agent: vec![OsString::from("agent")],
+    };
+    let started = keeper::detach(&context.home, relaunch, options).await?;
+    let value = serde_json::to_value(&started).unwrap_or_default();
+    context.output.value(&value, |_| format!("{} runs in the background (pid {})", started.name, started.pid));
+    offer(context, &started).await;
+    Ok(Exit::Ok)
+}
+
+async fn foreground(context: &Context, options: RunOptions) -> Result<Exit, Problem> {
+    let (registered, started) = tokio::sync::oneshot::channel();
+    let run = agent::run(&context.home, options, |record| {
+        // Nobody listens any more only if we are about to end.
+        let _ = registered.send(Started::from(record));
+    });
+    let greet = async {
+        if let Ok(started) = started.await {
+            context.output.note(&format!("{} is registered (pid {})", started.name, started.pid));
+            offer(context, &started).await;
+        }
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        ended = run => ended?,
+        never = greet => never,
+    };
+    if let Ended::Stopped(by) = ended {
+        context.output.note(&format!("stopped by {by}"));
+    }
+    Ok(Exit::Ok)
+}
+
+/// Sees to it that there is a hub.
+async fn offer(context: &Context, started: &Started) {
+    if !context.autostart {
+        return;
+    }
+    if let Err(problem) = reach(&context.home, true).await {
+        context.output.note(&format!("{} runs, but no hub does: {problem}", started.name));
+    }
+}
+
+/// Logs to standard error, which for a keeper and its agent is their log file.
+fn log_to_stderr(level: LevelFilter) {
+    let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("LINCHPIN_LOG");
+    let logging = tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).with_target(false);
+    // Refused only where something logs already.
+    let _ = logging.with_env_filter(filter.from_env_lossy()).try_init();
+}

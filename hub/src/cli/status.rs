@@ -1,0 +1,154 @@
+//! `linchpin status [NAME]`.
+//!
+//! Owns how the hub and its instances look at a terminal. Never: computes a state; all of it is the hub's answer.
+
+use super::Context;
+use super::client::{Client, segment};
+use super::output::table;
+use jiff::Timestamp;
+use linchpin_shared::problem::{Exit, Problem};
+use serde_json::Value;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only this instance
+    name: Option<String>,
+}
+
+pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
+    let client = Client::new(context).await?;
+    match args.name {
+        None => context.output.value(&client.get("/status").await?, all),
+        Some(name) => {
+            context.output.value(&client.get(&format!("/v1/instances/{}", segment(&name))).await?, one);
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn all(status: &Value) -> String {
+    let hub = &status["hub"];
+    let mut out = format!(
+        "hub {}  pid {}  up {}  version {}\n",
+        text(&hub["url"]),
+        hub["pid"],
+        duration(hub["uptime_seconds"].as_f64().unwrap_or_default()),
+        text(&hub["version"]),
+    );
+    for warning in list(&hub["warnings"]) {
+        out.push_str(&format!("warning: {}\n", text(warning)));
+    }
+    out.push('\n');
+    let instances = list(&status["instances"]);
+    if instances.is_empty() {
+        out.push_str("no instances yet: linchpin run --name NAME -- COMMAND, or linchpin run --mcp -- COMMAND\n");
+    } else {
+        let head = ["NAME", "STATE", "SINCE", "PID", "PROCESSES", "SERVERS", "PROJECT"].map(str::to_owned).to_vec();
+        let rows: Vec<_> = std::iter::once(head).chain(instances.iter().map(row)).collect();
+        out.push_str(&table(&rows));
+    }
+    for rejected in list(&status["rejected"]) {
+        let why = &rejected["problem"];
+        out.push_str(&format!("not read: {}: {}\n", text(&rejected["path"]), text(&why["detail"])));
+    }
+    out
+}
+
+fn row(instance: &Value) -> Vec<String> {
+    vec![
+        text(&instance["name"]),
+        text(&instance["state"]),
+        ago(&instance["since"]),
+        instance["pid"].to_string(),
+        processes(instance),
+        servers(instance),
+        text(&instance["project_dir"]),
+    ]
+}
+
+fn processes(instance: &Value) -> String {
+    let all: Vec<String> = list(&instance["processes"])
+        .iter()
+        .map(|process| match process["restarts"].as_u64() {
+            None | Some(0) => format!("{} {}", text(&process["name"]), text(&process["state"])),
+            Some(restarts) => format!("{} {} (restarts: {restarts})", text(&process["name"]), text(&process["state"])),
+        })
+        .collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+}
+
+fn servers(instance: &Value) -> String {
+    let all: Vec<String> = list(&instance["servers"])
+        .iter()
+        .map(|server| format!("{} {} ({} tools)", text(&server["name"]), text(&server["session"]), server["tools"]))
+        .collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+}
+
+fn one(instance: &Value) -> String {
+    let mut out = String::new();
+    for (field, value) in instance.as_object().into_iter().flatten() {
+        let shown = match value {
+            Value::Null => continue,
+            Value::String(text) => text.clone(),
+            Value::Bool(_) | Value::Number(_) => value.to_string(),
+            Value::Array(_) if field == "processes" => processes(instance),
+            Value::Array(_) if field == "servers" => servers(instance),
+            Value::Array(_) | Value::Object(_) => continue,
+        };
+        out.push_str(&format!("{field:<16} {shown}\n"));
+    }
+    out
+}
+
+/// The elements of an array, or none.
+pub(super) fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A string without its quotes; `-` for nothing.
+pub(super) fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned)
+}
+
+/// How long ago a time stamp was.
+pub(super) fn ago(at: &Value) -> String {
+    let Some(at) = at.as_str().and_then(|at| at.parse::<Timestamp>().ok()) else { return "-".to_owned() };
+    duration(Timestamp::now().duration_since(at).as_secs_f64().max(0.0))
+}
+
+/// Seconds in the largest unit that fits.
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => format!("{:.0} ms", s * 1000.0),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn durations() {
+        assert_eq!([0.05, 5.0, 600.0, 10_000.0, 1e6].map(duration), ["50 ms", "5 s", "10 min", "3 h", "12 days"]);
+    }
+
+    #[test]
+    fn an_empty_hub_says_what_to_do_next() {
+        let shown =
+            all(&json!({"hub": {"url": "http://127.0.0.1:7777", "pid": 1, "uptime_seconds": 3, "version": "0"}}));
+        assert!(shown.contains("linchpin run"), "{shown}");
+    }
+
+    #[test]
+    fn what_was_not_read_is_shown() {
+        let status =
+            json!({"hub": {}, "instances": [], "rejected": [{"path": "/r/x.json", "problem": {"detail": "not JSON"}}]});
+        assert!(all(&status).contains("not read: /r/x.json: not JSON"));
+    }
+}
