@@ -3,5 +3,6 @@
 mod dialling;
 mod life;
 mod peer;
+mod real;
 mod requests;
 mod rig;

@@ -1,0 +1,99 @@
+//! The whole way from a program to a link: real instances in a private registry, found by the real discovery.
+
+use super::rig::{PATIENCE, call, quick, reaches};
+use crate::discovery::Discovery;
+use crate::link::{Handle, Links, RequestError, State};
+use linchpin_instance::Instance;
+use linchpin_shared::home::Home;
+use linchpin_shared::protocol::path;
+use linchpin_shared::registry::Registry;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+struct Yard {
+    home: Home,
+    links: Links,
+    _cancel: DropGuard,
+    _dir: tempfile::TempDir,
+}
+
+impl Yard {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        home.prepare().unwrap();
+        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let discovery = Discovery::start(Registry::new(&home), Duration::from_secs(1), cancel.clone(), &tasks);
+        let links = Links::start(&discovery, &quick(), cancel.clone(), &tasks);
+        Self { home, links, _cancel: cancel.drop_guard(), _dir: dir }
+    }
+
+    async fn start(&self) -> Instance {
+        Instance::builder("shop").home(self.home.clone()).project_dir("/").start().await.unwrap()
+    }
+
+    async fn connected(&self) -> Handle {
+        let mut handles = self.links.watch();
+        drop(timeout(PATIENCE, handles.wait_for(|list| !list.is_empty())).await.expect("it is found").unwrap());
+        let handle = self.links.get("shop").unwrap();
+        reaches(&handle, State::Active).await;
+        handle
+    }
+}
+
+#[tokio::test]
+async fn a_real_instance_is_found_proves_itself_and_tells_its_vitals() {
+    let yard = Yard::new();
+    let instance = yard.start().await;
+    let handle = yard.connected().await;
+    let mut vitals = handle.vitals();
+    let seen = timeout(PATIENCE, vitals.wait_for(Option::is_some)).await.expect("vitals").unwrap().clone();
+    assert_eq!(seen.unwrap().generation, instance.record().generation);
+    handle.check();
+    reaches(&handle, State::Suspect).await;
+    reaches(&handle, State::Active).await;
+    assert_eq!(handle.status().borrow().connections, 1);
+    instance.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_real_instance_that_stops_is_gone_and_its_next_life_is_used_at_once() {
+    let yard = Yard::new();
+    let first = yard.start().await;
+    let handle = yard.connected().await;
+    let old = first.record().generation;
+    first.stop().await.unwrap();
+    let status = reaches(&handle, State::Gone).await;
+    assert!(matches!(call(&handle, path::VITALS, "").await, Err(RequestError::Gone)), "{status:?}");
+
+    let second = yard.start().await;
+    handle.ready(PATIENCE).await.unwrap();
+    let status = Arc::clone(&handle.status().borrow());
+    assert_ne!(status.record.generation, old);
+    assert_eq!(status.connections, 2);
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_that_is_removed_ends_no_connection() {
+    let yard = Yard::new();
+    let instance = yard.start().await;
+    let handle = yard.connected().await;
+    std::fs::remove_dir_all(yard.home.instances()).unwrap();
+    assert!(call(&handle, path::VITALS, "").await.is_ok(), "the connection serves on");
+    let again = yard.home.instances().join(format!("{}.json", instance.record().id));
+    timeout(PATIENCE, async {
+        while !again.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("the instance registers again");
+    reaches(&handle, State::Active).await;
+    assert_eq!(handle.status().borrow().connections, 1);
+    instance.stop().await.unwrap();
+    reaches(&handle, State::Gone).await;
+}
