@@ -67,7 +67,7 @@ async fn serve(gateway: Arc<Gateway>, scope: Scope, request: Request) -> Respons
 }
 
 async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
-    if !header(headers, &CONTENT_TYPE).starts_with("application/json") {
+    if !header(headers, &CONTENT_TYPE).to_ascii_lowercase().starts_with("application/json") {
         let problem = Problem::new(Code::BadRequest, "the body of a POST must be application/json");
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, RpcError::on_the_way(problem)));
     }

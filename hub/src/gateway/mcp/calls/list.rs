@@ -15,7 +15,8 @@ use std::sync::Arc;
 impl Caller {
     /// One of the lists.
     pub(super) async fn list(&self, call: &Call, kind: Kind) -> Result<Reply, RpcError> {
-        if call.params()?.is_some_and(|params| params.get("cursor").is_some()) {
+        let cursor = call.params()?.and_then(|params| params.get("cursor")).map(|at| at.of(&call.text));
+        if cursor.is_some_and(|cursor| cursor != "null") {
             return Err(RpcError::invalid_params("params.cursor is none of ours: lists are given whole"));
         }
         let scope = &self.client.scope;

@@ -11,7 +11,7 @@ use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::fleet::Servers;
 use crate::gateway::mcp::json::{Span, quote};
 use crate::gateway::mcp::naming;
-use crate::gateway::mcp::upstream::{Phase, Upstream};
+use crate::gateway::mcp::upstream::Upstream;
 use futures_util::future::join_all;
 use linchpin_shared::problem::{Code, Problem};
 use std::borrow::Cow;
@@ -59,8 +59,7 @@ impl Caller {
             let board = if asked { Arc::new(self.gateway.fresh_board()) } else { self.gateway.board() };
             let until = match step(board.view(&self.client.scope).resolve(kind, name)) {
                 Step::Go(routed) => return Ok(routed),
-                Step::Wait(upstreams) if can_wait(&upstreams) => deadline,
-                Step::Wait(upstreams) => return Err(self.not_listed(&upstreams).await),
+                Step::Wait(_) => deadline,
                 Step::Ask(upstreams) if upstreams.is_empty() => self.gateway.first_instances_by(&self.client.scope),
                 Step::Ask(upstreams) if !asked => {
                     asked = true;
@@ -138,10 +137,6 @@ pub(super) async fn refresh(upstreams: &[Arc<Upstream>], kind: Kind) {
     let there = upstreams.iter().filter(|upstream| upstream.session().is_some());
     let deadline = Instant::now() + REFRESH;
     join_all(there.map(|upstream| upstream.refresh(kind, deadline))).await;
-}
-
-fn can_wait(upstreams: &[Arc<Upstream>]) -> bool {
-    upstreams.iter().any(|upstream| !matches!(upstream.state().phase, Phase::Left { .. }))
 }
 
 fn step(lookup: Lookup<'_, Arc<Upstream>>) -> Step {

@@ -129,11 +129,6 @@ impl Table {
         self.publish_wishes();
     }
 
-    /// Ends every stream: the hub stops. The sessions go on in its next life.
-    pub(crate) fn close_streams(&self) {
-        self.all().iter().for_each(|client| client.close());
-    }
-
     /// The sessions that see this server.
     pub(crate) fn covering(&self, place: &Place) -> Vec<Arc<Client>> {
         let mut clients = self.all();

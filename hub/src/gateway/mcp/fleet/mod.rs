@@ -18,6 +18,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// An instance that left stays listed for this long: most are started again at once, and then nothing changes.
+const LEFT_GRACE: Duration = Duration::from_secs(2);
+
 /// Every server, as it is shown.
 pub(crate) type Servers = Board<Arc<Upstream>>;
 
@@ -43,13 +46,12 @@ impl Fleet {
             self.follow_links();
             let expires = self.show(Instant::now());
             tokio::select! {
-                () = cancel.cancelled() => break,
-                changed = self.links.changed() => if changed.is_err() { break },
+                () = cancel.cancelled() => return,
+                changed = self.links.changed() => if changed.is_err() { return },
                 () = self.common.dirty.notified() => {}
                 () = until(expires) => {}
             }
         }
-        self.common.clients.close_streams();
     }
 
     /// Begins to follow links that are new, and lets go of those that are not listed any more.
@@ -103,12 +105,11 @@ fn source(upstream: &Arc<Upstream>, alone: bool, listed: bool) -> Source<Arc<Ups
 
 /// Whether a server's items are listed, and when that ends by itself.
 fn listed(state: &State, grace: Duration, now: Instant) -> (bool, Option<Instant>) {
-    let since = match (&state.phase, state.down_since) {
-        (Phase::Left { .. }, _) => return (false, None),
+    let until = match (&state.phase, state.down_since) {
         (Phase::Ready(_), _) | (_, None) => return (true, None),
-        (Phase::Starting | Phase::Down { .. }, Some(since)) => since,
+        (Phase::Starting | Phase::Down { .. }, Some(since)) => since + grace,
+        (Phase::Left { .. }, Some(since)) => since + grace.min(LEFT_GRACE),
     };
-    let until = since + grace;
     if now < until { (true, Some(until)) } else { (false, None) }
 }
 
@@ -132,6 +133,8 @@ mod tests {
         assert_eq!(listed(&down, grace, born), (true, Some(born + grace)));
         assert_eq!(listed(&down, grace, born + grace), (false, None));
         assert_eq!(listed(&state(Phase::Starting), grace, born + grace), (false, None));
-        assert_eq!(listed(&state(Phase::Left { why: String::new() }), grace, born), (false, None));
+        let left = state(Phase::Left { why: String::new() });
+        assert_eq!(listed(&left, grace, born), (true, Some(born + LEFT_GRACE)));
+        assert_eq!(listed(&left, grace, born + LEFT_GRACE), (false, None));
     }
 }

@@ -64,7 +64,7 @@ pub(crate) enum Phase {
         /// Whether waiting a moment for it is probably in vain.
         settled: bool,
     },
-    /// The instance left properly.
+    /// The instance left. It may come back: what leaves is often about to be started again.
     Left {
         /// Why, for people.
         why: String,
@@ -161,9 +161,8 @@ impl Upstream {
             self.tell(Input::Lost(lost)).await;
         }
         let mut state = self.state.clone();
-        let decided =
-            |state: &State| session_of(&state.phase, lost).is_some() || matches!(state.phase, Phase::Left { .. });
-        let found = match timeout_at(deadline, state.wait_for(decided)).await {
+        let later = |state: &State| session_of(&state.phase, lost).is_some();
+        let found = match timeout_at(deadline, state.wait_for(later)).await {
             Ok(Ok(state)) => session_of(&state.phase, lost),
             Ok(Err(_)) | Err(_) => None,
         };

@@ -34,7 +34,7 @@ pub(crate) enum Outlook {
         /// Whether waiting a moment for it is probably in vain.
         settled: bool,
     },
-    /// Its instance left properly.
+    /// Its instance left, as far as can be seen by itself.
     Left {
         /// Why, for people.
         why: String,

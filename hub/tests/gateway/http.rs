@@ -1,0 +1,181 @@
+//! Servers behind a URL, several of them in one instance, that forget their sessions.
+
+use crate::client::PATIENCE;
+use crate::world::{World, until};
+use anyhow::{Result, ensure};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use linchpin_instance::Instance;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// An MCP server over HTTP that can be made to forget.
+#[derive(Debug, Default)]
+struct Web {
+    name: String,
+    session: Mutex<Option<u64>>,
+    sessions: Mutex<u64>,
+    calls: Mutex<u64>,
+    forgets_with: Mutex<Option<(u16, &'static str)>>,
+    tools: Mutex<Vec<String>>,
+}
+
+impl Web {
+    fn forget(&self, status: u16, words: &'static str) {
+        *self.session.lock() = None;
+        *self.forgets_with.lock() = Some((status, words));
+    }
+
+    async fn answer(&self, headers: &HeaderMap, message: &Value) -> Response {
+        let session = headers.get("mcp-session-id").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if message["method"] == "initialize" {
+            let mut sessions = self.sessions.lock();
+            *sessions += 1;
+            *self.session.lock() = Some(*sessions);
+            let about = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": self.name}});
+            return ([("mcp-session-id", sessions.to_string())], reply(message, &about)).into_response();
+        }
+        if session.is_none() || *self.session.lock() != session {
+            while message["params"]["arguments"]["late"] == true && *self.sessions.lock() < 2 {
+                tokio::task::yield_now().await;
+            }
+            let (status, words) = self.forgets_with.lock().unwrap_or((404, "what?"));
+            return (StatusCode::from_u16(status).unwrap_or_default(), words).into_response();
+        }
+        match message["method"].as_str() {
+            Some("tools/list") => {
+                let tools: Vec<_> = self.tools.lock().iter().map(|name| json!({"name": name})).collect();
+                reply(message, &json!({"tools": tools})).into_response()
+            }
+            Some("tools/call") => {
+                *self.calls.lock() += 1;
+                let name = format!("{} {}", self.name, message["params"]["name"].as_str().unwrap_or_default());
+                reply(message, &json!({"content": [{"type": "text", "text": name}]})).into_response()
+            }
+            Some(_) | None => StatusCode::ACCEPTED.into_response(),
+        }
+    }
+}
+
+/// As a stream, with progress that the client did not ask for, and a pretty-printed response.
+fn reply(message: &Value, result: &Value) -> Response {
+    let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
+    let note =
+        json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": "x", "progress": 1}});
+    let answer = format!("{answer:#}").replace('\n', "\ndata: ");
+    let body = format!(": hello\n\nevent: message\ndata: {note}\n\ndata: {answer}\n\n");
+    ([("content-type", "text/event-stream")], body).into_response()
+}
+
+async fn web(name: &str, tools: &[&str]) -> Result<(Arc<Web>, String)> {
+    let web = Arc::new(Web {
+        name: name.to_owned(),
+        tools: Mutex::new(tools.iter().map(ToString::to_string).collect()),
+        ..Web::default()
+    });
+    let handler = async |State(web): State<Arc<Web>>, headers: HeaderMap, body: Bytes| {
+        web.answer(&headers, &serde_json::from_slice(&body).unwrap_or_default()).await
+    };
+    let app = Router::new().route("/mcp", post(handler)).with_state(Arc::clone(&web));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/mcp", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok((web, url))
+}
+
+async fn instance(world: &World, servers: &[(&str, &str)]) -> Result<Instance> {
+    let mut builder = Instance::builder("web").home(world.home()).project_dir("/");
+    for (name, url) in servers {
+        builder = builder.mcp_server(*name, *url);
+    }
+    let instance = builder.start().await.map_err(anyhow::Error::from)?;
+    until("the servers are listed", || {
+        let catalog = world.hub().gateway.catalog();
+        let listed = catalog.iter().filter(|server| !server.tools.is_empty()).count();
+        ensure!(listed == servers.len(), "{catalog:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(instance)
+}
+
+#[tokio::test]
+async fn several_servers_of_one_instance_are_told_apart() -> Result<()> {
+    let world = World::new().await?;
+    let ((_a, a), (_b, b)) = (web("a", &["go", "only"]).await?, web("b", &["go"]).await?);
+    let instance = instance(&world, &[("a", &a), ("b", &b)]).await?;
+    let all = world.agent("/mcp").await?;
+    assert_eq!(all.list("tools").await?, ["web__a__go", "web__a__only", "web__b__go"]);
+    assert_eq!(all.call("web__b__go", json!({})).await?.text()?, "b go");
+    let one = world.agent("/i/web/mcp").await?;
+    assert_eq!(one.list("tools").await?, ["go", "only", "b__go"]);
+    assert_eq!(one.call("b__go", json!({})).await?.text()?, "b go");
+    assert_eq!(one.call("go", json!({})).await?.text()?, "a go");
+    let server = world.agent("/i/web/b/mcp").await?;
+    assert_eq!(
+        server.about,
+        json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": true}}, "serverInfo": {"name": "b"}})
+    );
+    assert_eq!(server.list("tools").await?, ["go"]);
+    assert_eq!(server.list("prompts").await?, [""; 0]);
+    instance.stop().await.map_err(anyhow::Error::from)
+}
+
+#[tokio::test]
+async fn a_forgotten_session_is_begun_anew_and_the_call_made_once() -> Result<()> {
+    let world = World::new().await?;
+    let (web, url) = web("a", &["go"]).await?;
+    let instance = instance(&world, &[("a", &url)]).await?;
+    let agent = world.agent("/mcp").await?;
+    for (status, words) in [(404, "not found"), (400, "Bad Request: No valid session ID provided")] {
+        web.forget(status, words);
+        assert_eq!(agent.call("web__go", json!({})).await?.text()?, "a go");
+    }
+    assert_eq!((*web.calls.lock(), *web.sessions.lock()), (2, 3));
+    web.forget(400, "something else is wrong");
+    let answered = agent.call("web__go", json!({})).await?;
+    assert_eq!(answered.error()?["data"]["code"], "server_unavailable");
+    assert_eq!(answered.error()?["data"]["observed"]["answer"], "something else is wrong");
+    assert_eq!(*web.sessions.lock(), 3);
+    instance.stop().await.map_err(anyhow::Error::from)
+}
+
+#[tokio::test]
+async fn many_who_find_the_session_lost_begin_one() -> Result<()> {
+    let world = World::new().await?;
+    let (web, url) = web("a", &["go"]).await?;
+    let instance = instance(&world, &[("a", &url)]).await?;
+    let agent = world.agent("/mcp").await?;
+    web.forget(404, "");
+    let calls: Vec<_> = (0..50)
+        .map(|n| {
+            let agent = agent.clone();
+            // Half of them learn of it only after another session has been begun.
+            let params = json!({"name": "web__go", "arguments": {"late": n % 2 == 0}});
+            tokio::spawn(async move { agent.request(json!(n), "tools/call", params).await })
+        })
+        .collect();
+    for call in calls {
+        tokio::time::timeout(PATIENCE, call).await???.result()?;
+    }
+    assert_eq!((*web.calls.lock(), *web.sessions.lock()), (50, 2));
+    instance.stop().await.map_err(anyhow::Error::from)
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_tell_is_asked() -> Result<()> {
+    let world = World::new().await?;
+    let (web, url) = web("a", &["go"]).await?;
+    let instance = instance(&world, &[("a", &url)]).await?;
+    let agent = world.agent("/mcp").await?;
+    web.tools.lock().push(String::from("new"));
+    assert_eq!(agent.call("web__new", json!({})).await?.text()?, "a new", "a tool that was not there before");
+    web.tools.lock().push(String::from("newer"));
+    assert_eq!(agent.list("tools").await?, ["web__go", "web__new", "web__newer"]);
+    instance.stop().await.map_err(anyhow::Error::from)
+}

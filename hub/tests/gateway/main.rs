@@ -1,0 +1,16 @@
+//! The gateway end to end: a hub in this process, instances with real MCP servers in processes of their own.
+
+mod client;
+mod world;
+
+mod calls;
+mod continuity;
+mod http;
+mod lists;
+mod transport;
+
+/// Not a test: what [`world::World::launch`] starts. Without its environment it does nothing.
+#[test]
+fn an_instance() {
+    world::be_an_instance();
+}
