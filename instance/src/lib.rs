@@ -29,4 +29,4 @@ mod supervisor;
 
 pub use conflict::Conflict;
 pub use embed::{Builder, Instance};
-pub use supervisor::DETACHED;
+pub use supervisor::{DETACHED, OWNER};

@@ -6,6 +6,7 @@
 //! Never: starts a hub under `--no-autostart`.
 
 use crate::daemon::file::HubFile;
+use linchpin_instance::{DETACHED, OWNER};
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
 use std::path::PathBuf;
@@ -47,6 +48,9 @@ async fn start(home: &Home) -> Result<(), Problem> {
     };
     let mut child = tokio::process::Command::new(executable())
         .args(["hub", "--background"])
+        // An instance ends all that its processes started, except what says that it belongs to nobody.
+        .env(DETACHED, "1")
+        .env_remove(OWNER)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

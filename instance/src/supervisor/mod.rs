@@ -13,7 +13,7 @@ pub(crate) mod reaper;
 mod table;
 pub(crate) mod tree;
 
-pub use reaper::DETACHED;
+pub use reaper::{DETACHED, OWNER};
 
 use crate::board::Board;
 use crate::mcp::{proxy, stdio};

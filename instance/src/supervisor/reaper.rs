@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Set in the environment of a program that shall outlive who started it: the hub, and the keeper of an instance.
 pub const DETACHED: &str = "LINCHPIN_DETACHED";
 /// Set in the environment of a supervised process and, unless they change it, of all its descendants: whose they are.
-pub(crate) const OWNER: &str = "LINCHPIN_PROCESS";
+pub const OWNER: &str = "LINCHPIN_PROCESS";
 
 /// How long to wait between two looks at children that ended: a storm of them is reaped in bundles.
 const PAUSE: Duration = Duration::from_millis(200);
