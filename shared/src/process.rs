@@ -43,7 +43,15 @@ impl Identity {
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn current() -> io::Result<Self> {
-        Self::of(std::process::id())
+        static CURRENT: OnceLock<Identity> = OnceLock::new();
+        let pid = std::process::id();
+        // A fork without exec has the memory of its parent, but not its pid.
+        if let Some(current) = CURRENT.get().filter(|current| current.pid == pid) {
+            return Ok(current.clone());
+        }
+        let current = Self::of(pid)?;
+        let _ = CURRENT.set(current.clone());
+        Ok(current)
     }
 
     /// The process that has this pid now.

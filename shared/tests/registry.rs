@@ -219,6 +219,19 @@ fn a_taken_name_says_who_has_it_and_what_to_do() {
 }
 
 #[test]
+fn a_name_is_taken_however_it_is_written() {
+    let lab = Lab::new();
+    let mut theirs = lab.registry.register(record("shop", "/theirs")).unwrap();
+    let path = lab.scan().entries[0].path.clone();
+    let json = std::fs::read_to_string(&path).unwrap();
+    for written in ["\"shop\"", "  \"shop\"", "\"\\u0073hop\""] {
+        std::fs::write(&path, json.replace("\"shop\"", written)).unwrap();
+        assert_eq!(lab.registry.register(record("shop", "/mine")).unwrap_err().code, Code::NameTaken, "{written}");
+    }
+    assert!(!theirs.ensure().unwrap());
+}
+
+#[test]
 fn an_owner_whose_record_is_unreadable_still_has_its_name() {
     let lab = Lab::new();
     let mut other = lab.start("shop", "/project");
@@ -368,7 +381,7 @@ fn bad_files_are_named_and_affect_nobody() {
 #[test]
 fn an_unfinished_write_is_no_record_and_is_cleared_away() {
     let lab = Lab::new();
-    let left = lab.plant(".new-abcdef", b"{\"format\":1,");
+    let left = lab.plant(".new-1-1-abcdef", b"{\"format\":1,");
     assert_eq!(lab.scan(), Scan::default());
     let _shop = lab.register("shop");
     assert!(!left.exists());

@@ -1,15 +1,19 @@
 //! Writing a file so that a reader sees the old one or the new one, whole, also after a power cut.
 //!
 //! Owns the one sequence for it: a temporary file in the same directory, mode 0600, synced, renamed over the old one,
-//! then the directory synced. Invariant: a failed write leaves the old file as it was and no temporary one.
-//! Never: writes in place, or follows a link at the path (a rename replaces the link itself).
+//! then the directory synced. Invariant: a failed write leaves the old file as it was and no temporary one; what a killed
+//! writer left says in its name who that was. Never: writes in place, or follows a link at the path (a rename replaces
+//! the link itself).
 
+use crate::process::Identity;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
-/// How the name of a temporary file begins; what a killed writer left is found by it.
-pub(crate) const TEMPORARY: &str = ".new-";
+/// How the name of a temporary file begins: this, the pid and the start ticks of its writer, each with a dash.
+const TEMPORARY: &str = ".new-";
 
 /// Replaces the file at `path` by one with these bytes.
 ///
@@ -17,13 +21,56 @@ pub(crate) const TEMPORARY: &str = ".new-";
 /// When any step fails; the file at `path` is then the old one, except if only the last step (syncing the directory)
 /// failed.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that syncs around it")]
-    file.persist(path)?;
-    File::open(dir)?.sync_all()
+    Prepared::new(path, bytes)?.place()?.sync()
+}
+
+/// A file that is written and synced, but not yet in its place. Removed when dropped.
+pub(crate) struct Prepared {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+/// The file is in its place; a power cut may still undo that.
+#[must_use]
+pub(crate) struct Placed(PathBuf);
+
+impl Prepared {
+    /// The slow part: writing and syncing.
+    pub(crate) fn new(path: &Path, bytes: &[u8]) -> io::Result<Self> {
+        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let writer = Identity::current()?;
+        let prefix = format!("{TEMPORARY}{}-{}-", writer.pid, writer.start_ticks);
+        let mut file = tempfile::Builder::new().prefix(&prefix).tempfile_in(dir)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// The quick part: the rename.
+    pub(crate) fn place(self) -> io::Result<Placed> {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that syncs around it")]
+        self.file.persist(&self.path)?;
+        Ok(Placed(self.path))
+    }
+}
+
+impl Placed {
+    /// Makes it last.
+    pub(crate) fn sync(self) -> io::Result<()> {
+        let dir = self.0.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+/// Whether a file of this name was left by a writer that is dead.
+pub(crate) fn is_leftover(name: &OsStr) -> bool {
+    let writer = name.to_str().and_then(|name| {
+        let mut parts = name.strip_prefix(TEMPORARY)?.split('-');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    });
+    writer.is_some_and(|(pid, start_ticks)| {
+        Identity::current().is_ok_and(|me| !Identity { pid, start_ticks, ..me }.is_alive())
+    })
 }
 
 #[cfg(test)]
@@ -67,6 +114,21 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         assert!(write(&path, b"x").is_err());
         assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[test]
+    fn what_a_dead_writer_left_is_known() {
+        let me = Identity::current().unwrap();
+        let name = |ticks: u64| format!(".new-{}-{ticks}-abc", me.pid);
+        assert!(is_leftover(name(me.start_ticks + 1).as_ref()));
+        for other in [&name(me.start_ticks), ".new-", ".new-x-y-z", ".lock", "a.json"] {
+            assert!(!is_leftover(other.as_ref()), "{other}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let prepared = Prepared::new(&dir.path().join("file"), b"x").unwrap();
+        let names = names(dir.path());
+        assert!(names[0].starts_with(&name(me.start_ticks)[..names[0].len() - 6]), "{names:?}");
+        drop(prepared);
     }
 
     #[test]

@@ -25,11 +25,16 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// The largest lease file that is read, in bytes: one [`Identity`].
 const MAX_BYTES: u64 = 16 << 10;
 
+/// The name of a holder is padded to a multiple of this, in bytes.
+const PADDING: usize = 512;
+
 /// A lock that is held until this is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lease {
     file: File,
     path: PathBuf,
+    /// Whether the lock holds it, or only what the file says.
+    locked: bool,
 }
 
 /// What the file of a lease says of its owner.
@@ -76,7 +81,9 @@ impl Lease {
             let (file, _) = private::open(path, OFlags::RDWR | OFlags::CREATE)?;
             match attempt(&file)? {
                 Attempt::Locked if is_at(&file, path)? => return Ok(Some(Self::locked(file, path))),
-                Attempt::Unsupported if claim(&file)? => return Ok(Some(Self { file, path: path.to_owned() })),
+                Attempt::Unsupported if claim(&file)? => {
+                    return Ok(Some(Self { file, path: path.to_owned(), locked: false }));
+                }
                 Attempt::Held | Attempt::Unsupported if waited >= wait => return Ok(None),
                 Attempt::Probed | Attempt::Locked if waited >= wait.max(PROBE_PATIENCE) => {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "the lease is being probed all the time"));
@@ -95,7 +102,7 @@ impl Lease {
         if let Err(error) = sign(&file) {
             tracing::debug!(path = %path.display(), %error, "the lease does not say who holds it");
         }
-        Self { file, path: path.to_owned() }
+        Self { file, path: path.to_owned(), locked: true }
     }
 
     /// Whether somebody holds the lease at `path`. Where there is no such file, nobody does.
@@ -110,7 +117,8 @@ impl Lease {
         }
     }
 
-    /// Who wrote into the lease file that it holds it. For people: only [`Lease::is_held`] is proof.
+    /// Who was the last to write into the lease file that it holds it. For people, once it is known that somebody does:
+    /// only [`Lease::is_held`] is proof.
     #[must_use]
     pub fn holder(path: &Path) -> Option<Identity> {
         serde_json::from_slice(&private::read(path, MAX_BYTES).ok()?).ok()
@@ -133,10 +141,9 @@ impl Lease {
 
 impl Drop for Lease {
     /// Unlocks rather than only closing: a child that was forked an instant ago, and has not yet reached its `exec`,
-    /// shares the lock until then. Both steps are courtesies that the end of the process does not need.
+    /// shares the lock until then. The end of the process needs neither of these steps.
     fn drop(&mut self) {
-        let _ = self.file.set_len(0);
-        let _ = self.file.unlock();
+        let _ = if self.locked { self.file.unlock() } else { self.file.set_len(0) };
     }
 }
 
@@ -201,10 +208,15 @@ fn claim(file: &File) -> io::Result<bool> {
     Ok(signed_by(file) == Some(me))
 }
 
+/// Padded, so that one holder's name covers that of another and the file need not be cut, which costs a journal entry.
 fn sign(file: &File) -> io::Result<Identity> {
     let me = Identity::current()?;
-    file.set_len(0)?;
-    file.write_all_at(&serde_json::to_vec(&me)?, 0)?;
+    let mut json = serde_json::to_vec(&me)?;
+    json.resize(json.len().next_multiple_of(PADDING), b' ');
+    file.write_all_at(&json, 0)?;
+    if file.metadata()?.len() != json.len() as u64 {
+        file.set_len(json.len() as u64)?;
+    }
     Ok(me)
 }
 
@@ -241,8 +253,19 @@ mod tests {
         assert_eq!(Lease::holder(&path).unwrap(), Identity::current().unwrap());
         drop(lease);
         assert!(!Lease::is_held(&path).unwrap());
-        assert_eq!(Lease::holder(&path), None);
         assert!(take(&path).is_some());
+    }
+
+    #[test]
+    fn the_name_of_a_holder_replaces_a_longer_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        drop(take(&path).unwrap());
+        for before in [0, 10, 5000] {
+            std::fs::write(&path, vec![b'x'; before]).unwrap();
+            let _lease = take(&path).unwrap();
+            assert_eq!(Lease::holder(&path).unwrap(), Identity::current().unwrap());
+        }
     }
 
     #[test]

@@ -22,9 +22,11 @@ pub use scan::{Entry, Owner, Rejected, Scan};
 use crate::home::{Home, private_dir};
 use crate::problem::{Code, Problem};
 use crate::process::command_line;
+use atomic::Prepared;
 use lock::DirLock;
 use record::Record;
 use scan::{lease_path, record_path};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,13 +60,8 @@ impl Registry {
     /// [`Code::NameTaken`] when a live instance has the name, [`Code::LockTimeout`] when the directory stays locked, or
     /// what keeps the file from being written.
     pub fn register(&self, record: Record) -> Result<Registration, Problem> {
-        check(&record)?;
-        private_dir(&self.dir)?;
-        let lock = self.lock()?;
-        self.remove_leftovers(&lock);
-        self.refuse_taken(&record)?;
-        let lease = self.take_lease(&record)?;
-        Registration::write_first(self.clone(), record, lease, &lock)
+        let lease = self.publish(&record, || self.take_lease(&record))?;
+        Ok(Registration::new(self.clone(), record, lease))
     }
 
     /// Who is there. Needs no lock, and one bad file never affects another.
@@ -86,7 +83,7 @@ impl Registry {
     /// The live instance of this name.
     #[must_use]
     pub fn find_live(&self, name: &str) -> Option<Entry> {
-        self.live_entries(name).ok()?.next()
+        self.live_entries(name, |_| true).ok()?.next()
     }
 
     /// Removes the record and the lease of a dead owner; `false` when the owner lives. A record that is not there any
@@ -126,22 +123,55 @@ impl Registry {
         }
     }
 
-    /// Refuses a name that another live instance has.
-    fn refuse_taken(&self, record: &Record) -> Result<(), Problem> {
-        let unreadable = |error| {
-            Problem::from_io(&error, Code::HomeUnusable, "cannot read the registry")
+    /// Writes a record whose name no other live instance has, and does `then` right before, under the lock. Whatever is
+    /// slow (reading all records, syncing to disk) is done without the lock: a disk that stalls must not stop the others.
+    fn publish<T>(&self, record: &Record, then: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+        check(record)?;
+        private_dir(&self.dir)?;
+        let unwritten = |error: io::Error| {
+            Problem::from_io(&error, Code::HomeUnusable, "cannot write the record")
                 .seen("path", self.dir.display().to_string())
+                .next(format!("df -h {}", self.dir.display()))
                 .next(format!("ls -ld {}", self.dir.display()))
         };
-        match self.live_entries(&record.name).map_err(unreadable)?.find(|entry| entry.record.id != record.id) {
-            Some(entry) => Err(name_taken(&entry.record, &entry.path)),
-            None => Ok(()),
+        let others = self.others(&record.name).map_err(unwritten)?;
+        let json = serde_json::to_vec(record).map_err(|error| unwritten(error.into()))?;
+        let file = Prepared::new(&record_path(&self.dir, record.id), &json).map_err(unwritten)?;
+        let lock = self.lock()?;
+        self.refuse_taken(record, &others).map_err(unwritten)??;
+        let done = then()?;
+        let placed = file.place().map_err(unwritten)?;
+        drop(lock);
+        placed.sync().map_err(unwritten)?;
+        Ok(done)
+    }
+
+    /// The instances that have another name than this; names never change. And, while we are at it, the end of what dead
+    /// writers left.
+    fn others(&self, name: &str) -> io::Result<BTreeSet<Uuid>> {
+        let mut others = BTreeSet::new();
+        for file in self.dir.read_dir()?.flatten() {
+            let path = file.path();
+            if atomic::is_leftover(&file.file_name()) {
+                let _ = std::fs::remove_file(path);
+            } else if let Some(id) = scan::id_of(&path).filter(|_| scan::is_surely_not(&path, name)) {
+                others.insert(id);
+            }
         }
+        Ok(others)
+    }
+
+    /// Refuses a name that another live instance has.
+    fn refuse_taken(&self, record: &Record, others: &BTreeSet<Uuid>) -> io::Result<Result<(), Problem>> {
+        let differs = |id| scan::is_surely_not(&record_path(&self.dir, id), &record.name);
+        let interesting = |id| id != record.id && !others.contains(&id) && !differs(id);
+        let taken = self.live_entries(&record.name, interesting)?.next();
+        Ok(taken.map_or(Ok(()), |entry| Err(name_taken(&entry.record, &entry.path))))
     }
 
     /// The live instances of this name: at most one, except for a moment after the directory was lost.
-    fn live_entries(&self, name: &str) -> io::Result<impl Iterator<Item = Entry>> {
-        Ok(scan::records(&self.dir)?.filter_map(move |(path, record)| {
+    fn live_entries(&self, name: &str, among: impl Fn(Uuid) -> bool) -> io::Result<impl Iterator<Item = Entry>> {
+        Ok(scan::records(&self.dir, among)?.filter_map(move |(path, record)| {
             let record = record.ok().filter(|record| record.name == name)?;
             let owner = scan::owner(&self.dir, &record).ok()?;
             (owner == Owner::Alive).then_some(Entry { record, owner, path })
@@ -159,16 +189,6 @@ impl Registry {
                     other.process = holder;
                 }
                 name_taken(&other, &path)
-            }
-        }
-    }
-
-    /// Removes what a killed writer left. Whoever writes a record holds the lock, so nobody needs these files.
-    fn remove_leftovers(&self, _lock: &DirLock) {
-        let Ok(files) = self.dir.read_dir() else { return };
-        for file in files.flatten() {
-            if file.file_name().to_string_lossy().starts_with(atomic::TEMPORARY) {
-                let _ = std::fs::remove_file(file.path());
             }
         }
     }

@@ -4,10 +4,8 @@
 //! lease is held, and every rewrite keeps the fields that others added to it.
 //! Never: rewrites a record of a newer format, or unregisters by being dropped: what died without a word must look dead.
 
-use super::lock::DirLock;
 use super::record::{FORMAT, Record};
-use super::{Lease, Registry, atomic, scan};
-use crate::home::private_dir;
+use super::{Lease, Registry, scan};
 use crate::problem::{Code, Problem};
 use std::path::PathBuf;
 
@@ -20,16 +18,9 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Writes the first record of an instance whose lease was just taken.
-    pub(super) fn write_first(
-        registry: Registry,
-        record: Record,
-        lease: Lease,
-        lock: &DirLock,
-    ) -> Result<Self, Problem> {
-        let registration = Self { registry, record, lease };
-        registration.write(&registration.record, lock)?;
-        Ok(registration)
+    /// The registration of a record that was just written under this lease.
+    pub(super) fn new(registry: Registry, record: Record, lease: Lease) -> Self {
+        Self { registry, record, lease }
     }
 
     /// The record as it was last written.
@@ -47,32 +38,27 @@ impl Registration {
         if self.lease.is_current() && self.is_written() {
             return Ok(false);
         }
-        private_dir(&self.registry.dir)?;
-        let lock = self.registry.lock()?;
-        self.registry.refuse_taken(&self.record)?;
-        if !self.lease.is_current() {
-            self.lease = self.registry.take_lease(&self.record)?;
+        let (registry, lease, record) = (&self.registry, &self.lease, &self.record);
+        let take = || if lease.is_current() { Ok(None) } else { registry.take_lease(record).map(Some) };
+        if let Some(lease) = registry.publish(record, take)? {
+            self.lease = lease;
         }
-        self.write(&self.record, &lock)?;
         Ok(true)
     }
 
     /// Changes the record. When it cannot be written, it stays as it was.
     ///
     /// # Errors
-    /// As [`Registry::register`], and [`Code::Internal`] when the id is changed: that would be another instance.
+    /// As [`Registry::register`], and [`Code::Internal`] when id or name are changed: that would be another instance.
     pub fn update(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), Problem> {
         self.ensure()?;
         let mut changed = self.record.clone();
         change(&mut changed);
-        if changed.id != self.record.id {
-            return Err(Problem::new(Code::Internal, "the id of a registered instance cannot change")
+        if (changed.id, &changed.name) != (self.record.id, &self.record.name) {
+            return Err(Problem::new(Code::Internal, "id and name of a registered instance cannot change")
                 .next("unregister it and register the new one"));
         }
-        super::check(&changed)?;
-        let lock = self.registry.lock()?;
-        self.registry.refuse_taken(&changed)?;
-        self.write(&changed, &lock)?;
+        self.registry.publish(&changed, || Ok(()))?;
         self.record = changed;
         Ok(())
     }
@@ -111,16 +97,5 @@ impl Registration {
             self.record.other.entry(field).or_insert_with(|| value.clone());
         }
         on_disk == self.record || on_disk.format > FORMAT
-    }
-
-    fn write(&self, record: &Record, _lock: &DirLock) -> Result<(), Problem> {
-        let path = self.path();
-        let written = serde_json::to_vec(record).map_err(Into::into).and_then(|json| atomic::write(&path, &json));
-        written.map_err(|error| {
-            Problem::from_io(&error, Code::HomeUnusable, "cannot write the record")
-                .seen("path", path.display().to_string())
-                .next(format!("df -h {}", self.registry.dir.display()))
-                .next(format!("ls -ld {}", self.registry.dir.display()))
-        })
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn lease_path(dir: &Path, id: Uuid) -> PathBuf {
 /// Reads and judges every record of a registry directory.
 pub(crate) fn scan(dir: &Path) -> io::Result<Scan> {
     let mut scan = Scan::default();
-    for (path, read) in records(dir)? {
+    for (path, read) in records(dir, |_| true)? {
         let judged = read.and_then(|record| Ok((owner(dir, &record)?, record)));
         match judged {
             Ok((owner, record)) => scan.entries.push(Entry { record, owner, path }),
@@ -75,12 +75,16 @@ pub(crate) fn scan(dir: &Path) -> io::Result<Scan> {
     Ok(scan)
 }
 
-/// The records of a directory, not yet judged. One that vanishes while we look was never there.
-pub(crate) fn records(dir: &Path) -> io::Result<impl Iterator<Item = (PathBuf, Result<Record, Problem>)>> {
+/// The records of a directory, not yet judged: those of the ids that are asked for, and all files that are named after no
+/// id. One that vanishes while we look was never there.
+pub(crate) fn records(
+    dir: &Path,
+    wanted: impl Fn(Uuid) -> bool,
+) -> io::Result<impl Iterator<Item = (PathBuf, Result<Record, Problem>)>> {
     let mut paths = Vec::new();
     for file in dir.read_dir()? {
         let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if is_record(&path) && id_of(&path).is_none_or(&wanted) {
             paths.push(path);
         }
     }
@@ -88,6 +92,24 @@ pub(crate) fn records(dir: &Path) -> io::Result<impl Iterator<Item = (PathBuf, R
         let record = read(&path).transpose()?;
         Some((path, record))
     }))
+}
+
+fn is_record(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
+/// The id that a record's file is named after.
+pub(crate) fn id_of(path: &Path) -> Option<Uuid> {
+    path.file_stem().filter(|_| is_record(path))?.to_str()?.parse().ok()
+}
+
+/// Whether the instance of the record in this file has another name, told cheaply: a name stands in its JSON as it is,
+/// unless something there is escaped. `false` when it cannot be told.
+pub(crate) fn is_surely_not(path: &Path, name: &str) -> bool {
+    let quoted = format!("\"{name}\"");
+    let differs =
+        |bytes: &[u8]| !bytes.contains(&b'\\') && !bytes.windows(quoted.len()).any(|w| w == quoted.as_bytes());
+    private::read(path, MAX_BYTES).is_ok_and(|bytes| differs(&bytes))
 }
 
 /// Reads the record in this file; `None` where there is no such file.
@@ -100,9 +122,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Record>, Problem> {
         Err(why) if why.is_missing() => return Ok(None),
         Err(why) => return Err(why.problem(Code::BadRecord, path)),
     };
-    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let record = Record::parse(&bytes).map_err(|problem| explain(problem, path))?;
-    if record.id.to_string() == name {
+    if record_path(path.parent().unwrap_or(path), record.id) == path {
         return Ok(Some(record));
     }
     let problem = Problem::new(Code::BadRecord, "the file is not named after the id in it");
