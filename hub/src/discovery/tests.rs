@@ -257,6 +257,8 @@ async fn a_lost_directory_loses_nobody() {
         for snapshot in all.await {
             assert!(["blog", "shop"].iter().all(|name| names(&snapshot).contains(name)), "{snapshot:#?}");
         }
+        blog.unregister().unwrap();
+        see(&discovery, "one that came back goes", |snapshot| names(snapshot) == ["shop"]).await;
         lab.end().await;
     }
 }

@@ -281,6 +281,25 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_is_waited_out_also_by_who_does_not_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let probe = File::create(&path).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        probe.lock_shared().unwrap();
+        let attempts = AtomicUsize::new(0);
+        let lease = Lease::acquire_by(&path, NO_WAIT, |file| {
+            let seen = try_exclusive(file);
+            if attempts.fetch_add(1, Ordering::Relaxed) == 1 {
+                probe.unlock().unwrap();
+            }
+            seen
+        });
+        assert!(lease.unwrap().is_some());
+        assert_eq!(attempts.into_inner(), 3);
+    }
+
+    #[test]
     fn probes_never_keep_an_owner_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lease");
@@ -318,6 +337,21 @@ mod tests {
         assert!(current.is_current(), "only who is current removes the file");
         current.remove().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_removed_before_it_is_locked_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lease");
+        let attempts = AtomicUsize::new(0);
+        let lease = Lease::acquire_by(&path, NO_WAIT, |file| {
+            if attempts.fetch_add(1, Ordering::Relaxed) == 0 {
+                std::fs::remove_file(&path).unwrap();
+            }
+            try_exclusive(file)
+        });
+        assert!(lease.unwrap().unwrap().is_current());
+        assert_eq!(attempts.into_inner(), 2);
     }
 
     #[test]
