@@ -183,7 +183,7 @@ fn wire(
             let plug = stdio::Plug::new(names, Arc::clone(board), plan.settings.instance.max_line_bytes);
             let lives = plug.lives();
             let process = supervise(plan, record, Wiring::Stdio(plug), OnSuccess::Restart, surroundings);
-            let front = process.clone().map(|process| mcp::Server::Stdio(lives.front(process)));
+            let front = process.clone().map(|process| mcp::Server::Stdio(lives.front(process, max_message)));
             Ok((process, front))
         }
         options::Wiring::Url(target) => {

@@ -141,9 +141,12 @@ impl Session {
         let session = Self { life, ending: CancellationToken::new(), broken, tasks: TaskTracker::new() };
         let (life, ending) = (Arc::clone(&session.life), session.ending.clone());
         session.tasks.spawn(async move {
-            let why = read(stdout, &life, Lines::new(max_line), &log, &ending).await;
+            let mut stdout = stdout;
+            let why = read(&mut stdout, &life, Lines::new(max_line), &log, &ending).await;
             // It fails only when nobody asks any more.
             let _ = break_read.send(why).await;
+            // Closed now, the pipe would kill the server while it writes, and hide why its session broke.
+            ending.cancelled().await;
         });
         let ending = session.ending.clone();
         session.tasks.spawn(async move {
@@ -183,7 +186,7 @@ impl Drop for Session {
 
 /// Reads until the pipe closes, the session ends or the server sends what cannot be a message. Says why.
 async fn read(
-    mut stdout: pipe::Receiver,
+    stdout: &mut pipe::Receiver,
     life: &Life,
     mut lines: Lines,
     log: &Log,
@@ -194,7 +197,7 @@ async fn read(
         let read = tokio::select! {
             biased;
             () = ending.cancelled() => {
-                lines.room().extend_from_slice(&drain(&stdout));
+                lines.room().extend_from_slice(&drain(stdout));
                 return deliver_all(&mut lines, life, log).map_or_else(too_long, |()| "it was ended");
             }
             read = stdout.read_buf(lines.room()) => read,

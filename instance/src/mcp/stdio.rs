@@ -36,25 +36,25 @@ pub(crate) struct Plug {
     names: Names,
     lives: watch::Sender<Option<Arc<Life>>>,
     board: Arc<Board>,
-    max_message: usize,
+    max_line: usize,
 }
 
 impl Plug {
-    /// A server that was not started yet.
-    pub(crate) fn new(names: Names, board: Arc<Board>, max_message: usize) -> Self {
-        let plug = Self { names, lives: watch::Sender::new(None), board, max_message };
+    /// A server that was not started yet, and the longest line that it may write.
+    pub(crate) fn new(names: Names, board: Arc<Board>, max_line: usize) -> Self {
+        let plug = Self { names, lives: watch::Sender::new(None), board, max_line };
         plug.put_up(false, 0);
         plug
     }
 
     /// What a front needs of this plug, which the supervisor takes.
     pub(crate) fn lives(&self) -> Lives {
-        Lives { names: self.names.clone(), lives: self.lives.subscribe(), max_message: self.max_message }
+        Lives { names: self.names.clone(), lives: self.lives.subscribe() }
     }
 
     /// Begins a life on the pipes of a process that was just started.
     pub(crate) fn begin(&self, epoch: u64, stdin: OwnedFd, stdout: OwnedFd, log: Log) -> io::Result<Session> {
-        let session = Session::begin(epoch, stdin, stdout, self.max_message, log)?;
+        let session = Session::begin(epoch, stdin, stdout, self.max_line, log)?;
         self.lives.send_replace(Some(Arc::clone(&session.life)));
         self.put_up(true, epoch);
         Ok(session)
@@ -79,13 +79,12 @@ impl Plug {
 pub(crate) struct Lives {
     names: Names,
     lives: watch::Receiver<Option<Arc<Life>>>,
-    max_message: usize,
 }
 
 impl Lives {
-    /// The face of this server, which `process` runs.
-    pub(crate) fn front(self, process: Process) -> Front {
-        let Self { names, lives, max_message } = self;
+    /// The face of this server, which `process` runs, and the largest message that it takes.
+    pub(crate) fn front(self, process: Process, max_message: usize) -> Front {
+        let Self { names, lives } = self;
         Front { names, lives, process, max_message }
     }
 }

@@ -23,6 +23,8 @@ use tokio_util::task::TaskTracker;
 
 /// How long a stdio server may take to end after its input was closed, before SIGTERM (MCP, "Shutdown").
 const UNASKED: Duration = Duration::from_secs(1);
+/// A process that ends closes its pipes a moment before its end can be seen. One that lives longer broke its session.
+const CLOSING: Duration = Duration::from_millis(200);
 /// How long the output of an ended life may take to be shown. A terminal may be held (Ctrl-S) for ever.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
@@ -96,7 +98,6 @@ impl Actor {
         };
         let (child, mut attached) = started;
         let pid = child.pid().as_raw_nonzero().get();
-        self.surroundings.log.note(&format!("{} started, pid {pid}", self.spec.name));
         self.tell(|state| {
             state.state = ProcessState::Running;
             state.pid = Some(pid.cast_unsigned());
@@ -115,6 +116,7 @@ impl Actor {
         };
         let (child, pipes) = Child::start(&self.spec.program, stdin, &self.surroundings.reaper)?;
         self.epoch += 1;
+        self.surroundings.log.note(&format!("{} started, pid {}", self.spec.name, child.pid()));
         let attached = self.attach(pipes)?;
         Ok((child, attached))
     }
@@ -155,7 +157,10 @@ impl Actor {
             () = self.stop.cancelled() => Cause::Stop,
             end = child.exited() => Cause::Exited(end),
             Some(()) = self.orders.recv() => Cause::Asked,
-            why = broken => Cause::Broken(why),
+            why = broken => match timeout(CLOSING, child.exited()).await {
+                Ok(end) => Cause::Exited(end),
+                Err(_) => Cause::Broken(why),
+            },
         }
     }
 

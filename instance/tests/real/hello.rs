@@ -1,11 +1,9 @@
 //! The hello, vitals, and what an instance refuses.
 
-mod lab;
-
+use crate::lab::Lab;
+use crate::lab::hub::Hub;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
-use lab::Lab;
-use lab::hub::Hub;
 use linchpin_shared::protocol::path;
 use linchpin_shared::protocol::vitals::{ProcessState, Vitals};
 use rustix::process::Signal;
@@ -54,7 +52,7 @@ async fn vitals_are_told_at_every_change() {
     let before = hub.vitals_until("main runs", |vitals| vitals.processes[0].state == ProcessState::Running).await;
     assert_eq!((before.generation, before.processes[0].restarts), (record.generation, 0));
     let mut stream = hub.send(Method::GET, "/.linchpin/vitals?watch=1", &[], "").await;
-    lab::signal(before.processes[0].pid.unwrap(), Signal::KILL);
+    crate::lab::signal(before.processes[0].pid.unwrap(), Signal::KILL);
     let mut seen = Vec::new();
     let after = loop {
         let frame = stream.body_mut().frame().await.expect("the stream goes on").unwrap().into_data().unwrap();

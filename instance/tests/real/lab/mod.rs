@@ -5,9 +5,8 @@
 //! Invariant: a lab ends with everything that was started in it, and says so if something stayed: every process of it
 //! carries the lab's directory in its environment.
 //! Never: sleeps for luck: [`until`] waits for a condition and tells what it waited for.
-#![allow(dead_code, clippy::allow_attributes, reason = "every test file uses its part")]
 
-pub mod hub;
+pub(crate) mod hub;
 
 use linchpin_shared::home::Home;
 use linchpin_shared::registry::record::Record;
@@ -15,6 +14,7 @@ use linchpin_shared::registry::{Owner, Registry};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 const WITHIN: Duration = Duration::from_secs(20);
 
 /// Waits until `look` finds something.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = look().await {
@@ -35,35 +35,35 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
     }
 }
 
-pub struct Lab {
+pub(crate) struct Lab {
     dir: TempDir,
     settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Lab {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("project")).unwrap();
         Self { dir, settings: vec![("LINCHPIN_INSTANCE_BACKOFF_MIN_MS", "20")] }
     }
 
     /// With a setting, as its environment variable.
-    pub fn with(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.settings.push((name, value));
         self
     }
 
-    pub fn home(&self) -> Home {
+    pub(crate) fn home(&self) -> Home {
         Home::at(self.dir.path().join("home"))
     }
 
-    pub fn project(&self) -> PathBuf {
+    pub(crate) fn project(&self) -> PathBuf {
         self.dir.path().join("project")
     }
 
     /// `run WORDS`, with output caught.
-    pub fn start(&self, words: &[&str]) -> Agent {
-        let mut command = Command::new(example("run"));
+    pub(crate) fn start(&self, words: &[&str]) -> Agent {
+        let mut command = Command::new(example());
         command.args(words).current_dir(self.project()).env("LINCHPIN_HOME", self.home().root());
         command.envs(self.settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -71,60 +71,76 @@ impl Lab {
     }
 
     /// `run --name NAME FLAGS -- COMMAND`, registered.
-    pub async fn run(&self, name: &str, flags: &[&str], command: &[&str]) -> (Agent, Record) {
+    pub(crate) async fn run(&self, name: &str, flags: &[&str], command: &[&str]) -> (Agent, Record) {
         let agent = self.start(&[&["--name", name], flags, &["--"], command].concat());
-        let record = self.registered(name).await;
-        (agent, record)
+        let pid = agent.pid();
+        (agent, self.record(name, |record| record.process.pid == pid).await)
     }
 
     /// As [`Lab::run`], with the MCP server of the fixtures.
-    pub async fn run_mcp(&self, name: &str) -> (Agent, Record) {
+    pub(crate) async fn run_mcp(&self, name: &str) -> (Agent, Record) {
         self.run(name, &["--mcp"], &["python3", &fixture("server.py")]).await
     }
 
     /// The record of the live instance of this name, as soon as there is one.
-    pub async fn registered(&self, name: &str) -> Record {
-        until(&format!("{name} is registered"), async || Registry::new(&self.home()).find_live(name).map(|it| it.record))
-            .await
+    pub(crate) async fn registered(&self, name: &str) -> Record {
+        self.record(name, |_| true).await
+    }
+
+    /// The record of the live instance of this name, as soon as it is as wanted.
+    pub(crate) async fn record(&self, name: &str, wanted: impl Fn(&Record) -> bool) -> Record {
+        let registry = Registry::new(&self.home());
+        until(&format!("{name} is registered"), async || {
+            registry.find_live(name).map(|found| found.record).filter(|record| wanted(record))
+        })
+        .await
     }
 
     /// The names in the registry, of the living and the dead.
-    pub fn names(&self) -> Vec<(String, Owner)> {
+    pub(crate) fn names(&self) -> Vec<(String, Owner)> {
         let scan = Registry::new(&self.home()).scan();
         scan.map(|scan| scan.entries.into_iter().map(|it| (it.record.name, it.owner)).collect()).unwrap_or_default()
     }
 
     /// The log of the process of this instance.
-    pub fn log(&self, name: &str) -> String {
+    pub(crate) fn log(&self, name: &str) -> String {
         let read = std::fs::read(self.home().process_log(name, "main"));
         String::from_utf8_lossy(&read.unwrap_or_default()).into_owned()
     }
 
-    pub async fn logged(&self, name: &str, text: &str) {
+    pub(crate) async fn logged(&self, name: &str, text: &str) {
         until(&format!("the log has {text:?}"), async || self.log(name).contains(text).then_some(())).await;
     }
 
-    /// The living processes of this lab whose command line has this text.
-    pub fn processes(&self, text: &str) -> Vec<u32> {
+    /// The living processes of this lab whose command line is as wanted.
+    fn processes(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u32> {
         let ours = self.dir.path().as_os_str().as_encoded_bytes();
-        let has = |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).any(|part| part == text);
+        let read = |pid: u32, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let of_this_lab = |pid: u32| read(pid, "environ").windows(ours.len()).any(|part| part == ours);
         let pids = std::fs::read_dir("/proc").unwrap().filter_map(|it| it.ok()?.file_name().to_str()?.parse().ok());
-        let read = |pid: &u32, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        pids.filter(|pid: &u32| *pid != std::process::id())
-            .filter(|pid| has(&read(pid, "environ"), ours) && has(&read(pid, "cmdline"), text.as_bytes()))
-            .collect()
+        pids.filter(|pid| *pid != std::process::id() && of_this_lab(*pid) && wanted(&read(*pid, "cmdline"))).collect()
     }
 
-    /// Waits until nothing of this lab whose command line has this text is left.
-    pub async fn gone(&self, text: &str) {
-        until(&format!("{text:?} is gone"), async || self.processes(text).is_empty().then_some(())).await;
+    /// Whether nothing of this lab runs.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.processes(|_| true).is_empty()
+    }
+
+    /// The processes of this lab that are `sleep SECONDS`. Tests tell them apart by the number.
+    pub(crate) fn sleepers(&self, seconds: u32) -> Vec<u32> {
+        self.processes(|words| words == format!("sleep\0{seconds}\0").as_bytes())
+    }
+
+    /// Waits until `sleep SECONDS` runs.
+    pub(crate) async fn sleeps(&self, seconds: u32) -> u32 {
+        until(&format!("sleep {seconds} runs"), async || self.sleepers(seconds).pop()).await
     }
 }
 
 /// What a test left behind goes with it, whether it failed or not; if it did not fail, leaving something is a failure.
 impl Drop for Lab {
     fn drop(&mut self) {
-        let left = self.processes("");
+        let left = self.processes(|_| true);
         for pid in &left {
             signal(*pid, Signal::KILL);
         }
@@ -135,26 +151,25 @@ impl Drop for Lab {
 }
 
 /// A running example `run`.
-pub struct Agent {
+pub(crate) struct Agent {
     child: Child,
 }
 
 impl Agent {
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    pub fn signal(&self, what: Signal) {
+    pub(crate) fn signal(&self, what: Signal) {
         signal(self.pid(), what);
     }
 
     /// Waits for the end; the output is standard output and standard error, one after the other.
-    pub async fn ended(mut self) -> (ExitStatus, String) {
+    pub(crate) async fn ended(mut self) -> (ExitStatus, String) {
         let (mut out, mut err) = (String::new(), String::new());
         let (mut stdout, mut stderr) = (self.child.stdout.take().unwrap(), self.child.stderr.take().unwrap());
         let all = async {
-            let (o, e) = tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err));
-            (o.unwrap(), e.unwrap());
+            tokio::try_join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)).unwrap();
             self.child.wait().await.unwrap()
         };
         let status = tokio::time::timeout(WITHIN, all).await.expect("the agent ends");
@@ -162,7 +177,7 @@ impl Agent {
     }
 
     /// SIGTERM, and a good end.
-    pub async fn stop(self) -> String {
+    pub(crate) async fn stop(self) -> String {
         self.signal(Signal::TERM);
         let (status, output) = self.ended().await;
         assert!(status.success(), "{status}: {output}");
@@ -170,22 +185,30 @@ impl Agent {
     }
 }
 
-pub fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal);
 }
 
-pub fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     linchpin_shared::process::Identity::of(pid).is_ok()
 }
 
-pub fn fixture(name: &str) -> String {
+pub(crate) fn fixture(name: &str) -> String {
     format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// An example of this crate; cargo builds them before it runs the tests.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is missing: cargo build --examples", path.display());
-    path
+/// The example `run`. `cargo test` builds examples before it runs tests, except when told to run only some; then it is
+/// built here, once.
+fn example() -> &'static Path {
+    static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let test = std::env::current_exe().unwrap();
+        let path = test.parent().and_then(Path::parent).unwrap().join("examples/run");
+        if !path.exists() {
+            let mut cargo = std::process::Command::new(env!("CARGO"));
+            cargo.args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--example", "run"]);
+            assert!(cargo.status().unwrap().success() && path.exists(), "{} cannot be built", path.display());
+        }
+        path
+    });
+    &EXAMPLE
 }

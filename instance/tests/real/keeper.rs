@@ -1,0 +1,135 @@
+//! `--detach`: an agent in the background, and its keeper.
+
+use crate::lab::hub::{Hub, Mcp};
+use crate::lab::{Lab, fixture, is_alive, signal, until};
+use linchpin_shared::protocol::path;
+use linchpin_shared::registry::record::Record;
+use rustix::process::Signal;
+use serde_json::json;
+
+/// `run --detach`, which has returned.
+async fn detach(lab: &Lab, name: &str, flags: &[&str], command: &[&str]) -> Record {
+    let words = [&["--name", name, "--detach"], flags, &["--"], command].concat();
+    let (status, output) = lab.start(&words).ended().await;
+    assert!(status.success() && output.contains("runs in the background"), "{output}");
+    let record = lab.registered(name).await;
+    assert!(output.contains(&record.process.pid.to_string()), "{output}");
+    record
+}
+
+fn parent(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_killed_agent_is_started_again_without_leftovers() {
+    let lab = Lab::new();
+    let script = "setsid sleep 1101 & sleep 1102";
+    let first = detach(&lab, "shop", &[], &["sh", "-c", script]).await;
+    let keeper = parent(first.process.pid);
+    for _ in 0..3 {
+        let left = [lab.sleeps(1101).await, lab.sleeps(1102).await];
+        let before = lab.registered("shop").await;
+        signal(before.process.pid, Signal::KILL);
+        let after = lab.record("shop", |record| record.generation != before.generation).await;
+        assert_eq!((after.id, parent(after.process.pid)), (first.id, keeper), "the same instance, the same keeper");
+        assert!(left.iter().all(|pid| !is_alive(*pid)), "what was left ended before");
+    }
+    let last = lab.registered("shop").await;
+    let hub = Hub::connect(&last).await;
+    assert_eq!(hub.post(path::STOP, &[], json!(null)).await.status, 202);
+    until("agent and keeper ended", async || (!is_alive(keeper) && !is_alive(last.process.pid)).then_some(())).await;
+    assert!(lab.names().is_empty() && lab.sleepers(1101).is_empty() && lab.sleepers(1102).is_empty());
+}
+
+#[tokio::test]
+async fn an_mcp_server_in_the_background_survives_its_agent() {
+    let lab = Lab::new();
+    let first = detach(&lab, "files", &["--mcp"], &["python3", &fixture("server.py")]).await;
+    let (_, one) = Mcp::initialize(&Hub::connect(&first).await, json!({})).await;
+    signal(first.process.pid, Signal::KILL);
+    let second = lab.record("files", |record| record.generation != first.generation).await;
+    let (mcp, two) = Mcp::initialize(&Hub::connect(&second).await, json!({})).await;
+    assert_ne!(one["result"]["pid"], two["result"]["pid"]);
+    assert_eq!(mcp.call(json!(1), "echo", json!({})).await.json()["id"], 1);
+    assert!(!is_alive(one["result"]["pid"].as_u64().unwrap() as u32));
+    // A signal to the keeper is one to the agent.
+    signal(parent(second.process.pid), Signal::TERM);
+    until("all is gone", async || (!is_alive(second.process.pid) && lab.names().is_empty()).then_some(())).await;
+    until("the keeper too", async || lab.is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_clean_end_is_the_end() {
+    let lab = Lab::new();
+    let stopped = detach(&lab, "shop", &[], &["sleep", "1103"]).await;
+    signal(stopped.process.pid, Signal::TERM);
+    until("nothing is left", async || lab.is_empty().then_some(())).await;
+    detach(&lab, "shop", &[], &["sh", "-c", "sleep 0.1"]).await;
+    until("the command is done", async || lab.is_empty().then_some(())).await;
+    assert!(lab.names().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_wrong_reaches_the_caller() {
+    let lab = Lab::new();
+    let (status, output) = lab.start(&["--name", "shop", "--detach", "--", "no-such-program"]).ended().await;
+    assert!(output.contains("there is no program \"no-such-program\""), "{output}");
+    assert_eq!(status.code(), Some(1));
+    let record = detach(&lab, "shop", &[], &["sleep", "1104"]).await;
+    let (status, output) = lab.start(&["--name", "shop", "--detach", "--", "sleep", "1105"]).ended().await;
+    assert_eq!(status.code(), Some(4), "{output}");
+    assert!(output.contains(&record.process.pid.to_string()), "{output}");
+    detach(&lab, "shop", &["--take-over"], &["sleep", "1106"]).await;
+    assert!(!is_alive(record.process.pid));
+    let beside = detach_alongside(&lab).await;
+    for record in [lab.registered("shop").await, beside] {
+        signal(record.process.pid, Signal::TERM);
+    }
+    until("nothing is left", async || lab.is_empty().then_some(())).await;
+}
+
+/// The one beside keeps its name when it is started again.
+async fn detach_alongside(lab: &Lab) -> Record {
+    let words = ["--name", "shop", "--detach", "--alongside", "--", "sleep", "1107"];
+    let (status, output) = lab.start(&words).ended().await;
+    assert!(status.success() && output.contains("shop-2 runs"), "{output}");
+    let first = lab.registered("shop-2").await;
+    signal(first.process.pid, Signal::KILL);
+    lab.record("shop-2", |record| record.generation != first.generation).await
+}
+
+#[tokio::test]
+async fn it_belongs_to_no_terminal_and_its_own_session() {
+    let lab = Lab::new();
+    let record = detach(&lab, "shop", &[], &["sleep", "1108"]).await;
+    let session = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<String> = stat.rsplit_once(')').unwrap().1.split_whitespace().map(str::to_owned).collect();
+        (fields[3].clone(), fields[4].clone())
+    };
+    let keeper = parent(record.process.pid);
+    assert_eq!(session(keeper), (keeper.to_string(), "0".into()), "leader of a session without a terminal");
+    assert_eq!(session(record.process.pid).0, keeper.to_string());
+    for pid in [keeper, record.process.pid] {
+        let err = std::fs::read_link(format!("/proc/{pid}/fd/2")).unwrap();
+        assert_eq!(err, lab.home().process_log("shop", "agent"));
+    }
+    signal(record.process.pid, Signal::TERM);
+    until("nothing is left", async || lab.is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_name_that_was_taken_meanwhile_ends_the_keeper() {
+    let lab = Lab::new();
+    let first = detach(&lab, "shop", &[], &["sleep", "1109"]).await;
+    let keeper = parent(first.process.pid);
+    signal(keeper, Signal::STOP);
+    signal(first.process.pid, Signal::KILL);
+    let (agent, _) = lab.run("shop", &[], &["sleep", "1110"]).await;
+    signal(keeper, Signal::CONT);
+    until("the keeper ended", async || (!is_alive(keeper)).then_some(())).await;
+    assert!(lab.sleepers(1109).is_empty());
+    agent.stop().await;
+}
