@@ -71,6 +71,9 @@ async fn an_unknown_tool_is_named_with_its_neighbours() -> Result<()> {
         let near = error["data"]["observed"]["near"].to_string();
         assert!(near.contains("shop__echo") || near.contains("blog__echo"), "{error}");
     }
+    let one = world.agent("/i/shop/mcp").await?;
+    let answered = one.call("ecko", json!({})).await?;
+    assert_eq!(answered.error()?["message"], "Unknown tool: ecko", "the server's own words");
     let answered = agent.request(json!(1), "tools/call", json!({"name": 7})).await?;
     assert_eq!(answered.error()?["code"], -32602);
     let answered = agent.call("shop__count", json!({"die_at": null, "x": 1})).await?;

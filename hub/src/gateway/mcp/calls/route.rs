@@ -2,7 +2,8 @@
 //!
 //! Owns [`Routed`] and the waiting that is part of looking a name up: a hub that has just started does not know its
 //! instances yet, an instance that has just come has not given its lists yet, and a list may have changed unannounced.
-//! Invariant: "unknown" is said only of a name that is in no list that could be got in time.
+//! Invariant: where several backends stand together, "unknown" is said only of a name that is in no list that could be
+//! got in time. Where there is only one, it is asked itself.
 
 use super::Caller;
 use crate::gateway::mcp::catalog::list::Kind;
@@ -33,6 +34,11 @@ pub(super) struct Routed {
 }
 
 impl Routed {
+    /// A name that is in no list, where only one backend can be meant: what it is, is that backend's to say.
+    fn unlisted(upstream: &Arc<Upstream>, name: &str) -> Self {
+        Self { upstream: Arc::clone(upstream), repeatable: false, name: name.to_owned() }
+    }
+
     /// The edit that puts the backend's name in the place of the client's, if they differ.
     pub(super) fn rename(&self, at: Span, name: &str) -> Option<(Span, Cow<'static, str>)> {
         (self.name != name).then(|| (at, Cow::Owned(quote(&self.name))))
@@ -57,16 +63,20 @@ impl Caller {
         loop {
             boards.mark_unchanged();
             let board = if asked { Arc::new(self.gateway.fresh_board()) } else { self.gateway.board() };
-            let until = match step(board.view(&self.client.scope).resolve(kind, name)) {
-                Step::Go(routed) => return Ok(routed),
-                Step::Wait(_) => deadline,
-                Step::Ask(upstreams) if upstreams.is_empty() => self.gateway.first_instances_by(&self.client.scope),
-                Step::Ask(upstreams) if !asked => {
+            let view = board.view(&self.client.scope);
+            let until = match (step(view.resolve(kind, name)), view.single()) {
+                (Step::Go(routed), _) => return Ok(routed),
+                (Step::Wait(_) | Step::Ask(_), Some(only)) => return Ok(Routed::unlisted(only, name)),
+                (Step::Wait(_), None) => deadline,
+                (Step::Ask(upstreams), None) if upstreams.is_empty() => {
+                    self.gateway.first_instances_by(&self.client.scope)
+                }
+                (Step::Ask(upstreams), None) if !asked => {
                     asked = true;
                     refresh(&upstreams, kind).await;
                     continue;
                 }
-                Step::Ask(_) => return Err(self.unknown(&board, kind, name)),
+                (Step::Ask(_), None) => return Err(self.unknown(&board, kind, name)),
             };
             if !matches!(timeout_at(until, boards.changed()).await, Ok(Ok(()))) {
                 return Err(self.given_up(kind, name).await);
