@@ -45,6 +45,14 @@ pub fn filesystem(root: &Path) -> Result<Vec<String>> {
     Ok(vec!["node".into(), script, root.display().to_string()])
 }
 
+/// The command line of this workspace's echo server; with its tool called `echo-NAME`, so that a fleet has no two alike.
+///
+/// # Errors
+/// When it was not built.
+pub fn echo(name: &str) -> Result<Vec<String>> {
+    Ok(vec![program("echo-server")?.display().to_string(), name.to_owned()])
+}
+
 /// The command line of the Python client, without its arguments.
 ///
 /// # Errors

@@ -13,6 +13,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+/// How long a server may stay when its agent has gone: the shim gives calls in flight 5 s.
+const GOODBYE: Duration = Duration::from_secs(8);
+
 /// A session over a child's pipes.
 #[derive(Debug)]
 pub struct Stdio {
@@ -145,7 +148,7 @@ impl Stdio {
     pub async fn close(self) -> Result<()> {
         let Self { mut child, input, .. } = self;
         drop(input);
-        let status = timeout(Duration::from_secs(10), child.wait()).await.context("it stays when its agent goes")??;
+        let status = timeout(GOODBYE, child.wait()).await.context("it stays when its agent goes")??;
         anyhow::ensure!(status.success(), "it ended with {status}");
         Ok(())
     }

@@ -25,7 +25,7 @@ impl Running {
     /// Starts it in a process group of its own, with both streams in `output`.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When it cannot be started or has ended already.
     pub fn start(mut command: Command, output: PathBuf) -> Result<Self> {
         let file = std::fs::File::options().create(true).append(true).open(&output)?;
         let child = command
@@ -35,7 +35,11 @@ impl Running {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {:?}", command.as_std()))?;
-        let identity = Identity::of(child.id().context("it was reaped already")?)?;
+        let identity = Identity::of(child.id().context("it was reaped already")?);
+        let identity = identity.with_context(|| {
+            let said = std::fs::read_to_string(&output).unwrap_or_default();
+            format!("{:?} ended at once: {said}", command.as_std())
+        })?;
         Ok(Self { child, identity, output })
     }
 

@@ -6,6 +6,7 @@
 use super::running::{Running, kill_9};
 use super::verb::Output;
 use super::{Lab, leftovers};
+use crate::agent::{http::Http, stdio::Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -123,6 +124,27 @@ impl Lab {
         self.verb(arguments).await?.exits(0).map(|_| ())
     }
 
+    /// Opens an agent's session through `linchpin mcp`, with more arguments if wanted. The shim may start a hub.
+    ///
+    /// # Errors
+    /// When there is no session.
+    pub async fn shim(&self, arguments: &[&str]) -> Result<Stdio> {
+        let mut command = self.linchpin(["mcp"]);
+        command.args(arguments);
+        let opened = Stdio::open(command, &self.dir().join("out/shim.log")).await;
+        Ok(opened.map_err(|error| anyhow::anyhow!("{error:#}\n{}", self.logs()))?.0)
+    }
+
+    /// Opens an agent's session over HTTP at a path of the hub, for example `/mcp`.
+    ///
+    /// # Errors
+    /// When there is no session.
+    pub async fn http(&self, path: &str) -> Result<Http> {
+        let facts = self.hub_facts()?;
+        let opened = Http::open(format!("{}{path}", facts.url), facts.token).await;
+        Ok(opened.map_err(|error| anyhow::anyhow!("{error:#}\n{}", self.logs()))?.0)
+    }
+
     /// `linchpin status --json`.
     ///
     /// # Errors
@@ -131,18 +153,20 @@ impl Lab {
         self.verb(["status", "--json"]).await?.json()
     }
 
-    /// What `status` says of one instance.
+    /// What `status` says of one instance; of two with this name, the one that is not gone.
     ///
     /// # Errors
     /// When it is not listed.
     pub async fn instance_status(&self, name: &str) -> Result<Value> {
         let status = self.status().await?;
         let instances = status["instances"].as_array().with_context(|| format!("no instances in {status}"))?;
-        let found = instances.iter().find(|instance| instance["name"] == name);
+        let named = instances.iter().filter(|instance| instance["name"] == name);
+        let found = named.min_by_key(|instance| instance["state"] == "gone");
         found.cloned().with_context(|| format!("{name} is not in {status}"))
     }
 
-    /// Waits until an instance is connected and all its MCP servers have a session.
+    /// Waits until an instance is connected and all its MCP servers have a session and their tools are known (every
+    /// server of the kit has some).
     ///
     /// # Errors
     /// When it is not; with what `status` said last.
@@ -151,7 +175,9 @@ impl Lab {
             let instance = self.instance_status(name).await?;
             ensure!(instance["state"] == "active", "{instance}");
             let servers = instance["servers"].as_array().with_context(|| format!("no servers in {instance}"))?;
-            ensure!(servers.iter().all(|server| server["session"] == "ready"), "{instance}");
+            let ready = |server: &Value| server["session"] == "ready" && server["tools"] != 0;
+            // None at all means that the instance has not told yet.
+            ensure!(!servers.is_empty() && servers.iter().all(ready), "{instance}");
             Ok(instance)
         })
         .await

@@ -1,0 +1,156 @@
+//! Many instances, bad records beside good ones (fault 20), and the guard (fault 65).
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use linchpin_tests::agent::Agent;
+use linchpin_tests::kit;
+use linchpin_tests::lab::{Lab, verb::check_problem};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::Path;
+
+#[tokio::test]
+async fn twenty_instances_at_once_are_all_there_and_all_go() -> Result<()> {
+    let lab = Lab::new()?;
+    let _hub = lab.hub().await?;
+    let names: Vec<String> = (0..20).map(|number| format!("fleet-{number}")).collect();
+    let starts = names.iter().map(async |name| lab.detached(name, &kit::echo(name)?).await);
+    try_join_all(starts).await?;
+
+    let mut agent = lab.http("/mcp").await?;
+    let wanted: BTreeSet<String> = names.iter().map(|name| format!("{name}__echo-{name}")).collect();
+    lab.wait_for("all twenty tools are listed", async || {
+        let tools: BTreeSet<String> =
+            agent.tools().await?.into_iter().filter(|tool| tool.starts_with("fleet-")).collect();
+        ensure!(tools == wanted, "{tools:?}");
+        Ok(())
+    })
+    .await?;
+    for (name, tool) in names.iter().zip(names.iter().map(|name| format!("{name}__echo-{name}"))) {
+        assert_eq!(agent.call(&tool, json!({"message": name})).await?, *name, "each call reaches its own instance");
+    }
+    agent.close().await?;
+    lab.finish().await
+}
+
+/// Puts every sort of bad record into the registry; gives the names of their files.
+fn spoil(registry: &Path, good: &Path) -> Result<Vec<String>> {
+    let record = std::fs::read(good)?;
+    let torn = record.get(..record.len() / 2).context("an empty record")?;
+    let large = [b"{\"format\":1,\"x\":\"".as_slice(), &vec![b'x'; 2 << 20], b"\"}"].concat();
+    let cases: [(&str, &[u8]); 5] =
+        [("torn", torn), ("empty", b""), ("binary", &[0, 255, 128, 10]), ("large", &large), ("other", b"[1, 2, 3]")];
+    let mut names = Vec::new();
+    for (number, (_, bytes)) in cases.iter().enumerate() {
+        let name = format!("{:08x}-0000-5000-8000-000000000000.json", number + 1);
+        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(registry.join(&name))?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        names.push(name);
+    }
+    let link = "0000000a-0000-5000-8000-000000000000.json";
+    symlink(good, registry.join(link))?;
+    names.push(link.to_owned());
+    Ok(names)
+}
+
+fn only_record(registry: &Path) -> Result<std::path::PathBuf> {
+    let entries = std::fs::read_dir(registry)?.flatten().map(|entry| entry.path());
+    entries.into_iter().find(|path| path.extension().is_some_and(|end| end == "json")).context("no record")
+}
+
+#[tokio::test]
+async fn bad_records_are_told_and_harm_no_other() -> Result<()> {
+    let lab = Lab::new()?;
+    let hub = lab.hub().await?;
+    lab.detached("good", &kit::echo("good")?).await?;
+    lab.usable("good").await?;
+    let mut agent = lab.http("/mcp").await?;
+    let registry = lab.home().join("instances");
+    let bad = spoil(&registry, &only_record(&registry)?)?;
+
+    let status = lab
+        .wait_for("all bad records are told", async || {
+            let status = lab.status().await?;
+            let rejected = status["rejected"].to_string();
+            ensure!(bad.iter().all(|name| rejected.contains(name.as_str())), "{rejected}");
+            Ok(status)
+        })
+        .await?;
+    for rejected in status["rejected"].as_array().context("a list")? {
+        ensure!(rejected["problem"]["code"].is_string(), "{rejected}");
+    }
+    assert_eq!(agent.call("good__echo-good", json!({"message": "still"})).await?, "still");
+    lab.detached("better", &kit::echo("better")?).await?;
+    lab.usable("better").await?;
+    assert_eq!(lab.hub_facts()?.pid, hub.pid(), "the same hub");
+    agent.close().await?;
+
+    for name in bad {
+        // The hub may have put some aside already.
+        let _ = std::fs::remove_file(registry.join(name));
+    }
+    lab.finish().await
+}
+
+struct Door {
+    client: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl Door {
+    async fn knock(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<(StatusCode, Value)> {
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await?;
+        let (status, body) = (response.status(), response.text().await?);
+        Ok((status, serde_json::from_str(&body).unwrap_or(Value::String(body))))
+    }
+
+    async fn refuses(&self, path: &str, headers: &[(&str, &str)], status: StatusCode, code: &str) -> Result<()> {
+        for method in [Method::GET, Method::POST, Method::DELETE, Method::OPTIONS] {
+            let (seen, body) = self.knock(method.clone(), path, headers).await?;
+            ensure!(seen == status, "{method} {path} with {headers:?}: {seen} {body}");
+            assert_eq!(body["code"], code, "{method} {path}: {body}");
+            check_problem(&body)?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn foreign_hosts_and_origins_and_missing_tokens_are_refused() -> Result<()> {
+    let lab = Lab::new()?;
+    let _hub = lab.hub().await?;
+    let facts = lab.hub_facts()?;
+    let door = Door { client: reqwest::Client::new(), url: facts.url, token: format!("Bearer {}", facts.token) };
+    let token = door.token.as_str();
+    for path in ["/mcp", "/i/x/mcp", "/v1/instances", "/status", "/health", "/nowhere"] {
+        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80"] {
+            let headers = [("host", host), ("authorization", token)];
+            door.refuses(path, &headers, StatusCode::FORBIDDEN, "forbidden_host").await?;
+        }
+        for origin in ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://localhost:1"] {
+            let headers = [("origin", origin), ("authorization", token)];
+            door.refuses(path, &headers, StatusCode::FORBIDDEN, "forbidden_origin").await?;
+        }
+    }
+    for path in ["/mcp", "/i/x/mcp", "/v1/instances", "/status", "/nowhere"] {
+        for headers in [&[][..], &[("authorization", "Bearer wrong")], &[("authorization", "Basic x")]] {
+            door.refuses(path, headers, StatusCode::UNAUTHORIZED, "unauthorized").await?;
+        }
+    }
+    let (status, health) = door.knock(Method::GET, "/health", &[]).await?;
+    ensure!(status == StatusCode::OK && health["status"].is_string(), "health needs no token: {status} {health}");
+    let port = lab.port();
+    for host in ["localhost", "app.localhost", "127.0.0.1", "[::1]"] {
+        let host = format!("{host}:{port}");
+        let (status, body) = door.knock(Method::GET, "/health", &[("host", &host)]).await?;
+        ensure!(status == StatusCode::OK, "Host {host} is ours: {status} {body}");
+    }
+    lab.finish().await
+}
