@@ -1,0 +1,176 @@
+//! How fast the hub knows who is there: registration → routable, death → known, hub killed → routing again; and what
+//! it costs to be looked at.
+
+use crate::stats::Samples;
+use crate::wire::Wire;
+use anyhow::{Context, Result, ensure};
+use linchpin_shared::process::Signal;
+use linchpin_tests::lab::running::Running;
+use linchpin_tests::lab::{HubFacts, Lab};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+use serde_json::Value;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How many instances are there all the time.
+pub(crate) const CROWD: usize = 50;
+/// How many more come and die, one after another.
+const ROUNDS: usize = 100;
+/// The pause between two lives: the hub dials at most 50 times a second in all (DESIGN 4.3), and that limit is not what
+/// is measured here. A life costs up to two dials.
+const PACE: Duration = Duration::from_millis(80);
+/// How often the hub is killed and started again.
+const HUBS: usize = 10;
+/// How often `linchpin status` is run.
+const LOOKS: usize = 50;
+/// By then it has surely failed.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// What was measured.
+#[derive(Default)]
+pub(crate) struct Presence {
+    pub(crate) routable: Samples,
+    pub(crate) known_dead: Samples,
+    pub(crate) hub_back: Samples,
+    pub(crate) status: Samples,
+    pub(crate) hub_mib: f64,
+}
+
+/// The hub's own view, over one connection that is kept open.
+struct View {
+    wire: Wire,
+}
+
+impl View {
+    async fn open(facts: &HubFacts) -> Result<Self> {
+        Ok(Self { wire: Wire::connect(&facts.url, &facts.token).await? })
+    }
+
+    /// The state of one instance; `None` when the hub does not know it.
+    async fn state(&mut self, name: &str) -> Result<Option<String>> {
+        let (status, body) = self.wire.get(&format!("/v1/instances/{name}")).await?;
+        if status == http::StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        ensure!(status.is_success(), "{status} {}", String::from_utf8_lossy(&body));
+        let json: Value = serde_json::from_slice(&body)?;
+        let state = json["state"].as_str().or_else(|| json["instance"]["state"].as_str());
+        Ok(Some(state.with_context(|| format!("no state in {json}"))?.to_owned()))
+    }
+
+    /// Asks again and again, without a pause, until the state is as wanted.
+    async fn until(&mut self, name: &str, wanted: impl Fn(Option<&str>) -> bool) -> Result<()> {
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            let state = self.state(name).await?;
+            if wanted(state.as_deref()) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{name} is {state:?} after {WITHIN:?}");
+        }
+    }
+}
+
+/// Lets instances come and die beside a crowd that stays, and then the hub; ends with a hub that runs.
+pub(crate) async fn run(lab: &Lab, mut hub: Running) -> Result<(Presence, Running)> {
+    let mut presence = Presence::default();
+    let mut crowd = Vec::new();
+    for number in 0..CROWD {
+        crowd.push(start(lab, &member(number))?);
+    }
+    let mut view = View::open(&lab.hub_facts()?).await?;
+    all_there(&mut view).await?;
+    presence.hub_mib = resident_mib(hub.pid())?;
+    let arrivals = Arrivals::watch(lab)?;
+    for round in 0..ROUNDS {
+        tokio::time::sleep(PACE).await;
+        one_life(lab, &mut view, &arrivals, &format!("guest-{round}"), &mut presence).await?;
+    }
+    for _ in 0..LOOKS {
+        let began = Instant::now();
+        lab.verb(["status"]).await?.exits(0)?;
+        presence.status.add(began.elapsed());
+    }
+    for _ in 0..HUBS {
+        hub.kill_9().await?;
+        let began = Instant::now();
+        hub = lab.hub().await?;
+        all_there(&mut View::open(&lab.hub_facts()?).await?).await?;
+        presence.hub_back.add(began.elapsed());
+    }
+    for mut running in crowd {
+        running.kill_9().await?;
+    }
+    Ok((presence, hub))
+}
+
+fn member(number: usize) -> String {
+    format!("crowd-{number}")
+}
+
+fn start(lab: &Lab, name: &str) -> Result<Running> {
+    lab.run_in_front(name, ["run", "--name", name, "--", "sleep", "1000"])
+}
+
+async fn all_there(view: &mut View) -> Result<()> {
+    for number in 0..CROWD {
+        view.until(&member(number), |state| state == Some("active")).await?;
+    }
+    Ok(())
+}
+
+async fn one_life(lab: &Lab, view: &mut View, arrivals: &Arrivals, name: &str, presence: &mut Presence) -> Result<()> {
+    arrivals.forget()?;
+    let mut guest = start(lab, name)?;
+    arrivals.wait()?;
+    let registered = Instant::now();
+    view.until(name, |state| state == Some("active")).await?;
+    presence.routable.add(registered.elapsed());
+
+    let killed = Instant::now();
+    guest.signal(Signal::KILL)?;
+    view.until(name, |state| state != Some("active")).await?;
+    presence.known_dead.add(killed.elapsed());
+    guest.exit(WITHIN).await?;
+    Ok(())
+}
+
+/// Sees a record appear at the moment of its rename, as the hub does, without polling on a machine of two cores.
+struct Arrivals(OwnedFd);
+
+impl Arrivals {
+    fn watch(lab: &Lab) -> Result<Self> {
+        let queue = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        inotify::add_watch(&queue, lab.home().join("instances"), inotify::WatchFlags::MOVED_TO)?;
+        Ok(Self(queue))
+    }
+
+    /// Drops what came before.
+    fn forget(&self) -> Result<()> {
+        let mut buffer = [0_u8; 4096];
+        loop {
+            match rustix::io::read(&self.0, &mut buffer) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<()> {
+        let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+        let ready = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&limit))?;
+        ensure!(ready == 1, "no record appeared");
+        Ok(())
+    }
+}
+
+/// The memory that a process holds, as the kernel counts it.
+fn resident_mib(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
+}
