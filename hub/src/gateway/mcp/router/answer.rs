@@ -140,3 +140,76 @@ fn events(body: Body) -> Response {
     ]);
     (StatusCode::OK, headers, body).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    /// A request that says these things, each after so many seconds, and is answered after so many.
+    fn under(says: &'static [(u64, &'static str)], answered: (u64, Option<&'static str>)) -> Under {
+        let (out, messages) = mpsc::channel(1);
+        let answer = async move {
+            for (after, message) in says {
+                tokio::time::sleep(Duration::from_secs(*after)).await;
+                let _ = out.send((*message).to_owned()).await;
+            }
+            tokio::time::sleep(Duration::from_secs(answered.0)).await;
+            answered.1.map(str::to_owned)
+        };
+        Under::way(Box::pin(answer), messages)
+    }
+
+    async fn read(response: Response) -> (String, String) {
+        let kind = response.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap().to_owned());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (kind.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_soon_and_first_is_json() {
+        let response = under(&[], (4, Some("{}"))).respond(true).await;
+        assert_eq!(read(response).await, ("application/json".into(), "{}".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_before_the_answer_makes_it_a_stream() {
+        let response = under(&[(0, "1"), (1, "2")], (0, Some("3"))).respond(true).await;
+        let expected = "event: message\ndata: 1\n\nevent: message\ndata: 2\n\nevent: message\ndata: 3\n\n";
+        assert_eq!(read(response).await, ("text/event-stream".into(), expected.into()));
+        let response = under(&[(0, "1"), (1, "2")], (60, Some("3"))).respond(false).await;
+        assert_eq!(read(response).await, ("application/json".into(), "3".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_is_a_stream_that_shows_signs_of_life() {
+        let begun = Instant::now();
+        let response = under(&[], (36, Some("x"))).respond(true).await;
+        assert_eq!(begun.elapsed(), SOON);
+        let alive = ": keep-alive\n\n";
+        let expected = format!("{alive}{alive}{alive}event: message\ndata: x\n\n");
+        assert_eq!(read(response).await, ("text/event-stream".into(), expected), "at 5, 20 and 35 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_request_ends_without_an_answer() {
+        let response = under(&[], (1, None)).respond(true).await;
+        assert_eq!(read(response).await, ("text/event-stream".into(), String::new()));
+        let response = under(&[], (1, None)).respond(false).await;
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_drops_the_request() {
+        let (alive, ended) = tokio::sync::oneshot::channel::<()>();
+        let (out, messages) = mpsc::channel(1);
+        let answer = async move {
+            let _alive = alive;
+            let _ = out.send(String::from("1")).await;
+            std::future::pending().await
+        };
+        let response = Under::way(Box::pin(answer), messages).respond(true).await;
+        drop(response);
+        assert!(ended.await.is_err(), "it was dropped");
+    }
+}
