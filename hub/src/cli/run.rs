@@ -50,6 +50,7 @@ pub(super) struct Inner {
 
 pub(super) fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
     let detach = args.detach;
+    allow_huge_pages();
     let options = options(args)?;
     if detach {
         return single_threaded(detached(context, options));
@@ -60,12 +61,14 @@ pub(super) fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
 
 /// The process that keeps an agent in the background.
 pub(super) fn keeper() -> Result<Exit, Problem> {
+    allow_huge_pages();
     log_to_stderr(LevelFilter::INFO);
     single_threaded(async { Ok(keeper::keep().await) })
 }
 
 /// The agent under a keeper.
 pub(super) fn agent() -> Result<Exit, Problem> {
+    allow_huge_pages();
     log_to_stderr(LevelFilter::INFO);
     single_threaded(async { Ok(keeper::serve().await) })
 }
@@ -136,6 +139,13 @@ async fn offer(context: &Context, started: &Started) {
     if let Err(problem) = reach(&context.home, true).await {
         context.output.note(&format!("{} runs, but no hub does: {problem}", started.name));
     }
+}
+
+/// Our allocator switches transparent huge pages off for this process, and children inherit that (PR_SET_THP_DISABLE of
+/// prctl(2)). What an instance runs shall have what the system gives.
+fn allow_huge_pages() {
+    // Refused only by kernels that know no such switch.
+    let _ = rustix::thread::disable_transparent_huge_pages(false);
 }
 
 /// Logs to standard error, which for a keeper and its agent is their log file.
