@@ -1,7 +1,7 @@
 //! `linchpin run --detach`: an agent in the background, and a keeper that starts it again when it dies.
 //!
 //! Owns [`detach`], the caller's side, and the words that travel between caller, keeper and agent. The caller starts a
-//! keeper ([`keep`]), the keeper an agent ([`serve`]); each is this executable again, under hidden verbs. Orders go down
+//! keeper ([`keep()`]), the keeper an agent ([`serve()`]); each is this executable again, under hidden verbs. Orders go down
 //! as JSON on standard input, one [`Report`] comes up as a line on standard output.
 //! Invariant: the caller returns only when the instance is registered, or with the reason why it is not.
 //! Never: leaves a keeper without an agent, or lets keeper or agent belong to the caller's terminal or session.
@@ -38,9 +38,9 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub struct Relaunch {
     /// The executable, usually `std::env::current_exe()`.
     pub executable: PathBuf,
-    /// The words that lead to [`keep`].
+    /// The words that lead to [`keep()`].
     pub keeper: Vec<OsString>,
-    /// The words that lead to [`serve`].
+    /// The words that lead to [`serve()`].
     pub agent: Vec<OsString>,
 }
 

@@ -1,6 +1,6 @@
 //! Whether a resource's URI is one that a URI template can make.
 //!
-//! Owns [`matches`], for RFC 6570 as far as routing needs it: literals must stand as they are, a simple expression
+//! Owns [`matches()`], for RFC 6570 as far as routing needs it: literals must stand as they are, a simple expression
 //! `{name}` stands for characters without `/`, `?` and `#`, any other expression for any characters.
 //! Never: extracts values; the backend does that itself.
 

@@ -77,12 +77,19 @@ async fn a_real_instance_that_stops_is_gone_and_its_next_life_is_used_at_once() 
     second.stop().await.unwrap();
 }
 
+/// Removes a directory into which an instance may be writing at this very moment.
+fn remove_whole(dir: &std::path::Path) {
+    while let Err(error) = std::fs::remove_dir_all(dir) {
+        assert_eq!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty, "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_registry_that_is_removed_ends_no_connection() {
     let yard = Yard::new();
     let instance = yard.start().await;
     let handle = yard.connected().await;
-    std::fs::remove_dir_all(yard.home.instances()).unwrap();
+    remove_whole(&yard.home.instances());
     assert!(call(&handle, path::VITALS, "").await.is_ok(), "the connection serves on");
     let again = yard.home.instances().join(format!("{}.json", instance.record().id));
     timeout(PATIENCE, async {
