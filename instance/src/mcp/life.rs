@@ -12,9 +12,11 @@ use super::routes::{Delivered, Part, Refused, Routes};
 use crate::supervisor::output::{Log, drain};
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -36,23 +38,36 @@ pub(crate) struct Life {
     /// What the server answered to `initialize`. Locked while that is under way.
     pub(super) initialized: tokio::sync::Mutex<Option<Initialized>>,
     told_initialized: AtomicBool,
-    to_child: mpsc::Sender<Bytes>,
+    to_child: mpsc::Sender<Line>,
     routes: Mutex<Routes>,
     end: OnceLock<String>,
+    /// How many bytes the server had taken out of its standard input when it ended.
+    taken: OnceLock<u64>,
 }
+
+/// A line for the server, and where to note at which byte of its standard input the line ends.
+type Line = (Bytes, Option<Arc<AtomicU64>>);
+
+/// The end of a line that was not written, or not whole.
+const NEVER: u64 = u64::MAX;
 
 impl Life {
     /// Sends a request. The answer, and what belongs to it, comes out of the [`Call`].
     pub(super) async fn call(self: &Arc<Self>, id: Id, token: Option<Id>, line: Bytes) -> Result<Call, Refused> {
         let parts = self.routes.lock().open(id.clone(), token)?;
-        let call = Call { life: Arc::clone(self), id, parts };
-        self.tell(line).await?;
+        let line_end = Arc::new(AtomicU64::new(NEVER));
+        let call = Call { life: Arc::clone(self), id, parts, line_end: Arc::clone(&line_end) };
+        self.send((one_line(line), Some(line_end))).await?;
         Ok(call)
     }
 
     /// Sends a message that is not answered.
     pub(super) async fn tell(&self, line: Bytes) -> Result<(), Refused> {
-        self.to_child.send(one_line(line)).await.map_err(|_| Refused::Over)
+        self.send((one_line(line), None)).await
+    }
+
+    async fn send(&self, line: Line) -> Result<(), Refused> {
+        self.to_child.send(line).await.map_err(|_| Refused::Over)
     }
 
     /// Sends `notifications/initialized`, but once in a life: a hub that was restarted says it again.
@@ -96,12 +111,18 @@ pub(super) struct Call {
     /// The request's id.
     pub(super) id: Id,
     parts: mpsc::Receiver<Part>,
+    line_end: Arc<AtomicU64>,
 }
 
 impl Call {
     /// The next message of this request; `None` when the server ended before it answered.
     pub(super) async fn next(&mut self) -> Option<Part> {
         self.parts.recv().await
+    }
+
+    /// Whether the server, which has ended, surely did nothing with the request: it had not read the whole line.
+    pub(super) fn not_executed(&self) -> bool {
+        self.life.taken.get().is_some_and(|taken| *taken < self.line_end.load(Ordering::Acquire))
     }
 }
 
@@ -125,7 +146,7 @@ pub(crate) struct Session {
 impl Session {
     /// Begins a life on the pipes of a process that was just started.
     pub(super) fn begin(epoch: u64, stdin: OwnedFd, stdout: OwnedFd, max_line: usize, log: Log) -> io::Result<Self> {
-        let (stdin, stdout) = (pipe::Sender::from_owned_fd(stdin)?, pipe::Receiver::from_owned_fd(stdout)?);
+        let (mut stdin, stdout) = (pipe::Sender::from_owned_fd(stdin)?, pipe::Receiver::from_owned_fd(stdout)?);
         let (to_child, lines) = mpsc::channel(TO_CHILD);
         let life = Arc::new(Life {
             epoch,
@@ -135,6 +156,7 @@ impl Session {
             to_child,
             routes: Mutex::default(),
             end: OnceLock::new(),
+            taken: OnceLock::new(),
         });
         let (break_read, broken) = mpsc::channel(2);
         let break_write = break_read.clone();
@@ -148,11 +170,15 @@ impl Session {
             // Closed now, the pipe would kill the server while it writes, and hide why its session broke.
             ending.cancelled().await;
         });
-        let ending = session.ending.clone();
+        let (life, ending) = (Arc::clone(&session.life), session.ending.clone());
         session.tasks.spawn(async move {
-            if let Some(Err(_)) = ending.run_until_cancelled(write(stdin, lines)).await {
+            let mut written = 0;
+            if let Some(Err(_)) = ending.run_until_cancelled(write(&mut stdin, lines, &mut written)).await {
                 let _ = break_write.send("it closed its standard input").await;
+                ending.cancelled().await;
             }
+            // Set once: this task is the only one.
+            let _ = life.taken.set(written.saturating_sub(left_for_good(&stdin)));
         });
         Ok(session)
     }
@@ -220,11 +246,27 @@ fn deliver_all(lines: &mut Lines, life: &Life, log: &Log) -> Result<(), TooLong>
     Ok(())
 }
 
-async fn write(mut stdin: pipe::Sender, mut lines: mpsc::Receiver<Bytes>) -> io::Result<()> {
-    while let Some(line) = lines.recv().await {
-        stdin.write_all_buf(&mut line.chain(b"\n".as_slice())).await?;
+/// Writes lines, counts their bytes and notes where each one ends once all of it is in the pipe.
+async fn write(stdin: &mut pipe::Sender, mut lines: mpsc::Receiver<Line>, written: &mut u64) -> io::Result<()> {
+    while let Some((line, line_end)) = lines.recv().await {
+        let mut line = line.chain(b"\n".as_slice());
+        while line.has_remaining() {
+            *written += stdin.write_buf(&mut line).await? as u64;
+        }
+        if let Some(line_end) = line_end {
+            line_end.store(*written, Ordering::Release);
+        }
     }
     Ok(())
+}
+
+/// How many bytes are in the pipe that nobody will ever read: with no reader left, all that it holds.
+fn left_for_good(stdin: &pipe::Sender) -> u64 {
+    let mut polled = [PollFd::new(stdin, PollFlags::empty())];
+    let asked = poll(&mut polled, Some(&Timespec::default()));
+    // Of the writing end, POLLERR says that the reading end is closed (poll(2)). A grandchild may hold it open.
+    let no_reader = asked.is_ok() && polled[0].revents().contains(PollFlags::ERR);
+    if no_reader { ioctl_fionread(stdin).unwrap_or_default() } else { 0 }
 }
 
 /// A line feed or carriage return inside valid JSON is only ever space between tokens: a space does as well.

@@ -2,7 +2,8 @@
 //!
 //! Owns [`Front`], which answers the hub, and [`Plug`], which the supervisor holds and which begins and ends lives.
 //! Invariant: a request reaches the life that its session id names, or is refused as not executed. A request whose life
-//! ends before the answer gets an error that says so, never silence and never "not executed".
+//! ends before the answer gets an error that says so, never silence; "not executed" only if the pipe shows that the
+//! server had not read all of it.
 //! Never: re-serialises a message.
 
 use super::initialize::{self, Outcome};
@@ -132,12 +133,25 @@ impl Front {
             }
         };
         match self.life(headers)?.call(id, token, body).await {
-            Ok(call) => Ok(answer(call, self.names.clone()).await),
+            Ok(call) => self.answer(call).await,
             Err(Refused::Over) => Err(self.down()),
             Err(Refused::Duplicate) => {
                 let problem = Problem::new(Code::BadRequest, "another request with this id is under way")
                     .next("give every request an id of its own");
                 Err(respond::problem(&problem))
+            }
+        }
+    }
+
+    /// The answer as one JSON message, or as a stream when other messages of the request come before it.
+    async fn answer(&self, mut call: Call) -> Result<Answer, Answer> {
+        match call.next().await {
+            Some(Part::Answer(message)) => Ok(respond::raw_json(message)),
+            None if call.not_executed() => Err(self.down()),
+            None => Ok(respond::raw_json(interrupted(&call, &self.names))),
+            Some(Part::Note(first)) => {
+                let rest = stream::unfold(Some((call, self.names.clone())), rest);
+                Ok(respond::stream("text/event-stream", stream::iter([event(first)]).chain(rest)))
             }
         }
     }
@@ -216,18 +230,6 @@ impl Front {
             .seen("why", "a session is as long as the life of the server's process, so it cannot be deleted")
             .next(format!("linchpin restart {}", self.names.instance));
         respond::problem(&problem)
-    }
-}
-
-/// The answer as one JSON message, or as a stream when other messages of the request come before it.
-async fn answer(mut call: Call, names: Names) -> Answer {
-    match call.next().await {
-        Some(Part::Answer(message)) => respond::raw_json(message),
-        None => respond::raw_json(interrupted(&call, &names)),
-        Some(Part::Note(first)) => {
-            let rest = stream::unfold(Some((call, names)), rest);
-            respond::stream("text/event-stream", stream::iter([event(first)]).chain(rest))
-        }
     }
 }
 

@@ -13,4 +13,6 @@ mod process;
 #[cfg(test)]
 mod stdio;
 #[cfg(test)]
+mod unread;
+#[cfg(test)]
 mod url;
