@@ -25,7 +25,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fields in a head.
 const MAX_HEADERS: usize = 100;
 
-/// The largest head, in bytes.
+/// The largest head, in bytes; one that came within a single read more than that is let through, so twice this is the end.
 const MAX_HEAD: usize = 64 << 10;
 
 /// The pause after the system refused a connection (no file descriptors): others end meanwhile.

@@ -104,12 +104,16 @@ fn report(report: &Report) {
 }
 
 async fn stop(context: &Context) -> Result<Exit, Problem> {
-    let Some(file) = HubFile::current(&context.home)? else {
+    let Some(file) = HubFile::running(&context.home)? else {
         context.output.value(&serde_json::json!({"stopped": false}), |_| "no hub is running".to_owned());
         return Ok(Exit::Ok);
     };
-    let context_without_start = Context { home: context.home.clone(), autostart: false, output: context.output };
-    Client::new(&context_without_start).await?.post("/v1/hub/stop").await?;
+    let told = tell_to_stop(context).await;
+    let serves = HubFile::current(&context.home)?.is_some_and(|now| now.process == file.process);
+    // Whoever told it before us: it stops, and that is what counts.
+    if serves {
+        told?;
+    }
     if tokio::time::timeout(STOP_TIMEOUT, process::exited(&file.process)).await.is_err() {
         return Err(Problem::new(Code::TimedOut, "the hub was told to stop and has not ended")
             .seen("pid", file.process.pid)
@@ -118,6 +122,11 @@ async fn stop(context: &Context) -> Result<Exit, Problem> {
     let stopped = serde_json::json!({"stopped": true, "pid": file.process.pid});
     context.output.value(&stopped, |_| format!("stopped the hub (pid {})", file.process.pid));
     Ok(Exit::Ok)
+}
+
+async fn tell_to_stop(context: &Context) -> Result<(), Problem> {
+    let without_start = Context { home: context.home.clone(), autostart: false, output: context.output };
+    Client::new(&without_start).await?.post("/v1/hub/stop").await.map(drop)
 }
 
 pub(super) async fn token(context: &Context) -> Result<Exit, Problem> {

@@ -30,7 +30,7 @@ pub struct HubFile {
     pub token: String,
     /// Since when it runs.
     pub started_at: Timestamp,
-    /// When it was stopped on purpose. Whoever sees this starts the next hub only when it is needed.
+    /// Since when it stops, or was stopped, on purpose. Whoever sees this starts the next hub only when it is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<Timestamp>,
 }
@@ -58,11 +58,19 @@ impl HubFile {
         }
     }
 
-    /// The hub that is running now.
+    /// The hub that serves now.
     ///
     /// # Errors
     /// As [`HubFile::read`].
     pub fn current(home: &Home) -> Result<Option<Self>, Problem> {
+        Ok(Self::running(home)?.filter(|file| file.stopped_at.is_none()))
+    }
+
+    /// The hub whose process runs now; it may be about to stop.
+    ///
+    /// # Errors
+    /// As [`HubFile::read`].
+    pub fn running(home: &Home) -> Result<Option<Self>, Problem> {
         let Some(file) = Self::read(home)? else { return Ok(None) };
         let held = Lease::is_held(&home.hub_lease()).unwrap_or(true);
         Ok((held && file.process.is_alive()).then_some(file))

@@ -2,13 +2,14 @@
 //!
 //! Owns the order. Becoming the hub is taking the hub's lease; only then is the port bound, and only then `hub.json`
 //! written, so who finds the file finds a hub that listens. Invariant: of any number of hubs started at once exactly one
-//! gets past the lease, and every other one learns of it. A stop accepts no more, lets requests end within a bound, and
-//! happens once; a second signal skips the waiting.
+//! gets past the lease, and every other one learns of it. A stop is first written down, accepts no more, lets requests
+//! end within a bound, and happens once; a second signal skips the waiting. What requests need ends after them.
 //! Never: stops an instance.
 
 pub mod bind;
 pub mod file;
 mod logging;
+mod presence;
 mod stop;
 
 use crate::api::{self, Api, guard::Guard};
@@ -24,10 +25,12 @@ use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::hello;
 use linchpin_shared::registry::{Lease, Registry};
 use linchpin_shared::settings::Settings;
+use presence::Presence;
 use std::sync::Arc;
 use std::time::Duration;
 use stop::Stop;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How long requests may go on after the hub was told to stop.
@@ -36,8 +39,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long the hub's own tasks may take to notice that they are done. They have nothing to wait for.
 const TASKS_END: Duration = Duration::from_secs(2);
 
-/// How long to wait for a hub that holds the lease to say where it is.
-const OTHER_HUB: Duration = Duration::from_secs(5);
+/// How long to wait for a hub that holds the lease: to say where it is, or to end. Longer than a stop takes.
+const OTHER_HUB: Duration = Duration::from_secs(10);
 
 /// How the hub is started.
 #[derive(Debug, Clone)]
@@ -65,19 +68,27 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
     let wanted = start.port.map_or(Wanted::From(settings.hub.port), Wanted::Exactly);
     let listener = bind::bind(wanted, before.as_ref().map(|file| file.port)).await?;
     let port = listener.local_addr().map_err(|error| Problem::from_io(&error, Code::Internal, "no address"))?.port();
-    let mut file = describe(port, before)?;
-    let tasks = TaskTracker::new();
-    let api = open(&start.home, &settings, &file, &stop, &tasks)?;
+    let file = describe(port, before)?;
+    let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
+    let api = open(&start.home, &settings, &file, &stop, &end, &tasks)?;
     file.write(&start.home)?;
     tracing::info!(url = file.url, pid = file.process.pid, "the hub serves");
     ready(&file);
-    api::serve::serve(listener, api::router(api), &stop.token(), stop.hurry(), DRAIN).await;
+    let presence = Presence { home: start.home, file, lease };
+    // Who finds the door closed finds the reason in the file.
+    let close = CancellationToken::new();
+    let leaving = async {
+        let presence = presence.keep(&stop.token()).await;
+        close.cancel();
+        presence
+    };
+    let serving = api::serve::serve(listener, api::router(api), &close, stop.hurry(), DRAIN);
+    let ((), presence) = tokio::join!(serving, leaving);
+    end.cancel();
     tasks.close();
     let ended = tokio::time::timeout(TASKS_END, tasks.wait()).await.is_ok();
-    file.stopped_at = Some(Timestamp::now());
-    file.write(&start.home)?;
     tracing::info!(all_tasks_ended = ended, "the hub has stopped");
-    drop(lease);
+    drop(presence);
     Ok(())
 }
 
@@ -98,7 +109,7 @@ async fn take_lease(home: &Home) -> Result<Lease, Problem> {
         if running.is_some() || Instant::now() > deadline {
             return Err(hub_running(home, running.as_ref()));
         }
-        // The other one is between its lease and its file, a matter of milliseconds.
+        // The other one is between its lease and its file, a matter of milliseconds; or it lets its last requests end.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -142,10 +153,11 @@ fn open(
     settings: &Settings,
     file: &HubFile,
     stop: &Stop,
+    end: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Arc<Api>, Problem> {
-    let discovery = Discovery::start(Registry::new(home), settings.discovery.poll, stop.token(), tasks);
-    let links = Links::start(&discovery, &settings.link, stop.token(), tasks);
+    let discovery = Discovery::start(Registry::new(home), settings.discovery.poll, end.clone(), tasks);
+    let links = Links::start(&discovery, &settings.link, end.clone(), tasks);
     let key = SessionKey::from_token(&file.token);
     let gateway = Gateway::start(&links, &settings.gateway, key, stop.token(), tasks);
     let token = settings.hub.token_required.then(|| file.token.clone());

@@ -62,17 +62,18 @@ pub struct Gateway {
     list_wait: Duration,
     max_message: usize,
     started: Instant,
-    cancel: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl Gateway {
-    /// Begins to keep a session with every server of every instance, until cancelled.
+    /// Begins to keep a session with every server of every instance, for as long as there are links. `stop` ends the
+    /// agents' own streams; their requests go on, so that a hub can let them end.
     #[must_use]
     pub fn start(
         links: &Links,
         settings: &settings::Gateway,
         session_key: SessionKey,
-        cancel: CancellationToken,
+        stop: CancellationToken,
         tasks: &TaskTracker,
     ) -> Arc<Self> {
         let clients = Arc::new(Table::new(session_key));
@@ -86,7 +87,7 @@ impl Gateway {
             max_message: settings.max_message_bytes,
         };
         let (fleet, board) = Fleet::new(links, common, settings.grace);
-        tasks.spawn(fleet.run(cancel.clone()));
+        tasks.spawn(fleet.run());
         Arc::new(Self {
             board,
             clients,
@@ -95,7 +96,7 @@ impl Gateway {
             list_wait: settings.list_wait,
             max_message: settings.max_message_bytes,
             started: Instant::now(),
-            cancel,
+            stop,
         })
     }
 

@@ -132,7 +132,7 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
     }
     let client = client(gateway, scope, headers)?;
     let reader = client.open_stream(prints(&gateway.board().view(scope)));
-    Ok(answer::stream(reader, gateway.cancel.clone()))
+    Ok(answer::stream(reader, gateway.stop.clone()))
 }
 
 fn end(gateway: Arc<Gateway>, scope: &Scope, headers: &HeaderMap) -> Result<Response, Refusal> {

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// An instance that left stays listed for this long: most are started again at once, and then nothing changes.
 const LEFT_GRACE: Duration = Duration::from_secs(2);
@@ -40,13 +39,12 @@ impl Fleet {
         (Self { links: links.watch(), members: Vec::new(), common, grace, publish }, board)
     }
 
-    /// Follows the links until cancelled.
-    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+    /// Follows the links until they end.
+    pub(crate) async fn run(mut self) {
         loop {
             self.follow_links();
             let expires = self.show(Instant::now());
             tokio::select! {
-                () = cancel.cancelled() => return,
                 changed = self.links.changed() => if changed.is_err() { return },
                 () = self.common.dirty.notified() => {}
                 () = until(expires) => {}
