@@ -60,6 +60,10 @@ fn chosen(link: &Handle, process: Option<String>) -> Result<Vec<String>, Problem
     let all: Vec<String> =
         vitals.iter().flat_map(|vitals| vitals.processes.iter().map(|process| process.name.clone())).collect();
     match process {
+        None if all.is_empty() => {
+            let detail = format!("{} shows no process that could be restarted", link.name());
+            Err(Problem::new(Code::ProcessNotFound, detail).next(format!("linchpin explain {}", link.name())))
+        }
         None => Ok(all),
         Some(process) if all.contains(&process) => Ok(vec![process]),
         Some(process) => {
