@@ -21,11 +21,16 @@ pub(super) struct Client {
     hub: HubFile,
 }
 
+/// How long a connection may idle before it is not used again. The hub closes one after 10 s without a request; a message
+/// that crosses that end could not be told from one that was acted on.
+const IDLE_CONNECTION: Duration = Duration::from_secs(5);
+
 /// The HTTP client of every verb: loopback only, so without proxies.
 pub(super) fn http() -> Result<reqwest::Client, Problem> {
     reqwest::Client::builder()
         .no_proxy()
         .tcp_nodelay(true)
+        .pool_idle_timeout(IDLE_CONNECTION)
         .build()
         .map_err(|error| Problem::new(Code::Internal, format!("cannot make an HTTP client: {error}")))
 }

@@ -7,6 +7,7 @@
 
 use super::Context;
 use super::client::segment;
+use super::reply;
 use super::session::{Repeat, Session};
 use bytes::Bytes;
 use linchpin_shared::problem::{Code, Exit, Problem};
@@ -17,7 +18,8 @@ use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// The longest line, in bytes; the hub's own bound on a message is the same by default.
 const MAX_LINE: usize = 64 << 20;
@@ -57,27 +59,35 @@ enum Line {
     TooLong,
 }
 
+/// What passes on what the hub says by itself; dropped, it ends.
+type Listener = Option<AbortOnDropHandle<()>>;
+
 struct Shim {
     session: Session,
     out: mpsc::Sender<Bytes>,
     in_flight: Arc<Semaphore>,
+    /// Ends what is still under way when the agent has gone.
+    end: CancellationToken,
 }
 
 pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
     let path = args.only.map_or_else(|| "/mcp".to_owned(), |name| format!("/i/{}/mcp", segment(&name)));
     let (out, written) = write_lines();
-    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
-    let shim = Arc::new(Shim { session: Session::new(context, path)?, out, in_flight });
-    let tasks = TaskTracker::new();
+    let (in_flight, end) = (Arc::new(Semaphore::new(IN_FLIGHT)), CancellationToken::new());
+    let shim = Arc::new(Shim { session: Session::new(context, path)?, out, in_flight, end });
+    let (tasks, mut listener) = (TaskTracker::new(), None);
     let mut lines = read_lines();
     while let Some(line) = lines.recv().await {
         match line {
-            Line::Whole(line) => shim.clone().take(line, &tasks).await,
+            Line::Whole(line) => shim.clone().take(line, &tasks, &mut listener).await,
             Line::TooLong => shim.answer(parse_error(&format!("it is longer than {MAX_LINE} bytes"))).await,
         }
     }
     tasks.close();
     let _ = tokio::time::timeout(LINGER, tasks.wait()).await;
+    // First, so that nobody takes the session's end for a loss and begins another one.
+    drop(listener);
+    shim.end.cancel();
     shim.session.close().await;
     drop(shim);
     let _ = tokio::time::timeout(LINGER, written).await;
@@ -86,7 +96,7 @@ pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem>
 
 impl Shim {
     /// Passes one line of the agent on.
-    async fn take(self: Arc<Self>, line: Bytes, tasks: &TaskTracker) {
+    async fn take(self: Arc<Self>, line: Bytes, tasks: &TaskTracker, listener: &mut Listener) {
         let envelope = match serde_json::from_slice::<Envelope<'_>>(&line) {
             Ok(envelope) => envelope,
             Err(error) => return self.answer(parse_error(&error.to_string())).await,
@@ -100,7 +110,7 @@ impl Shim {
                 let (id, repeat) = (id.to_owned(), repeat(&method));
                 let Ok(permit) = self.in_flight.clone().acquire_owned().await else { return };
                 tasks.spawn(async move {
-                    self.request(line, &id, repeat).await;
+                    self.end.run_until_cancelled(self.request(line, &id, repeat)).await;
                     drop(permit);
                 });
             }
@@ -108,7 +118,8 @@ impl Shim {
                 let begins = method == "notifications/initialized";
                 self.notify(&line).await;
                 if begins {
-                    tokio::spawn(self.listen());
+                    // An agent that begins anew is listened to in its new session only.
+                    *listener = Some(AbortOnDropHandle::new(tokio::spawn(self.listen())));
                 }
             }
             (_, None) => self.notify(&line).await,
@@ -123,14 +134,14 @@ impl Shim {
     }
 
     async fn request(&self, line: Bytes, id: &RawValue, repeat: Repeat) {
-        if let Err(problem) = self.session.send(&line, repeat, &self.out).await {
+        if let Err(problem) = self.session.send(&line, Some(id), repeat, &self.out).await {
             self.answer(error(id, &problem)).await;
         }
     }
 
     /// A notification or a response has no answer; if it cannot be passed on there is nobody to tell but the log.
     async fn notify(&self, line: &Bytes) {
-        if let Err(problem) = self.session.send(line, Repeat::Safe, &self.out).await {
+        if let Err(problem) = self.session.send(line, None, Repeat::Safe, &self.out).await {
             let _ = writeln!(std::io::stderr().lock(), "linchpin mcp: a notification was lost: {problem}");
         }
     }
@@ -231,7 +242,7 @@ fn write_lines() -> (mpsc::Sender<Bytes>, tokio::sync::oneshot::Receiver<()>) {
     let (tx, mut rx) = mpsc::channel::<Bytes>(QUEUE);
     let (done, written) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        while let Some(line) = rx.blocking_recv() {
+        while let Some(line) = rx.blocking_recv().map(reply::line) {
             let mut out = std::io::stdout().lock();
             let whole = out.write_all(&line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
             if whole.is_err() {

@@ -15,6 +15,7 @@ mod logs;
 mod mcp;
 mod output;
 mod reach;
+mod reply;
 mod run;
 mod session;
 mod status;

@@ -6,7 +6,7 @@
 //! nothing ([`Repeat`]). Never: keeps anything of the agent's but its `initialize`.
 
 use super::reach::reach;
-use super::{Context, client};
+use super::{Context, client, reply};
 use crate::daemon::file::HubFile;
 use crate::gateway::mcp::sse;
 use bytes::Bytes;
@@ -78,13 +78,6 @@ enum Lost {
     Refused(Problem),
 }
 
-/// Whether a message answers a request, as far as its envelope tells.
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow)]
-    method: Option<&'a RawValue>,
-}
-
 /// What of an initialize result the session itself needs.
 #[derive(Deserialize)]
 struct Initialized {
@@ -112,13 +105,19 @@ impl Session {
         Ok(answer)
     }
 
-    /// Sends a message and hands every message that answers it to `out`.
-    pub(super) async fn send(&self, message: &Bytes, repeat: Repeat, out: &mpsc::Sender<Bytes>) -> Result<(), Problem> {
+    /// Sends a message and hands every message that answers it to `out`. `id` is a request's own.
+    pub(super) async fn send(
+        &self,
+        message: &Bytes,
+        id: Option<&RawValue>,
+        repeat: Repeat,
+        out: &mpsc::Sender<Bytes>,
+    ) -> Result<(), Problem> {
         let mut life = self.life().await?;
         let mut tries = 0;
         loop {
             tries += 1;
-            let lost = match self.exchange(&life, message, out).await {
+            let lost = match self.exchange(&life, message, id, out).await {
                 Ok(()) => return Ok(()),
                 Err(lost) => lost,
             };
@@ -141,7 +140,7 @@ impl Session {
         let request = self.http.get(self.url(&life)).header(ACCEPT, "text/event-stream");
         match self.with_session(request, &life).send().await {
             Ok(response) if response.status().is_success() => {
-                let _ = forward(response, out).await;
+                let _ = forward(response, None, out).await;
             }
             Ok(response) if response.status() == StatusCode::NOT_FOUND => return self.renew(&life).await,
             Ok(_) => tokio::time::sleep(IDLE).await,
@@ -171,8 +170,8 @@ impl Session {
     async fn next_life(&self, life: Arc<Life>) -> Result<Arc<Life>, Problem> {
         loop {
             match HubFile::read(&self.home)? {
-                Some(hub) if hub.process == life.hub.process && hub.process.is_alive() => return self.life().await,
                 Some(hub) if hub.stopped_at.is_some() => tokio::time::sleep(IDLE).await,
+                Some(hub) if hub.process == life.hub.process && hub.process.is_alive() => return self.life().await,
                 Some(_) | None => return self.renew(&life).await,
             }
         }
@@ -223,8 +222,11 @@ impl Session {
             }
             last
         };
-        let (forwarded, answer) = tokio::join!(async move { forward(response, &out).await }, collect);
+        let (forwarded, answer) = tokio::join!(async move { forward(response, None, &out).await }, collect);
         forwarded?;
+        if answer.is_empty() {
+            return Err(silent(StatusCode::OK));
+        }
         let negotiated = serde_json::from_slice::<Initialized>(&answer).ok().and_then(|answer| answer.result);
         life.version = negotiated.map(|result| result.protocol_version);
         Ok(answer)
@@ -240,9 +242,15 @@ impl Session {
         }
     }
 
-    async fn exchange(&self, life: &Life, message: &Bytes, out: &mpsc::Sender<Bytes>) -> Result<(), Lost> {
+    async fn exchange(
+        &self,
+        life: &Life,
+        message: &Bytes,
+        id: Option<&RawValue>,
+        out: &mpsc::Sender<Bytes>,
+    ) -> Result<(), Lost> {
         let response = self.post(life, message).await?;
-        forward(response, out).await
+        forward(response, id, out).await
     }
 
     async fn post(&self, life: &Life, message: &Bytes) -> Result<Response, Lost> {
@@ -291,26 +299,39 @@ impl Session {
     }
 }
 
-/// Hands each message of a response to `out`. A stream that ends without the answer was cut off.
-async fn forward(response: Response, out: &mpsc::Sender<Bytes>) -> Result<(), Lost> {
-    let broken = |error: reqwest::Error| Lost::Interrupted(chain(&error));
-    if !has_type(&response, "text/event-stream") {
-        let body = response.bytes().await.map_err(broken)?;
-        if !body.is_empty() {
-            let _ = out.send(body).await;
-        }
-        return Ok(());
+/// Hands each message of a response to `out`, the last of them the answer to `id`.
+async fn forward(response: Response, id: Option<&RawValue>, out: &mpsc::Sender<Bytes>) -> Result<(), Lost> {
+    if has_type(&response, "text/event-stream") {
+        return forward_events(response, out).await;
     }
+    let status = response.status();
+    let body = response.bytes().await.map_err(|error| Lost::Interrupted(chain(&error)))?;
+    if body.is_empty() && (id.is_some() || !status.is_success()) {
+        return Err(silent(status));
+    }
+    if !body.is_empty() {
+        let _ = out.send(reply::addressed(body, id)).await;
+    }
+    Ok(())
+}
+
+/// A stream that breaks before the answer was cut off; after the answer that is of no interest any more. One that ends
+/// well without an answer is how the hub ends a request that the agent cancelled.
+async fn forward_events(response: Response, out: &mpsc::Sender<Bytes>) -> Result<(), Lost> {
     let (mut decoder, mut answered) = (sse::Decoder::new(MAX_EVENT), false);
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        decoder.push(&chunk.map_err(broken)?);
+        match chunk {
+            Ok(chunk) => decoder.push(&chunk),
+            Err(_) if answered => break,
+            Err(error) => return Err(Lost::Interrupted(chain(&error))),
+        }
         while let Some(event) = decoder.next().map_err(|error| Lost::Interrupted(error.to_string()))? {
-            answered |= serde_json::from_slice::<Answer<'_>>(&event.data).is_ok_and(|answer| answer.method.is_none());
+            answered |= reply::is_answer(&event.data);
             let _ = out.send(event.data).await;
         }
     }
-    if answered { Ok(()) } else { Err(Lost::Interrupted("the answer's stream ended early".to_owned())) }
+    Ok(())
 }
 
 fn has_type(response: &Response, media: &str) -> bool {
@@ -330,6 +351,11 @@ fn was_reset(error: &(dyn std::error::Error + 'static)) -> bool {
         next = error.source();
     }
     false
+}
+
+fn silent(status: StatusCode) -> Lost {
+    let detail = format!("the hub answered {status} without a body");
+    Lost::Refused(Problem::new(Code::Internal, detail).next("linchpin status"))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

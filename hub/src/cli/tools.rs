@@ -8,6 +8,7 @@ use super::session::{Repeat, Session};
 use super::status::{list, text};
 use bytes::Bytes;
 use linchpin_shared::problem::{Code, Exit, Problem};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -54,7 +55,7 @@ impl Agent {
         result(&session.initialize(Bytes::from(hello.to_string())).await?)?;
         let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
         let (out, _) = mpsc::channel(1);
-        session.send(&Bytes::from(ready.to_string()), Repeat::Safe, &out).await?;
+        session.send(&Bytes::from(ready.to_string()), None, Repeat::Safe, &out).await?;
         Ok(Self { session })
     }
 
@@ -62,7 +63,8 @@ impl Agent {
     pub(super) async fn request(&self, method: &str, params: Value, repeat: Repeat) -> Result<Value, Problem> {
         let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
         let (out, mut answers) = mpsc::channel::<Bytes>(16);
-        let send = async move { self.session.send(&Bytes::from(message), repeat, &out).await };
+        let one = RawValue::from_string("1".to_owned()).ok();
+        let send = async move { self.session.send(&Bytes::from(message), one.as_deref(), repeat, &out).await };
         let last = async move {
             let mut last = None;
             while let Some(answer) = answers.recv().await {
