@@ -83,21 +83,24 @@ async fn what_is_wrong_reaches_the_caller() {
     assert!(output.contains(&record.process.pid.to_string()), "{output}");
     detach(&lab, "shop", &["--take-over"], &["sleep", "1106"]).await;
     assert!(!is_alive(record.process.pid));
-    let beside = detach_alongside(&lab).await;
-    for record in [lab.registered("shop").await, beside] {
-        signal(record.process.pid, Signal::TERM);
-    }
+    signal(lab.registered("shop").await.process.pid, Signal::TERM);
     until("nothing is left", async || lab.is_empty().then_some(())).await;
 }
 
-/// The one beside keeps its name when it is started again.
-async fn detach_alongside(lab: &Lab) -> Record {
+#[tokio::test]
+async fn who_ran_alongside_keeps_its_name() {
+    let lab = Lab::new();
+    let (agent, _) = lab.run("shop", &[], &["sleep", "1111"]).await;
     let words = ["--name", "shop", "--detach", "--alongside", "--", "sleep", "1107"];
     let (status, output) = lab.start(&words).ended().await;
     assert!(status.success() && output.contains("shop-2 runs"), "{output}");
+    agent.stop().await;
     let first = lab.registered("shop-2").await;
     signal(first.process.pid, Signal::KILL);
-    lab.record("shop-2", |record| record.generation != first.generation).await
+    let second = lab.record("shop-2", |record| record.generation != first.generation).await;
+    assert_eq!(second.id, first.id);
+    signal(second.process.pid, Signal::TERM);
+    until("nothing is left", async || lab.is_empty().then_some(())).await;
 }
 
 #[tokio::test]
@@ -123,13 +126,18 @@ async fn it_belongs_to_no_terminal_and_its_own_session() {
 #[tokio::test]
 async fn a_name_that_was_taken_meanwhile_ends_the_keeper() {
     let lab = Lab::new();
-    let first = detach(&lab, "shop", &[], &["sleep", "1109"]).await;
+    let first = detach(&lab, "shop", &["--take-over"], &["sleep", "1109"]).await;
     let keeper = parent(first.process.pid);
+    let left = lab.sleeps(1109).await;
     signal(keeper, Signal::STOP);
     signal(first.process.pid, Signal::KILL);
-    let (agent, _) = lab.run("shop", &[], &["sleep", "1110"]).await;
+    // Of another project, so that it knows nothing of what is left.
+    let other = lab.start_in(lab.home().root(), &["--name", "shop", "--", "sleep", "1110"]);
+    lab.record("shop", |record| record.process.pid == other.pid()).await;
+    assert!(is_alive(left));
     signal(keeper, Signal::CONT);
     until("the keeper ended", async || (!is_alive(keeper)).then_some(())).await;
-    assert!(lab.sleepers(1109).is_empty());
-    agent.stop().await;
+    assert!(!is_alive(left), "the keeper ends what its agent left");
+    assert!(is_alive(other.pid()), "to take over was asked for once, not for every life");
+    other.stop().await;
 }

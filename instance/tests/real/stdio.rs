@@ -233,6 +233,7 @@ async fn stopping_gives_calls_a_moment_and_a_server_the_end_of_its_input() {
     })
     .await;
     assert_eq!(refused.problem(), (503, "server_unavailable".into(), true));
+    assert_eq!(refused.json()["detail"], "files is stopping", "it still runs, for the call under way");
     assert!(under_way.await.unwrap().json()["error"]["message"].as_str().unwrap().contains("stopped on request"));
     let (status, output) = agent.ended().await;
     assert!(status.success() && output.contains("the server ended by itself"), "{output}");

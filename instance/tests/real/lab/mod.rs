@@ -61,10 +61,15 @@ impl Lab {
         self.dir.path().join("project")
     }
 
-    /// `run WORDS`, with output caught.
+    /// `run WORDS` in the project, with output caught.
     pub(crate) fn start(&self, words: &[&str]) -> Agent {
+        self.start_in(&self.project(), words)
+    }
+
+    /// `run WORDS` in another directory.
+    pub(crate) fn start_in(&self, dir: &Path, words: &[&str]) -> Agent {
         let mut command = Command::new(example());
-        command.args(words).current_dir(self.project()).env("LINCHPIN_HOME", self.home().root());
+        command.args(words).current_dir(dir).env("LINCHPIN_HOME", self.home().root());
         command.envs(self.settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Agent { child: command.spawn().unwrap() }
