@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo run -p linchpin-instance --example run -- --name hello -- python3 -m http.server 8000
 //! ```
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to people")]
+#![expect(clippy::print_stderr, reason = "an example talks to people")]
 
 use linchpin_instance::agent::{self, Kind, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch};
@@ -39,7 +39,7 @@ fn on(builder: &mut Builder, work: impl Future<Output = Exit>) -> Exit {
 async fn run(words: &[OsString]) -> Exit {
     match try_run(words).await {
         Ok(said) => {
-            println!("{said}");
+            eprintln!("{said}");
             Exit::Ok
         }
         Err(problem) => {

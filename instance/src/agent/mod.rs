@@ -66,7 +66,10 @@ pub async fn run(home: &Home, options: RunOptions, ready: impl FnOnce(&Record)) 
     let agent = Agent::start(home, plan, place, reaper).await?;
     ready(&agent.presence.app.record);
     let ended = agent.wait(&mut signals).await;
-    agent.end(&mut signals).await?;
+    if let Err(problem) = agent.end(&mut signals).await {
+        // It did end, so a keeper must not start it again. What stays is the record of a dead owner, which is swept.
+        tracing::warn!(%problem, "the record could not be removed");
+    }
     Ok(ended)
 }
 

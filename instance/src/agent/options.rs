@@ -72,6 +72,14 @@ impl Plan {
         let RunOptions { name, project_dir, command, kind, conflict, pass_through } = options;
         let name = name.unwrap_or_else(|| name::from_path(&project_dir));
         name::check(&name)?;
+        if !(project_dir.is_absolute() && project_dir.is_dir()) {
+            return Err(Problem::new(
+                Code::BadRequest,
+                "the project's directory is not an absolute path of a directory",
+            )
+            .seen("path", project_dir.display().to_string())
+            .next("cd to the project first"));
+        }
         let wiring = match kind {
             Kind::Plain => Wiring::Plain,
             Kind::McpStdio => Wiring::Stdio,
@@ -123,6 +131,22 @@ fn find(program: &OsStr, dir: &Path, path: &OsStr) -> Result<PathBuf, Problem> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_plan_needs_a_real_directory() {
+        for dir in ["relative", "/no/such/directory", "/proc/self/stat"] {
+            let options = RunOptions {
+                name: Some("shop".into()),
+                project_dir: dir.into(),
+                command: vec!["true".into()],
+                kind: Kind::Plain,
+                conflict: Conflict::Fail,
+                pass_through: false,
+            };
+            let problem = Plan::new(&Home::at("/nowhere"), options).unwrap_err();
+            assert!(problem.detail.contains("directory"), "{problem}");
+        }
+    }
 
     #[test]
     fn programs_are_found_as_a_shell_finds_them() {

@@ -264,3 +264,20 @@ async fn what_a_killed_agent_left_ends_before_the_next_one_starts() {
     assert!(orphans.iter().all(|pid| !is_alive(*pid)));
     next.stop().await;
 }
+
+#[tokio::test]
+async fn a_flood_that_nobody_reads_takes_no_memory_and_does_not_hold_the_end() {
+    let lab = Lab::new();
+    // Its output goes to a pipe that this test reads only after the end.
+    let (agent, _) = lab.run("shop", &[], &["sh", "-c", "echo flood >&2; exec yes"]).await;
+    lab.logged("shop", "y\ny\ny\n").await;
+    let pid = agent.pid();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 64 << 10, "{peak} kB");
+    agent.signal(Signal::TERM);
+    until("it ended", async || (!is_alive(pid)).then_some(())).await;
+    assert!(lab.names().is_empty());
+    agent.ended().await;
+}

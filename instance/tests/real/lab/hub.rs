@@ -58,6 +58,7 @@ impl Hub {
     /// Connects without saying who we are.
     pub(crate) async fn stranger(record: &Record) -> Self {
         let stream = TcpStream::connect(record.address().unwrap()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self { instance: record.name.clone(), sender }
