@@ -2,7 +2,7 @@
 //!
 //! Owns the order of candidates. Invariant: binding is the test; nothing is probed first and bound later.
 //! The port of the hub before comes first, so that an address that agents were given stays good over restarts and
-//! upgrades; then 7777 to 7799; then any. A port that was asked for is the only candidate.
+//! upgrades; then the 23 from the configured one on, 7777 to 7799; then any. A port that was asked for is the only one.
 //! Never: listens on anything but loopback.
 
 use linchpin_shared::port::{self, Holder};
@@ -27,7 +27,12 @@ fn candidates(wanted: Wanted, before: Option<u16>) -> Vec<u16> {
     match wanted {
         Wanted::Exactly(port) => vec![port],
         Wanted::From(0) => before.into_iter().chain([0]).collect(),
-        Wanted::From(first) => before.into_iter().chain(first..=first.saturating_add(RANGE)).chain([0]).collect(),
+        Wanted::From(first) => {
+            let range = first..=first.saturating_add(RANGE);
+            // Outside the range: the setting was changed since.
+            let before = before.filter(|port| range.contains(port));
+            before.into_iter().chain(range).chain([0]).collect()
+        }
     }
 }
 
@@ -76,6 +81,7 @@ mod tests {
         assert_eq!(candidates(Wanted::From(0), Some(7778)), [7778, 0]);
         let all = candidates(Wanted::From(7777), Some(7790));
         assert_eq!((all[0], all[1], all[23], all[24]), (7790, 7777, 7799, 0));
+        assert_eq!(candidates(Wanted::From(9000), Some(7790))[0], 9000, "another port was set");
     }
 
     #[tokio::test]
