@@ -19,6 +19,7 @@ pub mod agent;
 mod board;
 mod conflict;
 mod embed;
+pub mod foreign;
 pub mod keeper;
 mod mcp;
 mod presence;

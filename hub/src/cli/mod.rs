@@ -15,6 +15,7 @@ mod logs;
 mod mcp;
 mod output;
 mod reach;
+mod register;
 mod reply;
 mod run;
 mod session;
@@ -49,6 +50,8 @@ enum Verb {
     Hub(hub::Args),
     /// Run a command as an instance
     Run(run::Args),
+    /// Make a program that runs already known as an instance, until it ends
+    Register(register::Args),
     /// Speak MCP on standard input and output, for a coding agent
     Mcp(mcp::Args),
     /// Show the hub and all instances, or one of them
@@ -104,6 +107,7 @@ fn run_verb(cli: Cli, output: Output) -> Result<Exit, Problem> {
     match cli.verb {
         Verb::Hub(args) => hub::main(&context, &args),
         Verb::Run(args) => run::main(&context, args),
+        Verb::Register(args) => register::main(&context, args),
         Verb::Mcp(args) => single_threaded(mcp::main(&context, args)),
         Verb::Status(args) => single_threaded(status::main(&context, args)),
         Verb::Tools(args) => single_threaded(tools::main(&context, args)),

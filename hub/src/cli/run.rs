@@ -132,7 +132,7 @@ async fn foreground(context: &Context, options: RunOptions) -> Result<Exit, Prob
 }
 
 /// Sees to it that there is a hub.
-async fn offer(context: &Context, started: &Started) {
+pub(super) async fn offer(context: &Context, started: &Started) {
     if !context.autostart {
         return;
     }
@@ -149,7 +149,7 @@ fn allow_huge_pages() {
 }
 
 /// Logs to standard error, which for a keeper and its agent is their log file.
-fn log_to_stderr(level: LevelFilter) {
+pub(super) fn log_to_stderr(level: LevelFilter) {
     let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("LINCHPIN_LOG");
     let logging = tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).with_target(false);
     // Refused only where something logs already.

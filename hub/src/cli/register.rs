@@ -1,0 +1,77 @@
+//! `linchpin register`.
+//!
+//! Owns the arguments' way to a foreign program's place in the registry, and what a person is told. The checks and the
+//! registration's life are the instance crate's. The verb goes on running: it holds the lease on the program's behalf.
+//! Never: starts, watches over or stops the program. Whoever started it does that.
+
+use super::run::{log_to_stderr, offer};
+use super::{Context, single_threaded};
+use linchpin_instance::foreign::{self, Ended, Foreign};
+use linchpin_instance::keeper::Started;
+use linchpin_shared::problem::{Code, Exit, Problem};
+use tracing::level_filters::LevelFilter;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The instance's name
+    #[arg(long)]
+    name: String,
+    /// The process that serves; it is registered until this process ends
+    #[arg(long)]
+    pid: u32,
+    /// Where it listens: http://127.0.0.1:PORT
+    #[arg(long)]
+    url: String,
+    /// Something else to be known of it; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("not KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(super) fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
+    log_to_stderr(LevelFilter::WARN);
+    single_threaded(registered(context, args))
+}
+
+async fn registered(context: &Context, args: Args) -> Result<Exit, Problem> {
+    let project_dir = std::env::current_dir().map_err(|error| {
+        Problem::from_io(&error, Code::BadRequest, "cannot tell the current directory").next("cd to one that exists")
+    })?;
+    let Args { name, pid, url, label } = args;
+    let foreign = Foreign { name: name.clone(), pid, url, project_dir, labels: label.into_iter().collect() };
+    let (registered, started) = tokio::sync::oneshot::channel();
+    let stay = foreign::register(&context.home, foreign, |record| {
+        // Nobody listens any more only if we are about to end.
+        let _ = registered.send(Started::from(record));
+    });
+    let greet = async {
+        if let Ok(started) = started.await {
+            let value = serde_json::to_value(&started).unwrap_or_default();
+            context.output.value(&value, |_| format!("{} is registered (pid {})", started.name, started.pid));
+            offer(context, &started).await;
+        }
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        ended = stay => ended?,
+        never = greet => never,
+    };
+    context.output.note(&match ended {
+        Ended::Process => format!("{name} is unregistered: its process {pid} has ended"),
+        Ended::Stopped(by) => format!("{name} is unregistered: stopped by {by}"),
+    });
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn labels() {
+        assert_eq!(super::label("tier=a=b"), Ok(("tier".to_owned(), "a=b".to_owned())));
+        assert!(super::label("tier").is_err() && super::label("=x").is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! Programs that know nothing of Linchpin: registered by the verb, and by the example of `docs/registry.md`.
+
+use anyhow::{Context, Result, ensure};
+use linchpin_shared::home::Home;
+use linchpin_shared::process::{Identity, Signal};
+use linchpin_shared::registry::{Owner, Registry};
+use linchpin_tests::lab::Lab;
+use linchpin_tests::lab::running::Running;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A program that listens, as far as the registry can tell.
+fn sleeper(lab: &Lab) -> Result<Running> {
+    let mut command = lab.command("sleep");
+    command.arg("600");
+    Running::start(command, lab.dir().join("out/sleeper.log"))
+}
+
+fn register(lab: &Lab, name: &str, pid: u32) -> Result<Running> {
+    let (file, pid) = (format!("register-{name}"), pid.to_string());
+    let arguments = ["--no-autostart", "register", "--name", name, "--pid", &pid, "--url", "http://127.0.0.1:3000"];
+    lab.run_in_front(&file, arguments.into_iter().chain(["--label", "tier=web"]))
+}
+
+/// Who the registry shows: name, owner and pid.
+fn registered(lab: &Lab) -> Result<Vec<(String, Owner, u32)>> {
+    let scan = Registry::new(&Home::at(lab.home())).scan()?;
+    ensure!(scan.rejected.is_empty(), "{:?}", scan.rejected);
+    Ok(scan.entries.into_iter().map(|entry| (entry.record.name, entry.owner, entry.record.process.pid)).collect())
+}
+
+async fn shown_honestly(lab: &Lab, name: &str, pid: u32) -> Result<()> {
+    let instance = lab.shows(name, "it is listed", |instance| instance["state"] == "discovered").await?;
+    assert_eq!(instance["pid"], pid, "{instance}");
+    ensure!(instance["why"].as_str().is_some_and(|why| why.contains("HTTP/1.1")), "{instance}");
+    Ok(())
+}
+
+async fn not_there(lab: &Lab, name: &str) -> Result<()> {
+    lab.wait_for("it is gone", async || {
+        ensure!(lab.registry_files()?.is_empty(), "{:?}", lab.registry_files()?);
+        let shown = lab.instance_status(name).await.ok();
+        ensure!(shown.as_ref().is_none_or(|instance| instance["state"] == "gone"), "{shown:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_foreign_program_is_an_instance_until_it_ends() -> Result<()> {
+    let lab = Lab::new()?;
+    let _hub = lab.hub().await?;
+    let mut program = sleeper(&lab)?;
+    let mut holder = register(&lab, "shop", program.pid())?;
+    shown_honestly(&lab, "shop", program.pid()).await?;
+    let scan = Registry::new(&Home::at(lab.home())).scan()?;
+    assert_eq!(scan.entries[0].record.labels["tier"], "web");
+
+    // The record is written again when it vanishes, and when the whole registry does.
+    std::fs::remove_dir_all(lab.home().join("instances"))?;
+    lab.wait_for("the record is back", async || {
+        ensure!(registered(&lab)? == [("shop".to_owned(), Owner::Alive, program.pid())]);
+        Ok(())
+    })
+    .await?;
+
+    program.kill_9().await?;
+    assert_eq!(holder.exit(SOON).await?.code(), Some(0), "{}", holder.printed());
+    ensure!(holder.printed().contains("has ended"), "{}", holder.printed());
+    not_there(&lab, "shop").await?;
+    lab.finish().await
+}
+
+#[tokio::test]
+async fn the_holder_unregisters_when_it_is_asked_to_end_and_looks_dead_when_it_is_killed() -> Result<()> {
+    let lab = Lab::new()?;
+    let _hub = lab.hub().await?;
+    let mut program = sleeper(&lab)?;
+    for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
+        let mut holder = register(&lab, "shop", program.pid())?;
+        shown_honestly(&lab, "shop", program.pid()).await?;
+        holder.signal(signal)?;
+        assert_eq!(holder.exit(SOON).await?.code(), (signal != Signal::KILL).then_some(0), "{}", holder.printed());
+        not_there(&lab, "shop").await?;
+        ensure!(program.identity().is_alive(), "the program goes on");
+    }
+    program.kill_9().await?;
+    lab.finish().await
+}
+
+#[tokio::test]
+async fn what_cannot_be_registered_is_a_problem() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut program = sleeper(&lab)?;
+    let pid = program.pid().to_string();
+    let mut gone = sleeper(&lab)?;
+    gone.kill_9().await?;
+    let dead = gone.pid().to_string();
+    let here = "http://127.0.0.1:3000";
+    for (name, pid, url, code, exit) in [
+        ("shop", dead.as_str(), here, "process_not_found", 3),
+        ("shop", &pid, "http://192.0.2.1:80", "bad_request", 2),
+        ("No Name", &pid, here, "bad_name", 2),
+    ] {
+        let arguments = ["register", "--json", "--name", name, "--pid", pid, "--url", url];
+        let problem = lab.verb(arguments).await?.problem(exit)?;
+        assert_eq!(problem["code"], code, "{problem}");
+    }
+    let mut holder = register(&lab, "shop", program.pid())?;
+    lab.wait_for("it is registered", async || {
+        ensure!(holder.printed().contains("is registered"), "{}", holder.printed());
+        Ok(())
+    })
+    .await?;
+    let problem = lab.verb(["register", "--json", "--name", "shop", "--pid", &pid, "--url", here]).await?.problem(4)?;
+    assert_eq!((&problem["code"], &problem["observed"]["pid"]), (&"name_taken".into(), &program.pid().into()));
+    program.kill_9().await?;
+    holder.exit(SOON).await?;
+    lab.nothing_is_left().await
+}
+
+/// The program in `docs/registry.md`, as it stands there.
+fn example() -> Result<String> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/registry.md");
+    let text = std::fs::read_to_string(path)?;
+    let (_, rest) = text.split_once("```python\n").context("no Python in the document")?;
+    let (program, _) = rest.split_once("```").context("the example has no end")?;
+    ensure!(program.lines().count() <= 20, "the example has more than 20 lines");
+    Ok(program.to_owned())
+}
+
+#[tokio::test]
+async fn the_python_example_of_the_document_is_an_instance() -> Result<()> {
+    let lab = Lab::new()?;
+    let file = lab.dir().join("example.py");
+    std::fs::write(&file, example()?)?;
+    let start = || -> Result<Running> {
+        let mut command = lab.command("python3");
+        // The name is looked up with the HOME of whoever runs the tests: a shim may need it.
+        command.arg(&file).envs(std::env::var_os("HOME").map(|home| ("HOME", home)));
+        Running::start(command, lab.dir().join("out/python.log"))
+    };
+    // In a home that nobody made yet, and without a hub.
+    let mut program = start()?;
+    let identity = lab
+        .wait_for("it is registered", async || {
+            let scan = Registry::new(&Home::at(lab.home())).scan()?;
+            ensure!(scan.rejected.is_empty(), "{:?}", scan.rejected);
+            let entry = scan.entries.first().with_context(|| program.printed())?;
+            ensure!(entry.record.name == "python" && entry.owner == Owner::Alive, "{entry:?}");
+            Ok(entry.record.process.clone())
+        })
+        .await?;
+    // Two of one project do not fight: the second sees the lease.
+    let mut second = start()?;
+    ensure!(!second.exit(SOON).await?.success());
+    ensure!(second.printed().contains("BlockingIOError"), "{}", second.printed());
+    assert_eq!(Identity::of(identity.pid)?, identity, "it says who it is");
+    let _hub = lab.hub().await?;
+    shown_honestly(&lab, "python", identity.pid).await?;
+    program.kill_9().await?;
+    not_there(&lab, "python").await?;
+    lab.finish().await
+}
