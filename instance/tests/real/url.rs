@@ -51,6 +51,8 @@ async fn a_broken_connection_is_told_apart_from_none() {
     let vitals = hub.vitals().await;
     assert_eq!((vitals.servers[0].up, vitals.servers[0].epoch), (true, 1));
     signal(vitals.processes[0].pid.unwrap(), Signal::KILL);
+    // Until its end is seen, its socket may take a connection that nobody will read.
+    hub.vitals_until("its end was seen", |vitals| vitals.processes[0].restarts == 1).await;
     let again = hub.post(MAIN, &wait, json!("x")).await;
     assert_eq!(again.status, 201, "{again:?}");
     let vitals = hub.vitals_until("it runs", |vitals| vitals.processes[0].state == ProcessState::Running).await;
