@@ -13,8 +13,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// How long a server may stay when its agent has gone: the shim gives calls in flight 5 s.
-const GOODBYE: Duration = Duration::from_secs(8);
+/// How long a server may stay when its agent has gone; agents kill it after a few seconds.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// A session over a child's pipes.
 #[derive(Debug)]
