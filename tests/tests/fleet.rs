@@ -8,6 +8,7 @@ use linchpin_tests::lab::{Lab, verb::check_problem};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 
@@ -69,6 +70,9 @@ async fn bad_records_are_told_and_harm_no_other() -> Result<()> {
     let mut agent = lab.http("/mcp").await?;
     let registry = lab.home().join("instances");
     let bad = spoil(&registry, &only_record(&registry)?)?;
+    // A name that is no text must not keep the others from being told.
+    let unspeakable = registry.join(std::ffi::OsStr::from_bytes(b"\xff.json"));
+    std::fs::write(&unspeakable, "x")?;
 
     let status = lab
         .wait_for("all bad records are told", async || {
@@ -87,6 +91,7 @@ async fn bad_records_are_told_and_harm_no_other() -> Result<()> {
     assert_eq!(lab.hub_facts()?.pid, hub.pid(), "the same hub");
     agent.close().await?;
 
+    let _ = std::fs::remove_file(unspeakable);
     for name in bad {
         // The hub may have put some aside already.
         let _ = std::fs::remove_file(registry.join(name));

@@ -63,8 +63,11 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Response {
         warnings.push("the token is switched off: every program of this machine may use the hub");
     }
     let snapshot = api.discovery.snapshot.borrow().clone();
-    let rejected: Vec<Value> =
-        snapshot.rejected.iter().map(|rejected| json!({"path": rejected.path, "problem": rejected.problem})).collect();
+    let rejected: Vec<Value> = snapshot
+        .rejected
+        .iter()
+        .map(|rejected| json!({"path": rejected.path.display().to_string(), "problem": rejected.problem}))
+        .collect();
     reply::json(&json!({
         "hub": {
             "url": api.hub.url,

@@ -6,6 +6,7 @@
 
 use super::exits::Exits;
 use super::look::{Directory, Look};
+use super::quarantine::Quarantine;
 use super::reconcile::{reconcile, to_sweep};
 use super::watching::Watching;
 use super::{Found, Snapshot};
@@ -48,6 +49,7 @@ pub(super) struct Actor {
     await_until: Option<Instant>,
     blind: bool,
     sweep: Sweep,
+    quarantine: Quarantine,
     swept_at: BTreeMap<Uuid, Instant>,
 }
 
@@ -79,6 +81,7 @@ impl Actor {
             await_until: None,
             blind: false,
             sweep: Sweep::default(),
+            quarantine: Quarantine::default(),
             swept_at: BTreeMap::new(),
         }
     }
@@ -88,6 +91,9 @@ impl Actor {
             let began = Instant::now();
             self.watch_directory(began);
             if let Some(look) = self.look().await {
+                if let Ok(scan) = &look.scan {
+                    self.quarantine.follow(&scan.rejected, &self.registry, &self.nudged, Instant::now()).await;
+                }
                 self.take(look);
             }
             self.sweep(began).await;
@@ -102,7 +108,7 @@ impl Actor {
     async fn wait(&self, pause: Duration) {
         let poll = if self.directory.is_some() { self.poll } else { self.poll.min(POLL_WHILE_LOST) };
         sleep(pause).await;
-        let _ = timeout(poll, self.nudged.notified()).await;
+        let _ = timeout(self.quarantine.pace(poll), self.nudged.notified()).await;
     }
 
     /// Watches the directory that is there now. This comes before the look, so that between both nothing is missed.

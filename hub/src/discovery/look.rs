@@ -13,6 +13,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use uuid::Uuid;
 
+/// How many of the files that were put aside are shown.
+const SHOWN: usize = 20;
+
 /// What one look found.
 #[derive(Debug)]
 pub(super) struct Look {
@@ -36,7 +39,10 @@ pub(super) enum Trace {
 impl Look {
     /// Looks at the registry, and again at what was known.
     pub(super) fn take(registry: &Registry, known: &Snapshot) -> Self {
-        let scan = registry.scan();
+        let mut scan = registry.scan();
+        if let Ok(scan) = &mut scan {
+            scan.rejected.extend(registry.quarantined(SHOWN).unwrap_or_default());
+        }
         let seen: BTreeSet<Uuid> = scan.iter().flat_map(|scan| &scan.entries).map(|entry| entry.record.id).collect();
         let absent = known.instances.iter().filter(|(id, _)| !seen.contains(id));
         let traces =

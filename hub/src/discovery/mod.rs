@@ -9,7 +9,9 @@
 mod actor;
 mod exits;
 mod look;
+mod quarantine;
 mod reconcile;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod watching;
@@ -34,7 +36,7 @@ pub struct Snapshot {
     /// Those that were proven dead and whose records were swept, for a while: a reader that looks late must still be able
     /// to tell a death from a goodbye.
     pub swept: BTreeMap<Uuid, Arc<Record>>,
-    /// Files that cannot be believed.
+    /// Files that cannot be believed, and those that were put aside last.
     pub rejected: Vec<Rejected>,
 }
 

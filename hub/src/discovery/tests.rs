@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
+mod quarantine;
+
 /// A poll that never comes within a test: what is seen was heard.
 const NEVER: Duration = Duration::from_secs(3600);
 /// A poll that comes soon.

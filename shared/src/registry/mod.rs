@@ -11,11 +11,13 @@ pub mod atomic;
 mod lease;
 mod lock;
 pub mod private;
+mod quarantine;
 pub mod record;
 mod registration;
 mod scan;
 
 pub use lease::{Lease, LeaseState};
+pub use quarantine::Stamp;
 pub use registration::Registration;
 pub use scan::{Entry, Owner, Rejected, Scan};
 

@@ -5,7 +5,8 @@
 //! ticks and boot decide. Never: needs a lock, writes, follows a link, or takes age for death.
 
 use super::lease::{self, LeaseState};
-use super::private;
+use super::private::{self, Untrusted};
+use super::quarantine::{self, Stamp};
 use super::record::{MAX_BYTES, Record};
 use crate::problem::{Code, Problem};
 use std::io;
@@ -48,6 +49,8 @@ pub struct Rejected {
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: Problem,
+    /// The file as it was, if it is ours and no record: only such a file may be put aside.
+    pub stamp: Option<Stamp>,
 }
 
 /// Where the record of an instance is.
@@ -64,10 +67,10 @@ pub(crate) fn lease_path(dir: &Path, id: Uuid) -> PathBuf {
 pub(crate) fn scan(dir: &Path) -> io::Result<Scan> {
     let mut scan = Scan::default();
     for (path, read) in records(dir, |_| true)? {
-        let judged = read.and_then(|record| Ok((owner(dir, &record)?, record)));
-        match judged {
-            Ok((owner, record)) => scan.entries.push(Entry { record, owner, path }),
-            Err(problem) => scan.rejected.push(Rejected { path, problem }),
+        match read.map(|record| (owner(dir, &record), record)) {
+            Ok((Ok(owner), record)) => scan.entries.push(Entry { record, owner, path }),
+            Ok((Err(problem), _)) => scan.rejected.push(Rejected { path, problem, stamp: None }),
+            Err(rejected) => scan.rejected.push(rejected),
         }
     }
     scan.entries.sort_by(|a, b| (&a.record.name, a.record.id).cmp(&(&b.record.name, b.record.id)));
@@ -80,7 +83,7 @@ pub(crate) fn scan(dir: &Path) -> io::Result<Scan> {
 pub(crate) fn records(
     dir: &Path,
     wanted: impl Fn(Uuid) -> bool,
-) -> io::Result<impl Iterator<Item = (PathBuf, Result<Record, Problem>)>> {
+) -> io::Result<impl Iterator<Item = (PathBuf, Result<Record, Rejected>)>> {
     let mut paths = Vec::new();
     for file in dir.read_dir()? {
         let path = file?.path();
@@ -89,7 +92,7 @@ pub(crate) fn records(
         }
     }
     Ok(paths.into_iter().filter_map(|path| {
-        let record = read(&path).transpose()?;
+        let record = judge(&path).transpose()?;
         Some((path, record))
     }))
 }
@@ -117,14 +120,27 @@ pub(crate) fn is_surely_not(path: &Path, name: &str) -> bool {
 /// # Errors
 /// Why it cannot be believed: the file is not private and ours, or holds something else than the record of that id.
 pub(crate) fn read(path: &Path) -> Result<Option<Record>, Problem> {
-    let bytes = match private::read(path, MAX_BYTES) {
-        Ok(bytes) => bytes,
-        Err(why) if why.is_missing() => return Ok(None),
-        Err(why) => return Err(why.problem(Code::BadRecord, path)),
+    judge(path).map_err(|rejected| rejected.problem)
+}
+
+/// As [`read`], and also whether the file is ours, so that its content alone is at fault.
+pub(super) fn judge(path: &Path) -> Result<Option<Record>, Rejected> {
+    let reject = |problem, ours: bool| {
+        // Told after reading: a file that is written meanwhile shows another stamp at the next look.
+        Rejected { path: path.to_owned(), problem, stamp: if ours { Stamp::at(path) } else { None } }
     };
-    let record = Record::parse(&bytes).map_err(|problem| explain(problem, path))?;
+    match private::read(path, MAX_BYTES) {
+        Ok(bytes) => believe(path, &bytes).map(Some).map_err(|problem| reject(problem, !quarantine::is_newer(&bytes))),
+        Err(why) if why.is_missing() => Ok(None),
+        Err(why) => Err(reject(why.problem(Code::BadRecord, path), matches!(why, Untrusted::Size { .. }))),
+    }
+}
+
+/// The record in these bytes, if the file is named after it.
+fn believe(path: &Path, bytes: &[u8]) -> Result<Record, Problem> {
+    let record = Record::parse(bytes).map_err(|problem| explain(problem, path))?;
     if record_path(path.parent().unwrap_or(path), record.id) == path {
-        return Ok(Some(record));
+        return Ok(record);
     }
     let problem = Problem::new(Code::BadRecord, "the file is not named after the id in it");
     Err(explain(problem.seen("id", record.id.to_string()), path))
