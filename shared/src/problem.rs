@@ -44,6 +44,8 @@ pub enum Code {
     BadSettings,
     /// A record in the registry cannot be read.
     BadRecord,
+    /// What a dead or lost process left behind.
+    Stale,
     /// The command of an instance does not exist or cannot be executed.
     CommandNotFound,
     /// A live instance has this name already.
@@ -58,6 +60,12 @@ pub enum Code {
     PermissionDenied,
     /// The disk is full.
     NoSpace,
+    /// A limit of the system is reached or near.
+    LimitReached,
+    /// The clock of this machine is wrong.
+    BadClock,
+    /// A guard was switched off.
+    Unguarded,
     /// A lock was not free within its bound.
     LockTimeout,
     /// No hub answers, and none could be started.
@@ -106,6 +114,7 @@ impl Code {
             Self::BadName => ("This name cannot be used", 400, Exit::Usage),
             Self::BadSettings => ("The settings cannot be used", 400, Exit::Usage),
             Self::BadRecord => ("A record cannot be read", 422, Exit::Failed),
+            Self::Stale => ("Something was left behind", 409, Exit::Failed),
             Self::CommandNotFound => ("The command cannot be started", 422, Exit::Failed),
             Self::NameTaken => ("This name is taken", 409, Exit::Conflict),
             Self::PortTaken => ("This port is taken", 409, Exit::Conflict),
@@ -113,6 +122,9 @@ impl Code {
             Self::HomeUnusable => ("The home directory cannot be used", 500, Exit::Failed),
             Self::PermissionDenied => ("Permission denied", 403, Exit::Failed),
             Self::NoSpace => ("No space is left", 507, Exit::Failed),
+            Self::LimitReached => ("A limit of the system is reached", 507, Exit::Failed),
+            Self::BadClock => ("The clock is wrong", 500, Exit::Failed),
+            Self::Unguarded => ("A guard is switched off", 403, Exit::Failed),
             Self::LockTimeout => ("A lock was not free in time", 503, Exit::TimedOut),
             Self::HubUnreachable => ("The hub cannot be reached", 503, Exit::HubUnreachable),
             Self::InstanceNotFound => ("No such instance", 404, Exit::NotFound),

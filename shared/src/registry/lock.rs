@@ -7,7 +7,7 @@
 use super::lease::Lease;
 use crate::problem::{Code, Problem};
 use crate::process::command_line;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The longest wait for the lock (DESIGN 4.1). Its holder needs milliseconds; after this it is stopped or stuck.
@@ -23,7 +23,7 @@ impl DirLock {
     /// # Errors
     /// [`Code::LockTimeout`], naming the holder, when it does not come free within `wait`.
     pub(crate) fn acquire(dir: &Path, wait: Duration) -> Result<Self, Problem> {
-        let path = dir.join(".lock");
+        let path = path(dir);
         match Lease::acquire(&path, wait) {
             Ok(Some(lease)) => Ok(Self(lease)),
             Ok(None) => Err(held_too_long(&path, wait)),
@@ -32,6 +32,11 @@ impl DirLock {
                 .next(format!("ls -l {}", path.display()))),
         }
     }
+}
+
+/// The file of the lock of this directory.
+pub(crate) fn path(dir: &Path) -> PathBuf {
+    dir.join(".lock")
 }
 
 fn held_too_long(path: &Path, wait: Duration) -> Problem {

@@ -15,11 +15,13 @@ mod quarantine;
 pub mod record;
 mod registration;
 mod scan;
+mod tidy;
 
 pub use lease::{Lease, LeaseState};
 pub use quarantine::Stamp;
 pub use registration::Registration;
 pub use scan::{Entry, Owner, Rejected, Scan};
+pub use tidy::Orphan;
 
 use crate::home::{Home, private_dir};
 use crate::problem::{Code, Problem};
