@@ -9,6 +9,7 @@
 mod call;
 mod client;
 mod config;
+mod doctor;
 mod explain;
 mod hub;
 mod logs;
@@ -72,6 +73,8 @@ enum Verb {
     Token,
     /// Show the settings
     Config(config::Args),
+    /// Say what is wrong and what to do about it; needs no hub and starts none
+    Doctor(doctor::Args),
     /// Keeps an agent: for `run --detach`
     #[command(hide = true)]
     Keeper(run::Inner),
@@ -103,7 +106,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run_verb(cli: Cli, output: Output) -> Result<Exit, Problem> {
-    let context = Context { home: Home::from_env()?, autostart: !cli.no_autostart, output };
+    let home = Home::from_env();
+    if let Verb::Doctor(args) = cli.verb {
+        return single_threaded(doctor::main(output, home, args));
+    }
+    let context = Context { home: home?, autostart: !cli.no_autostart, output };
     match cli.verb {
         Verb::Hub(args) => hub::main(&context, &args),
         Verb::Run(args) => run::main(&context, args),
@@ -117,6 +124,7 @@ fn run_verb(cli: Cli, output: Output) -> Result<Exit, Problem> {
         Verb::Restart(args) => single_threaded(steer::restart(&context, args)),
         Verb::Stop(args) => single_threaded(steer::stop(&context, args)),
         Verb::Config(args) => config::main(&context, &args),
+        Verb::Doctor(args) => single_threaded(doctor::main(output, Ok(context.home), args)),
         Verb::Keeper(_) => run::keeper(),
         Verb::Agent(_) => run::agent(),
         Verb::Token => single_threaded(hub::token(&context)),

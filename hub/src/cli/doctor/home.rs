@@ -1,0 +1,194 @@
+//! The home directory, the space that it has, and the size of the logs in it.
+//!
+//! Owns the checks `home`, `permissions`, `space` and `logs`. Never: makes a directory. A home that does not exist is a
+//! machine on which nothing ran yet.
+
+use super::check::Check;
+use super::places;
+use linchpin_shared::home::Home;
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::settings::Log;
+use rustix::fs::{Access, AtFlags, CWD};
+use std::path::Path;
+
+/// Below so many free bytes something will fail soon / now. A hub writes kilobytes; its logs are the most of it.
+const LOW_BYTES: u64 = 100 << 20;
+const NO_BYTES: u64 = 1 << 20;
+
+/// Below so many free inodes something will fail soon / now. Each instance has two files and a few logs.
+const LOW_INODES: u64 = 1_000;
+const NO_INODES: u64 = 10;
+
+/// Above so many bytes the logs are worth a look, whatever the settings allow.
+const MANY_LOG_BYTES: u64 = 1 << 30;
+
+/// All checks of this file.
+pub(super) fn checks(home: &Home, log: &Log) -> Vec<Check> {
+    let mut checks = vec![place(home)];
+    checks.extend(permissions(home));
+    checks.push(space(home));
+    checks.push(logs(home, log));
+    checks
+}
+
+/// Whether the home can be used, or made.
+fn place(home: &Home) -> Check {
+    let root = home.root();
+    if !root.is_absolute() {
+        let problem = Problem::new(Code::HomeUnusable, format!("{} is not an absolute path", root.display()));
+        return Check::error("home", problem.next("set LINCHPIN_HOME to an absolute path, or unset it"));
+    }
+    let Some(there) = root.ancestors().find(|path| path.exists()) else {
+        return Check::error("home", Problem::new(Code::HomeUnusable, "nothing of its path exists"));
+    };
+    if let Err(error) = rustix::fs::accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        let what = format!("cannot write in {}", there.display());
+        let problem = Problem::from_io(&error.into(), Code::HomeUnusable, what)
+            .seen("path", there.display().to_string())
+            .next(format!(
+                "ls -ld {0}; findmnt -T {0}    (whose it is, and whether it is mounted read-only)",
+                there.display()
+            ))
+            .next("make it yours, or set LINCHPIN_HOME to another directory");
+        return Check::error("home", problem);
+    }
+    if there == root {
+        Check::ok("home", format!("{} can be written", root.display()))
+    } else {
+        Check::ok("home", format!("{} does not exist yet; the first verb that needs it makes it", root.display()))
+    }
+}
+
+/// Whether everything in it is private and ours.
+fn permissions(home: &Home) -> Vec<Check> {
+    let faults = places::faults(home);
+    if faults.is_empty() {
+        return vec![Check::ok("permissions", "everything there is private and ours")];
+    }
+    let told =
+        |fault: places::Fault| Check::error("permissions", fault.problem).about(fault.path.display().to_string());
+    faults.into_iter().map(told).collect()
+}
+
+fn space(home: &Home) -> Check {
+    let there = home.root().ancestors().find(|path| path.exists()).unwrap_or(home.root());
+    match rustix::fs::statvfs(there) {
+        Ok(facts) => judge_space(there, facts.f_bavail.saturating_mul(facts.f_frsize), (facts.f_favail, facts.f_files)),
+        Err(error) => {
+            let what = format!("cannot ask for the free space of {}", there.display());
+            let problem = Problem::from_io(&error.into(), Code::HomeUnusable, what);
+            Check::warning("space", problem.next(format!("df -h {}", there.display())))
+        }
+    }
+}
+
+fn judge_space(place: &Path, bytes: u64, (inodes, all_inodes): (u64, u64)) -> Check {
+    // A file system that counts no inodes says that it has none.
+    let inodes = if all_inodes == 0 { u64::MAX } else { inodes };
+    let seen = format!(
+        "{} free, {} free inodes",
+        size(bytes),
+        if inodes == u64::MAX { "unlimited".into() } else { inodes.to_string() }
+    );
+    if bytes >= LOW_BYTES && inodes >= LOW_INODES {
+        return Check::ok("space", seen);
+    }
+    let problem = Problem::new(Code::NoSpace, format!("little is left in {}: {seen}", place.display()))
+        .seen("path", place.display().to_string())
+        .seen("free bytes", bytes)
+        .seen("free inodes", inodes)
+        .next(format!("df -h {0}; df -i {0}", place.display()))
+        .next("make room, or set LINCHPIN_HOME to a directory on another disk");
+    if bytes < NO_BYTES || inodes < NO_INODES {
+        Check::error("space", problem)
+    } else {
+        Check::warning("space", problem)
+    }
+}
+
+/// How much the logs take.
+fn logs(home: &Home, log: &Log) -> Check {
+    let (mut total, mut largest) = (0, 0);
+    weigh(&home.logs(), 2, &mut |bytes| {
+        total += bytes;
+        largest = largest.max(bytes);
+    });
+    judge_logs(&home.logs(), total, largest, log)
+}
+
+fn judge_logs(dir: &Path, total: u64, largest: u64, log: &Log) -> Check {
+    let problem = |detail: String| {
+        Problem::new(Code::NoSpace, detail)
+            .seen("path", dir.display().to_string())
+            .next(format!("du -ah {} | sort -h | tail", dir.display()))
+    };
+    // A line is never cut, so a file may be larger than the setting by one line.
+    if largest > log.max_bytes.saturating_mul(2) {
+        let problem =
+            problem(format!("a log file has {}, and {} is where it is put aside", size(largest), size(log.max_bytes)));
+        return Check::warning("logs", problem.next("remove it if nobody needs it"));
+    }
+    if total > MANY_LOG_BYTES {
+        let problem = problem(format!("the logs take {}", size(total)));
+        return Check::warning("logs", problem.next("remove those of instances that are gone, or set log.keep lower"));
+    }
+    Check::ok("logs", format!("{} in all", size(total)))
+}
+
+fn weigh(dir: &Path, levels: usize, add: &mut impl FnMut(u64)) {
+    let Ok(files) = dir.read_dir() else { return };
+    for file in files.flatten() {
+        match file.metadata() {
+            Ok(facts) if facts.is_dir() && levels > 0 => weigh(&file.path(), levels - 1, add),
+            Ok(facts) if facts.is_file() => add(facts.len()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Bytes in the largest unit that fits.
+fn size(bytes: u64) -> String {
+    match bytes {
+        b if b < 10 << 10 => format!("{b} bytes"),
+        b if b < 10 << 20 => format!("{} kB", b >> 10),
+        b if b < 10 << 30 => format!("{} MB", b >> 20),
+        b => format!("{} GB", b >> 30),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::Level;
+    use super::*;
+
+    #[test]
+    fn space_is_bytes_and_inodes() {
+        let level = |bytes, inodes| judge_space(Path::new("/x"), bytes, inodes).level;
+        assert_eq!(level(LOW_BYTES, (LOW_INODES, 1)), Level::Ok);
+        assert_eq!(level(LOW_BYTES, (0, 0)), Level::Ok, "a file system without inodes");
+        assert_eq!(level(LOW_BYTES - 1, (LOW_INODES, 1)), Level::Warning);
+        assert_eq!(level(LOW_BYTES, (LOW_INODES - 1, 1)), Level::Warning);
+        assert_eq!(level(0, (LOW_INODES, 1)), Level::Error);
+        assert_eq!(level(LOW_BYTES, (0, 1)), Level::Error);
+    }
+
+    #[test]
+    fn logs_are_told_when_they_grow_past_their_bound() {
+        let log = Log { max_bytes: 10, keep: 1 };
+        let level = |total, largest| judge_logs(Path::new("/x"), total, largest, &log).level;
+        assert_eq!(
+            [level(20, 20), level(21, 21), level(MANY_LOG_BYTES + 1, 1)],
+            [Level::Ok, Level::Warning, Level::Warning]
+        );
+    }
+
+    #[test]
+    fn a_home_that_is_not_there_is_well_and_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("a/b"));
+        let log = Log { max_bytes: 10, keep: 1 };
+        assert!(checks(&home, &log).iter().all(|check| check.level == Level::Ok));
+        assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+        assert_eq!(place(&Home::at("relative")).level, Level::Error);
+    }
+}
