@@ -22,6 +22,12 @@ pub enum Wanted {
     From(u16),
 }
 
+/// The port that is tried first; 0 is any.
+#[must_use]
+pub fn first(wanted: Wanted, before: Option<u16>) -> u16 {
+    candidates(wanted, before).first().copied().unwrap_or(0)
+}
+
 /// The ports to try, in order.
 fn candidates(wanted: Wanted, before: Option<u16>) -> Vec<u16> {
     match wanted {

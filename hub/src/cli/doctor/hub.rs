@@ -8,6 +8,7 @@ use super::check::Check;
 use super::who;
 use crate::cli::client::http;
 use crate::daemon::file::HubFile;
+use jiff::{SignedDuration, Timestamp};
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
@@ -22,6 +23,9 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 /// How long a hub may take to be one: between its lease and its file are milliseconds.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a hub may take to stop: it waits for requests, then for its tasks.
+const STOP: SignedDuration = SignedDuration::from_secs(20);
 
 /// Our own version, which the hub should have too.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -73,9 +77,16 @@ impl Facts {
         self.held && self.alive
     }
 
+    /// Whether it was told to stop, and has had no more time for that than a stop may take.
+    pub(super) fn is_stopping(&self) -> bool {
+        let stopped_at = self.file.as_ref().filter(|_| self.runs()).and_then(|file| file.stopped_at);
+        stopped_at.is_some_and(|at| Timestamp::now().duration_since(at) < STOP)
+    }
+
     /// The two checks.
     pub(super) fn checks(&self, home: &Home, settings: &Settings) -> Vec<Check> {
         let hub = match &self.file {
+            Some(file) if self.is_stopping() => Check::ok("hub", format!("pid {} is stopping", file.process.pid)),
             Some(file) if self.runs() => self.judge_running(file),
             Some(_) | None => self.judge_absent(home),
         };

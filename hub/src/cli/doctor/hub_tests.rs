@@ -1,6 +1,5 @@
 use super::super::check::Level;
 use super::*;
-use jiff::Timestamp;
 
 fn file(stopped: bool) -> HubFile {
     HubFile {
@@ -37,4 +36,5 @@ fn a_hub_is_whole_or_not_there() {
     assert_eq!(level(false, Some(file(false)), true, None), Level::Error, "without its lease");
     assert_eq!(level(true, Some(file(false)), false, None), Level::Error, "another holds the lease");
     assert_eq!(level(true, None, false, None), Level::Error);
+    assert_eq!(level(true, Some(file(true)), true, Some(Err("draining".to_owned()))), Level::Ok, "stopping");
 }

@@ -88,7 +88,7 @@ async fn examine(home: &Home) -> (Vec<Check>, Option<hub::Facts>) {
     checks.extend(registry::checks(home).await);
     checks.extend(records::checks(home));
     let hub = hub::Facts::gather(home).await;
-    checks.extend(system::checks(home, &settings, hub.file.as_ref(), hub.runs()));
+    checks.extend(system::checks(home, &settings, &hub));
     checks.extend(hub.checks(home, &settings));
     (checks, Some(hub))
 }

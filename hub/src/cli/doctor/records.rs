@@ -104,7 +104,7 @@ fn judge(entry: &Entry, facts: Facts) -> Check {
             "record",
             problem(format!("pid {pid} runs and does not hold its lease, so it counts as dead"))
                 .next(format!("ps -o pid,stat,etime,args -p {pid}"))
-                .next("start it again"),
+                .next("start it again, or register it again: linchpin register"),
         ),
         Verdict::Dead => Check::warning("record", swept(problem(format!("dead: pid {pid} is gone")))),
         Verdict::OtherBoot => {

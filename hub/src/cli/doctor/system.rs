@@ -4,6 +4,8 @@
 //! Never: connects to a port or takes a watch.
 
 use super::check::Check;
+use super::hub;
+use crate::daemon::bind::{self, Wanted};
 use crate::daemon::file::HubFile;
 use jiff::{SignedDuration, Timestamp};
 use linchpin_shared::home::Home;
@@ -28,8 +30,8 @@ struct Usage {
 }
 
 /// All checks of this file.
-pub(super) fn checks(home: &Home, settings: &Settings, file: Option<&HubFile>, hub_runs: bool) -> Vec<Check> {
-    vec![watch(), ports(settings.hub.port, file, hub_runs), clock(home, file)]
+pub(super) fn checks(home: &Home, settings: &Settings, hub: &hub::Facts) -> Vec<Check> {
+    vec![watch(), ports(settings.hub.port, hub), clock(home, hub.file.as_ref())]
 }
 
 fn watch() -> Check {
@@ -77,12 +79,17 @@ fn judge_watch(instances: Usage, watches: Usage) -> Check {
 }
 
 /// The hub's port belongs to the hub; with no hub, the port that the next one wants is free.
-fn ports(preferred: u16, file: Option<&HubFile>, hub_runs: bool) -> Check {
-    let port = file.map_or(preferred, |file| file.port);
+fn ports(preferred: u16, hub: &hub::Facts) -> Check {
+    if hub.is_stopping() {
+        return Check::ok("ports", "the hub is stopping");
+    }
+    let before = hub.file.as_ref().map(|file| file.port);
+    let running = hub.file.as_ref().filter(|_| hub.runs());
+    let port = running.map_or_else(|| bind::first(Wanted::From(preferred), before), |file| file.port);
     if port == 0 {
         return Check::ok("ports", "the system chooses the hub's port");
     }
-    let hub = file.filter(|_| hub_runs).map(|file| file.process.pid);
+    let hub = running.map(|file| file.process.pid);
     match port::holder(port) {
         Ok(holder) => judge_port(port, hub, holder.as_ref()),
         Err(error) => {
