@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
 use linchpin_shared::process::{Identity, Signal};
 use linchpin_shared::registry::{Owner, Registry};
-use linchpin_tests::lab::Lab;
 use linchpin_tests::lab::running::Running;
+use linchpin_tests::lab::{Lab, leftovers};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ async fn a_foreign_program_is_an_instance_until_it_ends() -> Result<()> {
     assert_eq!(scan.entries[0].record.labels["tier"], "web");
 
     // The record is written again when it vanishes, and when the whole registry does.
-    std::fs::remove_dir_all(lab.home().join("instances"))?;
+    leftovers::remove_whole(&lab.home().join("instances"))?;
     lab.wait_for("the record is back", async || {
         ensure!(registered(&lab)? == [("shop".to_owned(), Owner::Alive, program.pid())]);
         Ok(())

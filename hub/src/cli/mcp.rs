@@ -12,6 +12,7 @@ use super::session::{Repeat, Session};
 use bytes::Bytes;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::io::{BufRead, Read, Write};
@@ -80,7 +81,7 @@ pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem>
     while let Some(line) = lines.recv().await {
         match line {
             Line::Whole(line) => shim.clone().take(line, &tasks, &mut listener).await,
-            Line::TooLong => shim.answer(parse_error(&format!("it is longer than {MAX_LINE} bytes"))).await,
+            Line::TooLong => shim.answer(refused(-32600, &format!("it is longer than {MAX_LINE} bytes"))).await,
         }
     }
     tasks.close();
@@ -99,7 +100,7 @@ impl Shim {
     async fn take(self: Arc<Self>, line: Bytes, tasks: &TaskTracker, listener: &mut Listener) {
         let envelope = match serde_json::from_slice::<Envelope<'_>>(&line) {
             Ok(envelope) => envelope,
-            Err(error) => return self.answer(parse_error(&error.to_string())).await,
+            Err(error) => return self.answer(not_a_message(&line, &error)).await,
         };
         match (envelope.id, envelope.method) {
             (Some(id), Some(method)) if method == "initialize" => {
@@ -201,10 +202,16 @@ fn error(id: &RawValue, problem: &Problem) -> Bytes {
     Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{body}}}"#, id.get()))
 }
 
-fn parse_error(why: &str) -> Bytes {
+/// The answer to a line that is no message: it is not JSON, or JSON of another kind (JSON-RPC 2.0, section 5.1).
+fn not_a_message(line: &[u8], error: &serde_json::Error) -> Bytes {
+    let code = if serde_json::from_slice::<IgnoredAny>(line).is_ok() { -32600 } else { -32700 };
+    refused(code, &error.to_string())
+}
+
+fn refused(code: i32, why: &str) -> Bytes {
     let problem = Problem::new(Code::BadRequest, format!("a line is not a JSON-RPC message: {why}"))
         .next("send one JSON object a line, UTF-8, without line breaks in it");
-    let body = serde_json::json!({"code": -32700, "message": problem.detail, "data": problem});
+    let body = serde_json::json!({"code": code, "message": problem.detail, "data": problem});
     Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":null,"error":{body}}}"#))
 }
 

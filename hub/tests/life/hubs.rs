@@ -1,6 +1,6 @@
 //! Starts in a crowd, stops, kills, and a home that is removed under a hub.
 
-use crate::world::{Shim, World, throughout, until};
+use crate::world::{Shim, World, remove_whole, throughout, until};
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::Signal;
 use serde_json::json;
@@ -125,7 +125,7 @@ fn a_hub_whose_place_was_removed_makes_it_again() -> Result<()> {
     };
     std::fs::remove_file(world.home().join("hub.json"))?;
     until("its file is there again", there)?;
-    std::fs::remove_dir_all(world.home())?;
+    remove_whole(&world.home())?;
     until("all of it is there again", there)?;
     assert_eq!(world.json(&["status"])?["hub"]["pid"], hub.pid);
     assert_eq!(world.json(&["hub", "stop"])?["pid"], hub.pid);
@@ -140,7 +140,7 @@ fn a_hub_whose_home_is_anothers_now_stops_and_leaves_its_file_alone() -> Result<
     let first = world.hub()?;
     // Held still, so that the other one is surely faster.
     first.signal(Signal::STOP)?;
-    std::fs::remove_dir_all(world.home())?;
+    remove_whole(&world.home())?;
     world.json(&["status"])?;
     let second = world.hub()?;
     assert_ne!(first, second);

@@ -334,3 +334,13 @@ pub(crate) fn until(what: &str, mut look: impl FnMut() -> Result<()>) -> Result<
         }
     }
 }
+
+/// Removes a directory into which a hub may be writing at this very moment.
+pub(crate) fn remove_whole(dir: &Path) -> std::io::Result<()> {
+    loop {
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+            done => return done,
+        }
+    }
+}

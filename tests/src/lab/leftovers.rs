@@ -102,6 +102,19 @@ fn parent(stat: &str) -> Option<u32> {
     if matches!(state, "Z" | "X") { None } else { fields.next()?.parse().ok() }
 }
 
+/// Removes a directory into which a program that runs may be writing at this very moment.
+///
+/// # Errors
+/// When it cannot be removed for another reason than a new file in it.
+pub fn remove_whole(dir: &std::path::Path) -> std::io::Result<()> {
+    loop {
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+            done => return done,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
