@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body::Frame;
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use linchpin_shared::failure::Failure;
+use linchpin_shared::failure::{Failure, Kind, Phase};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::vitals::Vitals;
 use std::pin::Pin;
@@ -107,6 +107,7 @@ impl Handle {
     /// At once when the link is not connected or too much is in flight; later when the request fails.
     pub async fn request(&self, request: Request<Body>) -> Result<Response<ResponseBody>, RequestError> {
         let Some(lane) = self.inner.lane.borrow().clone() else { return Err(self.refusal()) };
+        self.refuse_the_dead()?;
         let permits = self.inner.enter()?;
         let response = lane.send(request).await?;
         Ok(response.map(|incoming| ResponseBody { incoming, _permits: permits }))
@@ -138,6 +139,17 @@ impl Handle {
             return Vec::new();
         }
         answer.await.unwrap_or_default()
+    }
+
+    /// Refuses a request to a process that has ended although its connection does not show it yet. What was written to
+    /// it could only be called interrupted, and it surely is not executed. The look costs some microseconds.
+    fn refuse_the_dead(&self) -> Result<(), RequestError> {
+        let status = Arc::clone(&self.inner.status.borrow());
+        if status.record.process.is_alive() {
+            return Ok(());
+        }
+        let ended = format!("process {} has ended", status.record.process.pid);
+        Err(RequestError::NotSent(Failure::new(Kind::ProcessGone, Phase::Request).because(ended)))
     }
 
     fn refusal(&self) -> RequestError {

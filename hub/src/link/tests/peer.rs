@@ -9,6 +9,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::hello::{self, Exchange, Hello, Role, Welcome};
 use linchpin_shared::protocol::vitals::Vitals;
 use linchpin_shared::protocol::{FORMAT, path};
@@ -70,7 +71,7 @@ pub(super) fn record_at(address: SocketAddr, name: &str) -> Record {
     let record = json!({
         "format": 1, "id": Uuid::new_v5(&Uuid::nil(), name.as_bytes()), "name": name, "generation": Uuid::now_v7(),
         "endpoint": format!("http://{address}"), "protocol": "h2c", "secret": hello::random().unwrap(),
-        "process": {"pid": 42, "start_ticks": 1, "boot_id": "b", "executable": "/x"},
+        "process": Identity::current().unwrap(),
         "project_dir": "/", "version": "1", "registered_at": "2026-11-20T10:00:00Z"
     });
     Record::parse(record.to_string().as_bytes()).unwrap()
