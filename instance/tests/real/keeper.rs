@@ -131,6 +131,7 @@ async fn a_name_that_was_taken_meanwhile_ends_the_keeper() {
     let left = lab.sleeps(1109).await;
     signal(keeper, Signal::STOP);
     signal(first.process.pid, Signal::KILL);
+    until("the agent is dead", async || (!is_alive(first.process.pid)).then_some(())).await;
     // Of another project, so that it knows nothing of what is left.
     let other = lab.start_in(lab.home().root(), &["--name", "shop", "--", "sleep", "1110"]);
     lab.record("shop", |record| record.process.pid == other.pid()).await;
