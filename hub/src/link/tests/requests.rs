@@ -1,9 +1,11 @@
 //! Requests on a proven connection, and callers that go away.
 
-use super::rig::{PATIENCE, call, connected, counts, quick, request};
+use super::peer::{Peer, record_at};
+use super::rig::{PATIENCE, Rig, call, connected, counts, quick, reaches, request};
 use crate::link::{RequestError, State};
 use linchpin_shared::failure::Kind;
 use linchpin_shared::problem::Code;
+use linchpin_shared::process::Identity;
 use linchpin_shared::settings;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,6 +50,23 @@ async fn a_handler_that_panics_fails_its_own_request() {
     assert!(!error.not_executed(), "the handler had begun");
     assert_eq!(error.problem("shop").code, Code::CallInterrupted);
     assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+    assert_eq!((peer.connections(), handle.status().borrow().state), (1, State::Active));
+}
+
+#[tokio::test]
+async fn a_process_that_has_ended_is_sent_nothing_although_its_connection_lives() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut record = record_at(listener.local_addr().unwrap(), "shop");
+    let mut process = tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
+    record.process = Identity::of(process.id().unwrap()).unwrap();
+    let (peer, rig) = (Peer::serve(listener, record), Rig::new(&quick()));
+    let handle = rig.link(&peer.record).await;
+    reaches(&handle, State::Active).await;
+    assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+    process.kill().await.unwrap();
+    let error = call(&handle, "/echo", "x").await.unwrap_err();
+    assert!(matches!(&error, RequestError::NotSent(failure) if failure.kind == Kind::ProcessGone), "{error}");
+    assert!(error.not_executed());
     assert_eq!((peer.connections(), handle.status().borrow().state), (1, State::Active));
 }
 
