@@ -2,7 +2,7 @@
 //!
 //! Owns: where things are ([`home`]), who is there ([`registry`]), who a process is ([`process`]), what went wrong
 //! ([`failure`], [`problem`]), when to try again ([`backoff`], [`breaker`]), what is said on a link ([`protocol`]),
-//! how a log file is kept ([`logfile`]) and what a user may change ([`settings`]).
+//! how a log file is kept ([`logfile`]), what people must not be shown ([`redact`]) and what a user may change ([`settings`]).
 //! Invariant: both sides of a contract use the same type from here.
 //! Never: speaks HTTP, owns a runtime, or depends on the hub or an instance.
 
@@ -16,5 +16,6 @@ pub mod port;
 pub mod problem;
 pub mod process;
 pub mod protocol;
+pub mod redact;
 pub mod registry;
 pub mod settings;

@@ -6,6 +6,7 @@
 
 pub use rustix::process::Signal;
 
+use crate::redact;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
@@ -135,13 +136,14 @@ pub fn exited(identity: &Identity) -> impl Future<Output = ()> + Send + 'static 
     }
 }
 
-/// The command line of a process, shortened, on one line, for people. `None` when there is none to see.
+/// The command line of a process, shortened, on one line and without secrets, for people. `None` when there is none to see.
 #[must_use]
 pub fn command_line(pid: u32) -> Option<String> {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let text = String::from_utf8_lossy(bytes.strip_suffix(b"\0").unwrap_or(&bytes)).into_owned();
+    let words = redact::words(text.split('\0')).join(" ");
     let shown: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(COMMAND_LINE_LEN).collect::<String>();
+        words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(COMMAND_LINE_LEN).collect::<String>();
     (!shown.trim().is_empty()).then_some(shown)
 }
 
@@ -281,6 +283,22 @@ mod tests {
         let mut identity = Identity::current().unwrap();
         identity.start_ticks += 1;
         tokio::time::timeout(Duration::from_secs(5), exited(&identity)).await.unwrap();
+    }
+
+    /// Fault 68: secrets in arguments.
+    #[test]
+    fn a_command_line_is_shown_without_its_secrets() {
+        let secrets = ["--token", "hunter2 x", "--api-key=hunter2", "DB_PASS=hunter2", "http://me:hunter2@localhost/"];
+        // A compound command, so that the shell does not become it and drop its own arguments.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "read line; exit"]).args(secrets).stdin(Stdio::piped());
+        let sleeper = Sleeper(shell.spawn().unwrap());
+        let shown = |pid| command_line(pid).filter(|line| line.starts_with("sh -c"));
+        let line = (0..1_000_000).find_map(|_| shown(sleeper.0.id())).unwrap();
+        assert!(
+            line.ends_with("--token [removed] --api-key=[removed] DB_PASS=[removed] http://me:[removed]@localhost/"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -9,9 +9,11 @@ use jiff::Timestamp;
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
-use linchpin_shared::registry::{Lease, atomic};
+use linchpin_shared::registry::{Lease, atomic, private};
 use serde::{Deserialize, Serialize};
-use std::io::ErrorKind;
+
+/// The largest file that is read, in bytes. Ours has less than one thousand.
+const MAX_BYTES: u64 = 64 << 10;
 
 /// The content of `hub.json`, format 1.
 #[derive(Clone, Serialize, Deserialize)]
@@ -46,15 +48,16 @@ impl HubFile {
     /// The file as it is, current or not; `None` when there is none or it cannot be understood.
     ///
     /// # Errors
-    /// When the file exists and may not be read.
+    /// When the file exists and may not be read, or another user may have written it.
     pub fn read(home: &Home) -> Result<Option<Self>, Problem> {
         let path = home.hub_file();
-        match std::fs::read(&path) {
+        match private::read(&path, MAX_BYTES) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Problem::from_io(&error, Code::HomeUnusable, format!("cannot read {}", path.display()))
-                .seen("path", path.display().to_string())
-                .next(format!("ls -l {}", path.display()))),
+            Err(why) if why.is_missing() => Ok(None),
+            Err(why) => Err(why
+                .problem(Code::HomeUnusable, &path)
+                .next("linchpin doctor --fix    (closes what is ours and open to others)")
+                .next(format!("or: rm {}    (the next hub makes a new one, with a new token)", path.display()))),
         }
     }
 

@@ -60,7 +60,9 @@ impl Presence {
             let Some(lease) = lease else { return Ok(false) };
             self.lease = lease;
         }
-        if HubFile::read(&self.home)?.is_none_or(|file| file.process != self.file.process) {
+        // One that cannot be trusted any more, a link for example, is replaced too.
+        let there = HubFile::read(&self.home).ok().flatten();
+        if there.is_none_or(|file| file.process != self.file.process) {
             self.file.write(&self.home)?;
             tracing::warn!("what says where the hub is had gone, and was written again");
         }

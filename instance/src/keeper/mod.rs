@@ -17,11 +17,11 @@ use crate::supervisor::reaper::{DETACHED, OWNER};
 use linchpin_shared::home::{Home, private_dir};
 use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::registry::private;
 use linchpin_shared::registry::record::Record;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -138,11 +138,7 @@ fn open_log(path: &Path) -> Result<File, Problem> {
         // If it stays, it only grows further.
         let _ = std::fs::rename(path, path.with_extension("log.1"));
     }
-    File::options().create(true).append(true).mode(0o600).open(path).map_err(|error| {
-        Problem::from_io(&error, Code::HomeUnusable, "cannot open the log of the agent")
-            .seen("path", path.display().to_string())
-            .next(format!("ls -l {}", path.display()))
-    })
+    private::append(path).map_err(|why| why.problem(Code::HomeUnusable, path))
 }
 
 /// Where the caller's or keeper's orders come from: all of standard input.

@@ -18,6 +18,7 @@ use http_body_util::Full;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::mcp::WAIT_MS;
 use linchpin_shared::protocol::vitals::{Server, Transport};
+use linchpin_shared::redact;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -51,13 +52,17 @@ impl Target {
     /// Reads a URL.
     pub(crate) fn parse(url: &str) -> Result<Self, Problem> {
         let bad = |why: &str| {
-            Problem::new(Code::BadRequest, format!("{why}: {url:?}")).next("--mcp-url http://127.0.0.1:PORT/mcp")
+            Problem::new(Code::BadRequest, format!("{why}: {:?}", redact::text(url)))
+                .next("--mcp-url http://127.0.0.1:PORT/mcp")
         };
         let uri: Uri = url.parse().map_err(|_| bad("this is not a URL"))?;
         if uri.scheme_str() != Some("http") {
             return Err(bad("an MCP server must have an http:// URL"));
         }
         let authority = uri.authority().ok_or_else(|| bad("the URL has no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(bad("the URL has a user in it, which is shown in errors and not sent"));
+        }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
@@ -174,8 +179,10 @@ mod tests {
         assert_eq!((target.host.as_str(), target.port), ("::1", 8080));
         assert_eq!(target.path, "/mcp?x=1");
         assert_eq!(Target::parse("http://localhost").unwrap().port, 80);
-        for bad in ["", "localhost:80", "https://x/mcp", "http://", "file:///x"] {
-            assert_eq!(Target::parse(bad).unwrap_err().code, Code::BadRequest, "{bad}");
+        for bad in ["", "localhost:80", "https://x/mcp", "http://", "file:///x", "http://me:hunter2@localhost"] {
+            let problem = Target::parse(bad).unwrap_err();
+            assert_eq!(problem.code, Code::BadRequest, "{bad}");
+            assert!(!problem.to_string().contains("hunter2"), "{problem}");
         }
     }
 }

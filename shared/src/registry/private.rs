@@ -109,6 +109,14 @@ pub(crate) fn open(path: &Path, flags: OFlags) -> Result<(File, Metadata), Untru
     Ok((file, facts))
 }
 
+/// Opens a private file to add to its end; made if there is none, mode 0600.
+///
+/// # Errors
+/// Why it is not opened.
+pub fn append(path: &Path) -> Result<File, Untrusted> {
+    open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE).map(|(file, _)| file)
+}
+
 fn check(facts: &Metadata) -> Result<(), Untrusted> {
     if !facts.is_file() {
         return Err(Untrusted::NotAFile);

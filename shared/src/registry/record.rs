@@ -7,10 +7,12 @@
 use crate::problem::{Code, Problem};
 use crate::process::Identity;
 use crate::protocol::vitals::Transport;
+use crate::redact;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -24,7 +26,7 @@ pub const MAX_BYTES: u64 = 1 << 20;
 const NAMESPACE: Uuid = Uuid::from_u128(0x6c69_6e63_6870_696e_8d5e_0001_0000_0001);
 
 /// An instance as it makes itself known.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The format, see [`FORMAT`].
     pub format: u32,
@@ -60,6 +62,20 @@ pub struct Record {
     /// Fields of other formats.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// Without the secret, which never goes to a log, and without what may be anything.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, id, generation, endpoint, process, .. } = self;
+        f.debug_struct("Record")
+            .field("name", name)
+            .field("id", id)
+            .field("generation", generation)
+            .field("endpoint", endpoint)
+            .field("process", process)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an instance speaks at its endpoint.
@@ -110,7 +126,7 @@ impl Record {
     pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
         let bad = |why: String| Problem::new(Code::BadRecord, why);
         let mut input = serde_json::Deserializer::from_slice(bytes);
-        let record: Self = serde_path_to_error::deserialize(&mut input).map_err(|error| bad(error.to_string()))?;
+        let record: Self = serde_path_to_error::deserialize(&mut input).map_err(|error| bad(without_secret(&error)))?;
         input.end().map_err(|error| bad(error.to_string()))?;
         crate::name::check(&record.name)?;
         record.address()?;
@@ -131,6 +147,16 @@ impl Record {
                     .seen("endpoint", self.endpoint.clone())
             })
     }
+}
+
+/// What is wrong, without the value that is: it may be the secret, in its own place or in a wrong one.
+fn without_secret(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let (text, path) = (error.inner().to_string(), error.path().to_string());
+    let text = match text.split_once("invalid type: ").or_else(|| text.split_once("invalid value: ")) {
+        Some((_, rest)) => format!("expected {}", rest.rsplit_once("expected ").map_or(rest, |(_, what)| what)),
+        None => redact::text(&text),
+    };
+    if path == "." { text } else { format!("{path}: {text}") }
 }
 
 #[cfg(test)]
@@ -173,6 +199,23 @@ mod tests {
         }
         assert!(Record::parse(b"{\"format\":1} x").is_err());
         assert!(Record::parse(b"").is_err());
+    }
+
+    /// Fault 68: a secret in an error.
+    #[test]
+    fn neither_an_error_nor_a_debug_text_tells_a_secret() {
+        for (field, value) in [("secret", json!(["hunter2"])), ("secret", json!(22222)), ("format", json!("hunter2"))] {
+            let mut json = sample();
+            json[field] = value;
+            let problem = Record::parse(json.to_string().as_bytes()).unwrap_err();
+            assert!(!problem.to_string().contains("hunter2") && !problem.to_string().contains("22222"), "{problem}");
+            assert!(problem.detail.contains(&format!("{field}: expected ")), "{problem}");
+        }
+        let mut json = sample();
+        json["secret"] = json!("hunter2");
+        json["labels"] = json!({"key": "hunter2"});
+        let record = Record::parse(json.to_string().as_bytes()).unwrap();
+        assert!(!format!("{record:?}").contains("hunter2") && format!("{record:?}").contains("shop"));
     }
 
     #[test]

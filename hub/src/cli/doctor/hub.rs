@@ -58,9 +58,7 @@ impl Facts {
     }
 
     async fn look(home: &Home) -> Self {
-        // A pipe in the place of the file would make its reader wait for ever.
-        let readable = home.hub_file().symlink_metadata().is_ok_and(|facts| facts.is_file());
-        let file = if readable { HubFile::read(home).ok().flatten() } else { None };
+        let file = HubFile::read(home).ok().flatten();
         let held = Lease::is_held(&home.hub_lease()).unwrap_or(false);
         let holder = Lease::holder(&home.hub_lease()).filter(Identity::is_alive);
         let alive = file.as_ref().is_some_and(|file| file.process.is_alive());

@@ -1,22 +1,18 @@
 //! Removing secrets from everything that the doctor says.
 //!
-//! Owns two rules. What is known to be secret (the hub's token, the secret of every record, also of one that cannot be
-//! believed or is in quarantine) is removed wherever it stands. What looks like one is removed by the name before it:
-//! `API_KEY=…`, `"password": "…"`, `--token …`, `Bearer …`, and the password in a URL.
+//! Owns what is known to be secret: the hub's token, the secret of every record, also of one that cannot be believed or is
+//! in quarantine. That is removed wherever it stands; what only looks like a secret is [`redact`]'s to remove.
 //! Invariant: everything that leaves the doctor went through here; to remove too much is no fault.
 //! Never: remembers a secret longer than the verb runs, or trusts that a file is well-formed.
 
 use linchpin_shared::home::Home;
+use linchpin_shared::redact::{self, REMOVED};
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::ops::Range;
 use std::path::Path;
-
-/// What stands in the place of a secret.
-const REMOVED: &str = "[removed]";
 
 /// The names under which our own files keep secrets.
 const OURS: [&str; 2] = ["token", "secret"];
@@ -65,7 +61,7 @@ impl Secrets {
                 text = text.replace(secret, REMOVED);
             }
         }
-        blank(&text)
+        redact::text(&text)
     }
 
     /// The value without secrets.
@@ -76,7 +72,7 @@ impl Secrets {
             Value::Object(fields) => {
                 for (name, field) in fields {
                     // `key` alone names a setting in our own problems.
-                    if is_secret_name(name) && name != "key" && !field.is_boolean() && !field.is_null() {
+                    if redact::is_secret_name(name) && name != "key" && !field.is_boolean() && !field.is_null() {
                         *field = REMOVED.into();
                     } else {
                         self.value(field);
@@ -95,7 +91,7 @@ fn collect(path: &Path, known: &mut BTreeSet<String>) {
         collect_value(&value, known);
     }
     let text = String::from_utf8_lossy(&bytes);
-    for (name, value) in spans(&text) {
+    for (name, value) in redact::named(&text) {
         if OURS.contains(&&text[name]) {
             known.insert(text[value].to_owned());
         }
@@ -127,101 +123,6 @@ pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
     file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
     Some(bytes)
-}
-
-/// The text without the values that a secret's name stands before, and without passwords in URLs.
-fn blank(text: &str) -> String {
-    let mut ranges: Vec<Range<usize>> = spans(text).into_iter().map(|(_, value)| value).collect();
-    ranges.extend(passwords(text));
-    ranges.sort_by_key(|range| range.start);
-    let (mut out, mut at) = (String::with_capacity(text.len()), 0);
-    for range in ranges {
-        if range.start >= at {
-            out.push_str(&text[at..range.start]);
-            out.push_str(REMOVED);
-        }
-        at = at.max(range.end);
-    }
-    out.push_str(&text[at..]);
-    out
-}
-
-/// Whether something of this name is secret.
-fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    let words = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "AUTHORIZATION", "COOKIE"];
-    words.iter().any(|word| name.contains(word)) || name.ends_with("KEY") || name.contains("KEY_")
-}
-
-/// Every secret's name with the value after it.
-fn spans(text: &str) -> Vec<(Range<usize>, Range<usize>)> {
-    let part_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let (mut found, mut at) = (Vec::new(), 0);
-    while let Some(start) = text[at..].find(part_of_name).map(|offset| at + offset) {
-        let end = text[start..].find(|c| !part_of_name(c)).map_or(text.len(), |offset| start + offset);
-        let name = &text[start..end];
-        at = end;
-        if let Some(value) = value_of(text, name, end) {
-            at = value.end;
-            found.push((start..end, value));
-        }
-    }
-    found
-}
-
-/// The value of this name, which ends at `end`.
-fn value_of(text: &str, name: &str, end: usize) -> Option<Range<usize>> {
-    let bearer = name.eq_ignore_ascii_case("bearer");
-    if !bearer && !is_secret_name(name) {
-        return None;
-    }
-    let rest = text[end..].trim_start_matches(['"', '\'', '\\']).trim_start_matches([' ', '\t']);
-    let assigned =
-        rest.strip_prefix(":=").or_else(|| rest.strip_prefix("=>")).or_else(|| rest.strip_prefix(['=', ':']));
-    let given = (bearer || name.starts_with("--")) && text[end..].starts_with([' ', '\t']);
-    let value = assigned.or_else(|| given.then_some(rest))?.trim_start_matches([' ', '\t']);
-    let length = length_of(value, name);
-    let inside = value.len() - value.trim_start_matches(['"', '\'', '\\']).len();
-    let start = text.len() - value.len();
-    (length > inside).then(|| start + inside..start + length)
-}
-
-/// How long the value at the beginning of this text is: to its closing quote, else to the next space or quote.
-fn length_of(value: &str, name: &str) -> usize {
-    let escaped = value.starts_with('\\');
-    let open = value.trim_start_matches('\\');
-    let skipped = value.len() - open.len();
-    let Some(quote) = open.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
-        // The value of a header is several words.
-        let header = name.to_ascii_uppercase();
-        let many = header.contains("AUTHORIZATION") || header.contains("COOKIE");
-        let ends = |c: char| matches!(c, '"' | '\'' | '`' | '\n' | '\r') || (!many && c.is_whitespace());
-        return value.find(ends).unwrap_or(value.len());
-    };
-    let mut before = quote;
-    for (offset, c) in open.char_indices().skip(1) {
-        if c == '\n' {
-            return skipped + offset;
-        }
-        // In a quoted string an escaped quote belongs to it; where the opening quote was escaped, an escaped one closes.
-        if c == quote && (before == '\\') == escaped {
-            return skipped + offset - usize::from(escaped);
-        }
-        before = if before == '\\' && c == '\\' && !escaped { quote } else { c };
-    }
-    value.len()
-}
-
-/// The passwords in URLs: `scheme://user:password@host`.
-fn passwords(text: &str) -> impl Iterator<Item = Range<usize>> {
-    text.match_indices("://").filter_map(|(at, scheme)| {
-        let start = at + scheme.len();
-        let end = text[start..].find([' ', '/', '"', '\'', '\n', '<', '>']).map_or(text.len(), |offset| start + offset);
-        let (user, _) = text[start..end].rsplit_once('@')?;
-        let (name, password) = user.split_once(':')?;
-        let from = start + name.len() + 1;
-        (!password.is_empty()).then(|| from..from + password.len())
-    })
 }
 
 #[cfg(test)]
