@@ -37,7 +37,7 @@ pub(super) enum Presence {
 /// What a handle asks of its link.
 #[derive(Debug)]
 pub(super) enum Command {
-    Check,
+    Check(&'static str),
     Transitions(oneshot::Sender<Vec<Transition>>),
 }
 
@@ -183,7 +183,7 @@ impl Actor {
             Letter::News(Presence::Here(record)) => self.step(Input::Found(record)),
             Letter::News(Presence::Dead) => self.step(Input::OwnerDead),
             Letter::News(Presence::Unregistered) => self.step(Input::Unregistered),
-            Letter::Command(Command::Check) => self.step(Input::Check),
+            Letter::Command(Command::Check(why)) => self.step(Input::Check(why)),
             // Whoever asked may have gone; then nobody needs the answer.
             Letter::Command(Command::Transitions(reply)) => drop(reply.send(self.machine.history())),
         }

@@ -126,10 +126,11 @@ impl Handle {
         }
     }
 
-    /// Asks the link to make sure that its connection lives. Does not wait for the answer: that is in the status.
-    pub fn check(&self) {
+    /// Asks the link to make sure that its connection lives, or to dial now if it has none. Does not wait for the
+    /// answer: that is in the status. `why` is written into the link's history.
+    pub fn check(&self, why: &'static str) {
         // A full queue holds a check already, and a link that has ended has nothing to check.
-        drop(self.inner.commands.try_send(Command::Check));
+        drop(self.inner.commands.try_send(Command::Check(why)));
     }
 
     /// The link's last transitions, oldest first; none when the link has ended.

@@ -18,7 +18,7 @@
 //! | suspect | active | the probe was answered |
 //! | active, suspect, proving | connecting | the connection ended in a way that asks for another at once |
 //! | active, suspect, proving | retrying | it ended otherwise, or two probes in a row were not answered |
-//! | retrying | connecting | the time of the next dial has come |
+//! | retrying | connecting | the time of the next dial has come, or somebody doubts: [`Input::Check`] |
 //! | active, suspect | draining | the record is gone, the connection lives |
 //! | draining | active | the record is back |
 //! | discovered, connecting, proving, retrying | gone | the record is gone |
@@ -91,8 +91,8 @@ pub(super) enum Input {
     ProbeFailed(Failure),
     /// The connection ended.
     Lost(Failure),
-    /// Somebody doubts that the connection lives.
-    Check,
+    /// Somebody doubts that all is as it was, for this reason.
+    Check(&'static str),
 }
 
 /// Something to be done.
@@ -228,7 +228,7 @@ impl Machine {
             Input::ProbeAnswered(round_trip) => self.probe_answered(round_trip, now),
             Input::ProbeFailed(failure) => self.probe_failed(failure, now),
             Input::Lost(failure) => self.lost(failure, now),
-            Input::Check => self.check(now),
+            Input::Check(why) => self.check(why, now),
         }
         std::mem::take(&mut self.effects)
     }

@@ -112,6 +112,12 @@ impl Links {
         let named = handles.iter().filter(|handle| handle.name() == name);
         named.min_by_key(|handle| handle.inner.status.borrow().state == State::Gone).cloned()
     }
+
+    /// Asks every link to make sure of its instance, see [`Handle::check`].
+    pub fn check_all(&self, why: &'static str) {
+        let handles = Arc::clone(&self.handles.borrow());
+        handles.iter().for_each(|handle| handle.check(why));
+    }
 }
 
 /// The numbers of all links.

@@ -154,10 +154,20 @@ impl Machine {
         }
     }
 
-    pub(super) fn check(&mut self, now: Moment) {
-        if let Stage::Active(up) = self.stage {
-            self.enter(Stage::Suspect(up, Probe::Asked(now.at), 0), "somebody asked to check it", now);
-            self.effects.push(Effect::Probe);
+    pub(super) fn check(&mut self, why: &'static str, now: Moment) {
+        match self.stage {
+            Stage::Active(up) => {
+                self.enter(Stage::Suspect(up, Probe::Asked(now.at), 0), why, now);
+                self.effects.push(Effect::Probe);
+            }
+            Stage::Retrying(_) => self.dial(why, false, now),
+            Stage::Discovered
+            | Stage::Foreign
+            | Stage::Connecting(_)
+            | Stage::Proving(..)
+            | Stage::Suspect(..)
+            | Stage::Draining(_)
+            | Stage::Gone(_) => {}
         }
     }
 

@@ -203,14 +203,14 @@ fn drains_never_trip_it_and_need_no_waiting() {
 #[test]
 fn a_doubt_is_settled_by_an_answer_or_by_two_missed_probes() {
     let mut bench = Bench::connected();
-    assert_eq!(bench.take(Input::Check), [Effect::Probe]);
-    assert_eq!(bench.take(Input::Check), [], "one probe at a time");
+    assert_eq!(bench.take(Input::Check("a test")), [Effect::Probe]);
+    assert_eq!(bench.take(Input::Check("a test")), [], "one probe at a time");
     bench.sees(State::Suspect);
     assert!(bench.machine.passes(), "a doubt stops nobody");
     bench.take(ANSWERED);
     bench.sees(State::Active);
 
-    bench.take(Input::Check);
+    bench.take(Input::Check("a test"));
     bench.pass(Duration::from_millis(500));
     assert_eq!(bench.take(missed()), []);
     bench.sees(State::Suspect);
@@ -218,6 +218,17 @@ fn a_doubt_is_settled_by_an_answer_or_by_two_missed_probes() {
     assert_eq!(bench.due(), [Effect::Probe]);
     assert_eq!(bench.take(missed()), [Effect::Nudge]);
     bench.sees(State::Retrying);
+}
+
+#[test]
+fn a_check_brings_the_next_dial_forward() {
+    let mut bench = Bench::new();
+    bench.take(refused());
+    bench.sees(State::Retrying);
+    bench.take(Input::Check("the machine woke up"));
+    assert!(bench.machine.dialling().is_some_and(|dial| !dial.fresh), "through the limiter");
+    assert_eq!(bench.machine.status(bench.now).why, "the machine woke up");
+    assert_eq!(bench.machine.status(bench.now).attempts, 1, "nothing is forgotten");
 }
 
 #[test]
@@ -334,7 +345,7 @@ fn input(choice: u8, bench: &Bench, reference: &mut Reference) -> Option<Input> 
         5 if connected => Input::Lost(failed(Kind::PingTimeout, Phase::Serve)),
         6 if reference.probing => ANSWERED,
         7 if reference.probing => missed(),
-        8 | 9 => Input::Check,
+        8 | 9 => Input::Check("a test"),
         10 => Input::Unregistered,
         11 => Input::OwnerDead,
         12 => Input::Found(record(reference.generation)),
@@ -362,7 +373,7 @@ proptest! {
                 Input::Unregistered | Input::OwnerDead => reference.registered = false,
                 Input::Found(_) => reference.registered = true,
                 Input::ProbeAnswered(_) | Input::ProbeFailed(_) => reference.probing = false,
-                Input::Due | Input::Connected(_) | Input::DialFailed(_) | Input::Lost(_) | Input::Check => {}
+                Input::Due | Input::Connected(_) | Input::DialFailed(_) | Input::Lost(_) | Input::Check(_) => {}
             }
             let held = bench.machine.connection();
             let effects = bench.take(input);

@@ -127,15 +127,15 @@ async fn a_peer_that_hangs_is_found_by_its_pings_also_while_idle() {
 
 #[tokio::test]
 async fn a_check_is_answered_or_ends_the_connection_before_the_pings_would() {
-    let (peer, _rig, handle) = connected(&quick()).await;
-    handle.check();
+    let (peer, rig, handle) = connected(&quick()).await;
+    rig.links.check_all("a test");
     becomes(&handle, "in doubt", |status| status.state == State::Suspect).await;
     reaches(&handle, State::Active).await;
     assert_eq!(peer.connections(), 1);
 
     peer.go(Way::Freeze);
     let began = Instant::now();
-    handle.check();
+    handle.check("a test");
     fails(&handle, Kind::PingTimeout).await;
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     reaches(&handle, State::Active).await;

@@ -52,7 +52,7 @@ async fn a_real_instance_is_found_proves_itself_and_tells_its_vitals() {
     let mut vitals = handle.vitals();
     let seen = timeout(PATIENCE, vitals.wait_for(Option::is_some)).await.expect("vitals").unwrap().clone();
     assert_eq!(seen.unwrap().generation, instance.record().generation);
-    handle.check();
+    handle.check("a test");
     reaches(&handle, State::Suspect).await;
     reaches(&handle, State::Active).await;
     assert_eq!(handle.status().borrow().connections, 1);
