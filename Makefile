@@ -31,9 +31,10 @@ else
 endif
 	$(CARGO) test --workspace --locked --doc
 
-# The faults of whole processes: kill -9, corrupt records, taken ports. Network namespaces join here when the lab has them.
-FAULTS := continuity fleet bad_input
-integration-test: kit build ## only the scenarios of process faults: kill -9, many at once, bad input (no network namespaces yet)
+# The faults of whole processes (kill -9, corrupt records, stopped processes) and of the network between them.
+FAULTS := continuity fleet bad_input netns_packets netns_interfaces
+integration-test: kit build ## only the scenarios of process faults and of simulated network drops (in network namespaces)
+	@$(TARGET)/debug/lab-netns
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked -p linchpin-tests $(addprefix --test ,$(FAULTS))
 else

@@ -67,6 +67,12 @@ python_part() {
 }
 
 need cc gcc libc6-dev
+# For the scenarios in network namespaces.
+PATH=$PATH:/usr/sbin:/sbin
+need unshare util-linux
+need nft nftables
+need ip iproute2
+need ss iproute2
 need node nodejs
 need npm npm
 at_least "$(node --version | tr -d v)" 20 || die "Node 20 or newer is needed, found $(node --version)"

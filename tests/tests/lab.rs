@@ -55,3 +55,16 @@ fn a_person_s_own_linchpin_is_out_of_reach() -> Result<()> {
     ensure!(lab.port() != 7777);
     Ok(())
 }
+
+/// Which way the scenarios in network namespaces take is told, and when they have none, why.
+#[test]
+fn how_network_namespaces_are_had_is_told() -> Result<()> {
+    let program = kit::program("lab-netns")?;
+    let output = Command::new(&program).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let ways = ["network namespaces: as root\n", "network namespaces: in a user namespace\n"];
+    ensure!(output.status.success() && ways.contains(&said.as_ref()), "{output:?}");
+    let none = Command::new(&program).env("LAB_NETNS_WAY", "magic").output()?;
+    ensure!(!none.status.success() && String::from_utf8_lossy(&none.stderr).contains("magic"), "{none:?}");
+    Ok(())
+}

@@ -2,7 +2,8 @@
 //!
 //! For the fleet scenarios, where twenty Node servers would only measure Node, and for the bench, where a server that
 //! takes no time makes visible what the hub adds. With an argument, its tool is called `echo-ARGUMENT`. Called with
-//! `"hold": true` it tells progress once, says `held` on standard error, and never answers.
+//! `"hold": true` it tells progress once, says `held` on standard error, and never answers. Called with `"ledger": PATH`
+//! it first adds its message to that file, as a line, so that executions can be counted.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ fn main() -> Result<()> {
             writeln!(output, "{}", json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}))?;
             output.flush()?;
         } else if let Some(answer) = answer(&message, &tool) {
+            count(&message["params"]["arguments"])?;
             writeln!(output, "{answer}")?;
             output.flush()?;
         }
@@ -30,6 +32,15 @@ fn main() -> Result<()> {
 fn held(message: &Value) -> Option<&Value> {
     let params = &message["params"];
     (params["arguments"]["hold"] == true).then_some(&params["_meta"]["progressToken"])
+}
+
+/// Writes down that a call is executed, in one write to the end of the file.
+fn count(arguments: &Value) -> Result<()> {
+    if let (Some(path), Some(word)) = (arguments["ledger"].as_str(), arguments["message"].as_str()) {
+        let mut file = std::fs::File::options().create(true).append(true).open(path)?;
+        file.write_all(format!("{word}\n").as_bytes())?;
+    }
+    Ok(())
 }
 
 fn answer(message: &Value, tool: &str) -> Option<Value> {

@@ -6,9 +6,12 @@
 //! Invariant: a person's own Linchpin is never touched: home, port and settings are the lab's.
 //! Never: shares anything with another lab.
 
+pub mod ledger;
 pub mod leftovers;
+pub mod net;
 pub mod running;
 pub mod verb;
+pub mod witness;
 
 mod steps;
 

@@ -1,0 +1,7 @@
+//! Says how the scenarios in network namespaces run on this machine, or fails because they cannot: `lab-netns`.
+#![expect(clippy::print_stdout, reason = "to say it is what it is for")]
+
+fn main() -> anyhow::Result<()> {
+    println!("network namespaces: {}", linchpin_tests::lab::net::way()?.as_str());
+    Ok(())
+}

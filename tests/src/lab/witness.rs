@@ -1,0 +1,97 @@
+//! What must not happen to an instance while something else does.
+//!
+//! Owns [`Witness`]: which life of an instance and of its server this is, and how many connections its link had.
+//! Invariant: everything it knows comes from `linchpin status` and `linchpin explain`, as a person would see it.
+//! Never: waits.
+
+use super::Lab;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// An instance at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    name: String,
+    generation: String,
+    pid: u64,
+    /// Name, pid and restarts of each process.
+    processes: Vec<(String, u64, u64)>,
+    /// How many connections its link has had.
+    pub connections: u64,
+    /// The port on which it listens.
+    pub port: u16,
+}
+
+impl Witness {
+    /// An instance that is connected now.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn of(lab: &Lab, name: &str) -> Result<Self> {
+        lab.usable(name).await?;
+        Self::look(lab, name).await
+    }
+
+    async fn look(lab: &Lab, name: &str) -> Result<Self> {
+        let (instance, link) = (lab.instance_status(name).await?, lab.link(name).await?);
+        let number = |value: &Value, what: &str| value.as_u64().with_context(|| format!("no {what} in {instance}"));
+        let processes = instance["processes"].as_array().context("no processes")?;
+        let process = |process: &Value| {
+            let name = process["name"].as_str().context("a process without a name")?.to_owned();
+            Ok((name, number(&process["pid"], "pid")?, number(&process["restarts"], "restarts")?))
+        };
+        let endpoint = instance["endpoint"].as_str().context("no endpoint")?;
+        Ok(Self {
+            name: name.to_owned(),
+            generation: instance["generation"].as_str().context("no generation")?.to_owned(),
+            pid: number(&instance["pid"], "pid")?,
+            processes: processes.iter().map(process).collect::<Result<_>>()?,
+            connections: number(&link["connections"], "connections")?,
+            port: endpoint.rsplit_once(':').context("no port")?.1.parse()?,
+        })
+    }
+
+    /// Waits until the instance is connected again, and checks that neither it nor its server was restarted, and that
+    /// its link needed exactly so many more connections.
+    ///
+    /// # Errors
+    /// When it is another, or its link had more or fewer.
+    pub async fn same_life(&self, lab: &Lab, more_connections: u64) -> Result<()> {
+        let now = Self::of(lab, &self.name).await?;
+        let due = Self { connections: self.connections + more_connections, ..self.clone() };
+        ensure!(now == due, "{} was {self:?}\nand is {now:?},\nbut {due:?} is due", self.name);
+        Ok(())
+    }
+
+    /// Checks that nothing at all happened to it: the same life, on the same connection.
+    ///
+    /// # Errors
+    /// When something did.
+    pub async fn untouched(&self, lab: &Lab) -> Result<()> {
+        self.same_life(lab, 0).await
+    }
+}
+
+impl Lab {
+    /// `linchpin explain NAME --json`: the link's own story.
+    ///
+    /// # Errors
+    /// When there is no such instance.
+    pub async fn link(&self, name: &str) -> Result<Value> {
+        self.verb(["explain", name, "--json"]).await?.json()
+    }
+
+    /// Waits until a link's last failure is of this kind and the link is not connected.
+    ///
+    /// # Errors
+    /// When it does not fail so; with its story.
+    pub async fn fails(&self, name: &str, kinds: &[&str]) -> Result<Value> {
+        self.wait_for(&format!("{name} fails with {kinds:?}"), async || {
+            let link = self.link(name).await?;
+            let seen = link["last_failure"]["kind"].as_str().unwrap_or_default();
+            ensure!(kinds.contains(&seen) && link["connection"].is_null(), "{link}");
+            Ok(link)
+        })
+        .await
+    }
+}

@@ -1,0 +1,112 @@
+//! Interfaces, addresses and ports that come and go, in a network namespace.
+
+use anyhow::{Context, Result, ensure};
+use linchpin_tests::kit;
+use linchpin_tests::lab::Lab;
+use linchpin_tests::lab::ledger::Load;
+use linchpin_tests::lab::net::isolated;
+use linchpin_tests::lab::witness::Witness;
+use std::net::Ipv4Addr;
+use tokio::net::{TcpSocket, TcpStream};
+
+async fn two(lab: &Lab) -> Result<[Witness; 2]> {
+    for name in ["shop", "other"] {
+        lab.detached(name, &kit::echo(name)?).await?;
+    }
+    Ok([Witness::of(lab, "shop").await?, Witness::of(lab, "other").await?])
+}
+
+/// Fault 41: an interface comes, changes its address, goes down and up and away. Links are over loopback and stay.
+#[test]
+fn interfaces_and_addresses_that_change_touch_no_link() -> Result<()> {
+    isolated(async |net| {
+        let lab = Lab::new()?;
+        let _hub = lab.hub().await?;
+        let witnesses = two(&lab).await?;
+        let calls = Load::start(&lab, "shop__echo-shop", 2).await?;
+        let steps: [&[&str]; 8] = [
+            &["link", "add", "lab0", "type", "veth", "peer", "name", "lab1"],
+            &["addr", "add", "10.99.0.1/24", "dev", "lab0"],
+            &["link", "set", "lab0", "up"],
+            &["route", "add", "default", "via", "10.99.0.2"],
+            &["addr", "replace", "10.98.0.1/24", "dev", "lab0"],
+            &["link", "set", "lab0", "down"],
+            &["link", "set", "lab0", "up"],
+            &["link", "del", "lab0"],
+        ];
+        for step in steps {
+            net.ip(step)?;
+            calls.goes_on(&lab, 20).await?;
+        }
+        let calls = calls.finish().await?;
+        ensure!(calls.interrupted == 0 && calls.refused == 0, "{calls:?}");
+        for witness in witnesses {
+            witness.untouched(&lab).await?;
+        }
+        lab.finish().await
+    })
+}
+
+/// Fault 42: loopback itself goes down. The hub waits; when it is up again, every link is back with the same instance.
+#[test]
+fn without_loopback_the_hub_waits_and_restarts_nothing() -> Result<()> {
+    isolated(async |net| {
+        let lab = Lab::new()?;
+        let hub = lab.hub().await?;
+        let witnesses = two(&lab).await?;
+        net.ip(&["link", "set", "lo", "down"])?;
+        // Nobody can ask the hub now; its log tells.
+        lab.wait_for("both links are lost", async || {
+            let log = std::fs::read_to_string(lab.home().join("logs/hub.log"))?;
+            let lost = log.lines().filter(|line| line.contains("lost")).count();
+            ensure!(lost >= 2, "{log}");
+            Ok(())
+        })
+        .await?;
+        net.ip(&["link", "set", "lo", "up"])?;
+        for witness in witnesses {
+            witness.same_life(&lab, 1).await.with_context(|| lab.logs())?;
+        }
+        ensure!(lab.hub_facts()?.pid == hub.pid(), "the same hub");
+        lab.finish().await
+    })
+}
+
+/// Takes ports as the client of somebody until there are none left.
+async fn take_all_ports_to(port: u16) -> Result<Vec<TcpStream>> {
+    let mut taken = Vec::new();
+    loop {
+        let socket = TcpSocket::new_v4()?;
+        // So that the ports are free at once when they are let go.
+        socket.set_zero_linger()?;
+        match socket.connect((Ipv4Addr::LOCALHOST, port).into()).await {
+            Ok(stream) => taken.push(stream),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => return Ok(taken),
+            Err(error) => return Err(error).context("another error than that no port is left"),
+        }
+    }
+}
+
+/// Fault 43: no port is left to dial from. The error says so, and the link is back when there is one.
+#[test]
+fn without_a_port_to_dial_from_the_link_says_so_and_comes_back() -> Result<()> {
+    isolated(async |net| {
+        let lab = Lab::new()?;
+        let _hub = lab.hub().await?;
+        let [shop, other] = two(&lab).await?;
+        // Enough for the questions of this test to the hub, of which each keeps a port for a second after its end; and
+        // few enough for the instance, whose queue of connections would hold up the taking of more.
+        net.ephemeral_ports(61_000..=61_159)?;
+        let taken = take_all_ports_to(shop.port).await?;
+        net.cut(shop.port)?;
+        let link = lab.fails("shop", &["unreachable"]).await?;
+        ensure!(
+            link["last_failure"].to_string().contains("assign requested address"),
+            "the system's own words: {link}"
+        );
+        drop(taken);
+        shop.same_life(&lab, 1).await?;
+        other.untouched(&lab).await?;
+        lab.finish().await
+    })
+}

@@ -1,0 +1,191 @@
+//! Lost, refused and reset packets between hub and instance, in a network namespace.
+//!
+//! Every scenario has calls under way, whose executions are counted, and a second instance to which nothing may happen.
+
+use anyhow::{Context, Result, ensure};
+use linchpin_tests::agent::ANSWER;
+use linchpin_tests::kit;
+use linchpin_tests::lab::Lab;
+use linchpin_tests::lab::ledger::Load;
+use linchpin_tests::lab::net::{EPHEMERAL, Net, Packets, isolated};
+use linchpin_tests::lab::witness::Witness;
+use serde_json::json;
+
+/// A hub, the instance that is to suffer and the one that is not.
+struct Scene {
+    lab: Lab,
+    shop: Witness,
+    other: Witness,
+    hub: u32,
+}
+
+impl Scene {
+    async fn new() -> Result<Self> {
+        let lab = Lab::new()?;
+        let _hub = lab.hub().await?;
+        for name in ["shop", "other"] {
+            lab.detached(name, &kit::echo(name)?).await?;
+        }
+        let (shop, other) = (Witness::of(&lab, "shop").await?, Witness::of(&lab, "other").await?);
+        let hub = lab.hub_facts()?.pid;
+        ensure!(shop.connections == 1 && other.connections == 1, "{shop:?} {other:?}");
+        Ok(Self { lab, shop, other, hub })
+    }
+
+    fn port(&self) -> String {
+        self.shop.port.to_string()
+    }
+
+    /// After the fault: the same lives, so many more connections to the one, nothing at the other.
+    async fn ends_well(self, more_connections: u64) -> Result<()> {
+        let lives = self.shop.same_life(&self.lab, more_connections).await;
+        lives.with_context(|| self.lab.logs())?;
+        self.other.untouched(&self.lab).await?;
+        ensure!(self.lab.hub_facts()?.pid == self.hub, "another hub");
+        self.lab.finish().await
+    }
+}
+
+/// Packets of a living connection vanish while calls are under way; the link finds out, says what it is, and is back on
+/// one new connection when packets pass again.
+async fn vanishing(net: Net, packets: Packets) -> Result<()> {
+    let scene = Scene::new().await?;
+    let calls = Load::start(&scene.lab, "shop__echo-shop", 3).await?;
+    let others = Load::start(&scene.lab, "other__echo-other", 1).await?;
+    calls.goes_on(&scene.lab, 20).await?;
+    net.drop(packets, &scene.port())?;
+    let link = scene.lab.fails("shop", &["ping_timeout", "io_timeout", "connect_timeout"]).await?;
+    ensure!(link["state"] != "gone", "an instance that does not answer is not gone: {link}");
+    others.goes_on(&scene.lab, 20).await.context("the other instance is held up")?;
+    net.heal()?;
+    calls.goes_on(&scene.lab, 20).await?;
+    let (calls, others) = (calls.finish().await?, others.finish().await?);
+    ensure!(calls.interrupted <= 3 && calls.refused <= 3, "each agent had one call in flight: {calls:?}");
+    ensure!(others.interrupted == 0 && others.refused == 0, "{others:?}");
+    scene.ends_well(1).await
+}
+
+/// Fault 35: both directions of a busy connection are lost.
+#[test]
+fn a_busy_link_without_packets_is_found_and_comes_back() -> Result<()> {
+    isolated(async |net| vanishing(net, Packets::Both).await)
+}
+
+/// Faults 35 and 39: only what the instance says is lost.
+#[test]
+fn a_link_that_loses_one_direction_is_found_and_comes_back() -> Result<()> {
+    isolated(async |net| vanishing(net, Packets::From).await)
+}
+
+/// Fault 35: an idle connection on which nothing is sent but PINGs.
+#[test]
+fn an_idle_link_without_packets_is_found_and_comes_back() -> Result<()> {
+    isolated(async |net| {
+        let scene = Scene::new().await?;
+        net.drop(Packets::Both, &scene.port())?;
+        let link = scene.lab.fails("shop", &["ping_timeout", "connect_timeout"]).await?;
+        ensure!(link["transitions"].to_string().contains("ping"), "it was the PING that found it: {link}");
+        net.heal()?;
+        scene.ends_well(1).await
+    })
+}
+
+/// Fault 35: what is lost is the way to a new connection only. The one that is held goes on, and is not given up.
+#[test]
+fn lost_connection_requests_do_not_touch_the_connection_that_is_held() -> Result<()> {
+    isolated(async |net| {
+        let scene = Scene::new().await?;
+        let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
+        net.drop(Packets::Syn, &scene.port())?;
+        calls.goes_on(&scene.lab, 50).await?;
+        scene.shop.untouched(&scene.lab).await?;
+
+        net.cut(scene.shop.port)?;
+        let link = scene.lab.fails("shop", &["connect_timeout"]).await?;
+        ensure!(link["last_failure"]["phase"] == "dial", "{link}");
+        net.heal()?;
+        calls.goes_on(&scene.lab, 20).await?;
+        calls.finish().await?;
+        scene.ends_well(1).await
+    })
+}
+
+/// Fault 36: a connection that is reset in the middle of a call is made again at once; the call is told and not repeated.
+#[test]
+fn a_reset_in_mid_call_is_told_and_the_link_is_back_at_once() -> Result<()> {
+    isolated(async |net| {
+        let scene = Scene::new().await?;
+        let mut agent = scene.lab.shim(&[]).await?;
+        let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
+        let held = json!({"name": "shop__echo-shop", "arguments": {"message": "", "hold": true},
+                          "_meta": {"progressToken": "mine"}});
+        let id = agent.send("tools/call", held).await?;
+        agent.notification("notifications/progress", ANSWER).await.context("the call is under way")?;
+        net.cut(scene.shop.port)?;
+        let error = agent.answer(id).await?.error()?;
+        ensure!(error["data"]["code"] == "call_interrupted", "{error}");
+        calls.goes_on(&scene.lab, 20).await?;
+        calls.finish().await?;
+        let log = scene.lab.verb(["logs", "shop"]).await?.exits(0)?.stdout;
+        ensure!(log.matches("held").count() == 1, "executed once:\n{log}");
+        ensure!(net.connections_to(scene.shop.port)? == 1, "one connection");
+        agent.close().await?;
+        scene.ends_well(1).await
+    })
+}
+
+/// Faults 36 and 37: a firewall answers every packet with a reset for a while.
+#[test]
+fn resets_for_a_while_are_outlived() -> Result<()> {
+    isolated(async |net| {
+        let scene = Scene::new().await?;
+        let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
+        calls.goes_on(&scene.lab, 20).await?;
+        net.reset(Packets::To, &scene.port())?;
+        let link = scene.lab.fails("shop", &["refused"]).await?;
+        let story = link["transitions"].to_string();
+        // As a reset or as a broken pipe, by whether the hub was reading or writing.
+        ensure!(story.contains("reset: ") || story.contains("closed: "), "it began with a reset: {link}");
+        net.heal()?;
+        calls.goes_on(&scene.lab, 20).await?;
+        calls.finish().await?;
+        scene.ends_well(1).await
+    })
+}
+
+/// Fault 37: refused from the first dial on, then accepted: connected once, and nothing had to be restarted for it.
+#[test]
+fn an_instance_that_is_refused_at_first_is_connected_when_it_accepts() -> Result<()> {
+    isolated(async |net| {
+        let lab = Lab::new()?;
+        let _hub = lab.hub().await?;
+        net.reset(Packets::Syn, EPHEMERAL)?;
+        lab.detached("shop", &kit::echo("shop")?).await?;
+        let link = lab.fails("shop", &["refused"]).await?;
+        ensure!(link["connections"] == 0, "{link}");
+        let before = lab.instance_status("shop").await?;
+        net.heal()?;
+        let shop = Witness::of(&lab, "shop").await?;
+        let after = lab.instance_status("shop").await?;
+        ensure!(shop.connections == 1 && after["generation"] == before["generation"], "{before}\n{after}");
+        lab.finish().await
+    })
+}
+
+/// Fault 39: almost a third of all packets is lost in both directions. Calls take longer; the link does not flap.
+#[test]
+fn heavy_loss_makes_calls_slower_and_no_link_flap() -> Result<()> {
+    isolated(async |net| {
+        let scene = Scene::new().await?;
+        let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
+        net.lossy(30, &scene.port())?;
+        calls.goes_on(&scene.lab, 60).await?;
+        let link = scene.lab.link("shop").await?;
+        net.heal()?;
+        let calls = calls.finish().await?;
+        // A PING may be lost so often that TCP does not get it through in its second: rare, and no reason to flap.
+        let connections = link["connections"].as_u64().context("connections")?;
+        ensure!(connections <= 2 && calls.interrupted <= 2, "{calls:?} {link}");
+        scene.ends_well(connections - 1).await
+    })
+}
