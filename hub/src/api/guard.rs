@@ -1,7 +1,7 @@
 //! Who may ask (DESIGN 4.7): Host, Origin and token of every request, checked before any route.
 //!
 //! Owns the three checks, in this order: the host must be this machine (else a rebound DNS name could reach us), the
-//! origin, if any, must be our own page, and all but `/health` needs the token.
+//! origin, if any, must be our own page, and all but [`OPEN`] needs the token.
 //! Invariant: a request that fails a check reaches no handler. The token is compared in constant time.
 //! Never: logs a token, or explains to a stranger what exists here.
 
@@ -14,6 +14,9 @@ use linchpin_shared::problem::{Code, Problem};
 use std::net::IpAddr;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
+
+/// The paths that need no token: one tells whether the hub is well, one that it is the hub.
+const OPEN: [&str; 2] = ["/health", super::proof::PATH];
 
 /// What the guard compares with.
 pub struct Guard {
@@ -49,7 +52,7 @@ impl Guard {
             return Err(Problem::new(Code::ForbiddenOrigin, "the request comes from another web page")
                 .next("call the hub from a program or from its own page"));
         }
-        if uri.path() == "/health" || self.has_token(headers) {
+        if OPEN.contains(&uri.path()) || self.has_token(headers) {
             return Ok(());
         }
         Err(Problem::new(Code::Unauthorized, "the request carries no valid token")

@@ -9,6 +9,7 @@ pub mod guard;
 mod health;
 mod instances;
 mod logs;
+pub mod proof;
 pub mod reply;
 pub mod serve;
 mod steer;
@@ -64,6 +65,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let gateway = mcp::router(api.gateway.clone());
     Router::new()
         .route("/health", get(health::health))
+        .route(proof::PATH, get(proof::proof))
         .route("/status", get(instances::status))
         .route("/v1/instances", get(instances::all))
         .route("/v1/instances/{name}", get(instances::one))

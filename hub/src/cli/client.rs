@@ -5,6 +5,7 @@
 //! Never: retries. A verb that fails says so.
 
 use super::Context;
+use super::proven::{Prove, Stranger};
 use super::reach::reach;
 use crate::daemon::file::HubFile;
 use linchpin_shared::problem::{Code, Problem};
@@ -25,20 +26,31 @@ pub(super) struct Client {
 /// that crosses that end could not be told from one that was acted on.
 const IDLE_CONNECTION: Duration = Duration::from_secs(5);
 
-/// The HTTP client of every verb: loopback only, so without proxies.
+/// The HTTP client for this hub, over connections that are [`proven`](super::proven). Only what it sends may carry the
+/// token.
+pub(super) fn http_to(hub: &HubFile) -> Result<reqwest::Client, Problem> {
+    built(builder().connector_layer(Prove::to(hub)))
+}
+
+/// An HTTP client for who needs no token: the doctor, who asks whoever listens.
 pub(super) fn http() -> Result<reqwest::Client, Problem> {
-    reqwest::Client::builder()
-        .no_proxy()
-        .tcp_nodelay(true)
-        .pool_idle_timeout(IDLE_CONNECTION)
-        .build()
-        .map_err(|error| Problem::new(Code::Internal, format!("cannot make an HTTP client: {error}")))
+    built(builder())
+}
+
+/// Loopback only, so without proxies.
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().tcp_nodelay(true).pool_idle_timeout(IDLE_CONNECTION)
+}
+
+fn built(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Problem> {
+    builder.build().map_err(|error| Problem::new(Code::Internal, format!("cannot make an HTTP client: {error}")))
 }
 
 impl Client {
     /// A client of the hub that runs, started if need be.
     pub(super) async fn new(context: &Context) -> Result<Self, Problem> {
-        Ok(Self { hub: reach(&context.home, context.autostart).await?, http: http()? })
+        let hub = reach(&context.home, context.autostart).await?;
+        Ok(Self { http: http_to(&hub)?, hub })
     }
 
     /// GET a JSON document.
@@ -72,6 +84,9 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Problem {
+        if let Some(stranger) = Stranger::of(error) {
+            return stranger.problem(&self.hub);
+        }
         let (code, what) = if error.is_timeout() {
             (Code::TimedOut, "the hub did not answer in time")
         } else {

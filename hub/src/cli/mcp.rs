@@ -75,7 +75,7 @@ pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem>
     let path = args.only.map_or_else(|| "/mcp".to_owned(), |name| format!("/i/{}/mcp", segment(&name)));
     let (out, written) = write_lines();
     let (in_flight, end) = (Arc::new(Semaphore::new(IN_FLIGHT)), CancellationToken::new());
-    let shim = Arc::new(Shim { session: Session::new(context, path)?, out, in_flight, end });
+    let shim = Arc::new(Shim { session: Session::new(context, path), out, in_flight, end });
     let (tasks, mut listener) = (TaskTracker::new(), None);
     let mut lines = read_lines();
     while let Some(line) = lines.recv().await {

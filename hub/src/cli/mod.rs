@@ -15,6 +15,7 @@ mod hub;
 mod logs;
 mod mcp;
 mod output;
+mod proven;
 mod reach;
 mod register;
 mod reply;

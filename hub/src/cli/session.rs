@@ -49,7 +49,6 @@ pub(super) struct Session {
     home: Home,
     autostart: bool,
     path: String,
-    http: reqwest::Client,
     state: Mutex<State>,
 }
 
@@ -62,6 +61,7 @@ struct State {
 /// The session as one hub knows it.
 pub(super) struct Life {
     hub: HubFile,
+    http: reqwest::Client,
     session: Option<String>,
     version: Option<String>,
     /// Whether an earlier one was lost.
@@ -92,9 +92,9 @@ struct Negotiated {
 
 impl Session {
     /// A session at `path` of the hub of this home. Nothing happens before [`Session::initialize`].
-    pub(super) fn new(context: &Context, path: String) -> Result<Self, Problem> {
+    pub(super) fn new(context: &Context, path: String) -> Self {
         let (home, autostart) = (context.home.clone(), context.autostart);
-        Ok(Self { home, autostart, path, http: client::http()?, state: Mutex::default() })
+        Self { home, autostart, path, state: Mutex::default() }
     }
 
     /// Begins the session with the agent's own message, and returns the hub's answer to it.
@@ -137,7 +137,7 @@ impl Session {
 
     /// Hands what the hub says by itself to `out` for as long as this life of the session lasts, then returns the next.
     pub(super) async fn listen(&self, life: Arc<Life>, out: &mpsc::Sender<Bytes>) -> Result<Arc<Life>, Problem> {
-        let request = self.http.get(self.url(&life)).header(ACCEPT, "text/event-stream");
+        let request = life.http.get(self.url(&life)).header(ACCEPT, "text/event-stream");
         match self.with_session(request, &life).send().await {
             Ok(response) if response.status().is_success() => {
                 let _ = forward(response, None, out).await;
@@ -160,7 +160,7 @@ impl Session {
     /// Ends the session at the hub, if both are there.
     pub(super) async fn close(&self) {
         if let Ok(life) = self.life().await {
-            let request = self.http.delete(self.url(&life)).timeout(Duration::from_secs(1));
+            let request = life.http.delete(self.url(&life)).timeout(Duration::from_secs(1));
             let _ = self.with_session(request, &life).send().await;
         }
     }
@@ -201,7 +201,7 @@ impl Session {
         for tries in 0..TRIES {
             tokio::time::sleep(PAUSE * tries).await;
             let hub = reach(&self.home, self.autostart).await?;
-            let mut life = Life { hub, session: None, version: None, replayed };
+            let mut life = Life { http: client::http_to(&hub)?, hub, session: None, version: None, replayed };
             match self.initialize_at(&mut life, initialize).await {
                 Ok(answer) => return Ok((life, answer)),
                 Err(Lost::Refused(problem)) => return Err(problem),
@@ -254,7 +254,7 @@ impl Session {
     }
 
     async fn post(&self, life: &Life, message: &Bytes) -> Result<Response, Lost> {
-        let request = self
+        let request = life
             .http
             .post(self.url(life))
             .header(CONTENT_TYPE, "application/json")

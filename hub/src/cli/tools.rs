@@ -46,7 +46,7 @@ pub(super) struct Agent {
 impl Agent {
     /// Begins a session with the hub.
     pub(super) async fn open(context: &Context) -> Result<Self, Problem> {
-        let session = Session::new(context, "/mcp".to_owned())?;
+        let session = Session::new(context, "/mcp".to_owned());
         let params = json!({
             "protocolVersion": "2025-11-25", "capabilities": {},
             "clientInfo": {"name": "linchpin", "version": env!("CARGO_PKG_VERSION")},

@@ -6,7 +6,7 @@
 
 use super::check::Check;
 use super::who;
-use crate::cli::client::http;
+use crate::cli::client::{http, http_to};
 use crate::daemon::file::HubFile;
 use jiff::{SignedDuration, Timestamp};
 use linchpin_shared::home::Home;
@@ -188,7 +188,7 @@ async fn is_guarded(file: &HubFile) -> Option<bool> {
 
 /// What the hub says of itself and its instances, if one answers.
 pub(super) async fn status(file: &HubFile) -> Option<Value> {
-    let request = http().ok()?.get(format!("{}/status", file.url)).bearer_auth(&file.token).timeout(2 * ANSWER);
+    let request = http_to(file).ok()?.get(format!("{}/status", file.url)).bearer_auth(&file.token).timeout(2 * ANSWER);
     let answer = request.send().await.ok()?.error_for_status().ok()?;
     answer.json().await.ok()
 }
