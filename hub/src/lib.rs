@@ -10,3 +10,4 @@ pub mod daemon;
 pub mod discovery;
 pub mod gateway;
 pub mod link;
+pub mod table;

@@ -18,12 +18,12 @@ use crate::daemon::file::HubFile;
 use crate::discovery::Discovery;
 use crate::gateway::mcp::{self, Gateway};
 use crate::link::Links;
+use crate::table::{Route, Table};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
 use guard::Guard;
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
@@ -59,27 +59,38 @@ impl Api {
     }
 }
 
+/// Every route that the hub serves.
+#[must_use]
+pub fn routes() -> Vec<Route> {
+    [own().list(), mcp::routes().list()].concat()
+}
+
 /// All routes, behind the guard.
 pub fn router(api: Arc<Api>) -> Router {
     let guard = api.guard.clone();
-    let gateway = mcp::router(api.gateway.clone());
-    Router::new()
-        .route("/health", get(health::health))
-        .route(proof::PATH, get(proof::proof))
-        .route("/status", get(instances::status))
-        .route("/v1/instances", get(instances::all))
-        .route("/v1/instances/{name}", get(instances::one))
-        .route("/v1/instances/{name}/link", get(instances::link))
-        .route("/v1/instances/{name}/logs", get(logs::logs))
-        .route("/v1/instances/{name}/restart", post(steer::restart))
-        .route("/v1/instances/{name}/stop", post(steer::stop))
-        .route("/v1/hub/stop", post(stop_hub))
-        .with_state(api)
+    let gateway = mcp::routes().serve(api.gateway.clone());
+    own()
+        .serve(api)
         .merge(gateway)
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(guard, guard::check))
         .layer(middleware::from_fn(response_time))
+}
+
+/// The routes of this room.
+fn own() -> Table<Arc<Api>> {
+    Table::new()
+        .get("/health", health::health)
+        .get(proof::PATH, proof::proof)
+        .get("/status", instances::status)
+        .get("/v1/instances", instances::all)
+        .get("/v1/instances/{name}", instances::one)
+        .get("/v1/instances/{name}/link", instances::link)
+        .get("/v1/instances/{name}/logs", logs::logs)
+        .post("/v1/instances/{name}/restart", steer::restart)
+        .post("/v1/instances/{name}/stop", steer::stop)
+        .post("/v1/hub/stop", stop_hub)
 }
 
 async fn stop_hub(State(api): State<Arc<Api>>) -> Response {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use linchpin_hub::discovery::Discovery;
-use linchpin_hub::gateway::mcp::{Gateway, SessionKey, router};
+use linchpin_hub::gateway::mcp::{Gateway, SessionKey, routes};
 use linchpin_hub::link::Links;
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{self, RunOptions};
@@ -67,7 +67,7 @@ async fn serve(home: &Home, settings: &Settings) -> Result<(Arc<Gateway>, String
     let gateway = Gateway::start(&links, &settings.gateway, SessionKey::from_token("test"), cancel, &tasks);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    let app = router(Arc::clone(&gateway));
+    let app = routes().serve(Arc::clone(&gateway));
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok((gateway, url))
 }

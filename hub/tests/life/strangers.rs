@@ -5,23 +5,16 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use std::path::Path;
 
-const ROUTES: [(&str, &str); 15] = [
-    ("GET", "/status"),
-    ("GET", "/v1/instances"),
-    ("GET", "/v1/instances/x"),
-    ("GET", "/v1/instances/x/link"),
-    ("GET", "/v1/instances/x/logs"),
-    ("POST", "/v1/instances/x/restart"),
-    ("POST", "/v1/instances/x/stop"),
-    ("POST", "/v1/hub/stop"),
-    ("GET", "/v1/hub/stop"),
-    ("POST", "/mcp"),
-    ("GET", "/mcp"),
-    ("DELETE", "/mcp"),
-    ("POST", "/i/x/mcp"),
-    ("POST", "/i/x/y/mcp"),
-    ("GET", "/nothing/here"),
-];
+/// Every route that the hub has, with every method that it takes and one that it does not, and one that it has not.
+fn routes() -> Vec<(String, String)> {
+    let mut routes = vec![("GET".to_owned(), "/nothing/here".to_owned())];
+    for route in linchpin_hub::api::routes() {
+        let path = route.path.replace("{name}", "x").replace("{server}", "y");
+        let methods = route.methods.iter().map(ToString::to_string).chain(["PUT".to_owned()]);
+        routes.extend(methods.map(|method| (method, path.clone())));
+    }
+    routes
+}
 
 /// A request with these header lines.
 fn ask(world: &World, method: &str, path: &str, headers: &[&str]) -> Result<(u16, String)> {
@@ -33,28 +26,116 @@ fn token(world: &World) -> Result<String> {
     Ok(format!("Authorization: Bearer {}", world.file()?["token"].as_str().context("no token")?))
 }
 
+/// Names that a rebound or forged request may have. The first line of a request may name one too.
+const FOREIGN_HOSTS: [&str; 12] = [
+    "Host: rebound.example",
+    "Host: rebound.example:80",
+    "Host: localhost.rebound.example",
+    "Host: 127.0.0.1.nip.io",
+    "Host: localhost.",
+    "Host: me@localhost",
+    "Host: localhost:80@rebound.example",
+    "Host: [2001:db8::1]",
+    "Host: [::1",
+    "Host: 0.0.0.0",
+    "Host:",
+    "X: no host at all",
+];
+
+/// Pages that are not ours, and what browsers say of them where they send no origin.
+const FOREIGN_PAGES: [&str; 8] = [
+    "Origin: http://page.example",
+    "Origin: null",
+    "Origin: https://127.0.0.1",
+    "Origin: http://127.0.0.1:3000",
+    "Origin: http://localhost",
+    "Origin: file://",
+    "Sec-Fetch-Site: cross-site",
+    "Sec-Fetch-Site: same-site",
+];
+
+/// Fault 65: on every route, by every method, with the token and without it.
 #[test]
 fn every_route_is_guarded() -> Result<()> {
     let world = World::new()?;
     world.json(&["status"])?;
     let (hub, token, own) = (world.hub()?, token(&world)?, "Host: 127.0.0.1");
-    let (foreign, page) = ("Host: rebound.example", "Origin: http://page.example");
-    for (method, path) in ROUTES {
+    let secret = token.trim_start_matches("Authorization: Bearer ").to_owned();
+    let routes = routes();
+    assert!(routes.len() > 30, "{routes:?}");
+    for (method, path) in &routes {
         let status = |headers: &[&str]| -> Result<u16> { Ok(ask(&world, method, path, headers)?.0) };
-        assert_eq!(status(&[own])?, 401, "{method} {path} without a token");
-        assert_eq!(status(&[own, "Authorization: Bearer wrong"])?, 401, "{method} {path} with another token");
-        assert_eq!(status(&[foreign, &token])?, 403, "{method} {path} by another name");
-        assert_eq!(status(&[own, &token, page])?, 403, "{method} {path} from a page");
-        assert_eq!(status(&[&token])?, 403, "{method} {path} without a host");
+        for host in FOREIGN_HOSTS {
+            assert!(matches!(status(&[host, &token])?, 403 | 400), "{method} {path} with {host:?}");
+        }
+        assert_eq!(status(&[own, own, &token])?, 403, "{method} {path} with two hosts");
+        for page in FOREIGN_PAGES {
+            assert_eq!(status(&[own, &token, page])?, 403, "{method} {path} with {page:?}");
+        }
+        let absolute = format!("http://rebound.example{path}");
+        assert_eq!(ask(&world, method, &absolute, &[own, &token])?.0, 403, "{method} {absolute}");
+        if matches!(path.as_str(), "/health" | "/v1/proof") {
+            continue;
+        }
+        let in_query = format!("{path}?token={secret}&access_token={secret}");
+        assert_eq!(ask(&world, method, &in_query, &[own])?.0, 401, "{method} {path} with the token in its query");
+        let wrong =
+            ["Authorization: Bearer wrong", &token.replace("Bearer", "Basic"), "Cookie: token=x"].map(str::to_owned);
+        for wrong in wrong.iter().map(String::as_str).chain(["Authorization:", "X: no token"]) {
+            assert_eq!(status(&[own, wrong])?, 401, "{method} {path} with {wrong:?}");
+        }
+        assert_eq!(status(&[own, &token, &token])?, 401, "{method} {path} with two tokens");
     }
-    assert_eq!(ask(&world, "GET", "/health", &[foreign])?.0, 403);
-    assert_eq!(ask(&world, "GET", "/health", &[own, page])?.0, 403);
-    let (status, health) = ask(&world, "GET", "/health", &[own])?;
-    assert_eq!(status, 200);
-    assert!(health.contains(&format!("\"pid\":{}", hub.pid)), "it lives: {health}");
+    assert_eq!(ask(&world, "GET", "/health", &[own])?.0, 200);
+    assert_eq!(ask(&world, "GET", "http://localhost/health", &[own])?.0, 200);
+    assert_eq!(world.hub()?, hub, "it lives");
+    assert!(hub.is_alive());
     Ok(())
 }
 
+/// Fault 65: what a page of another site can make a browser send.
+#[test]
+fn forms_and_sockets_of_other_sites_are_refused() -> Result<()> {
+    let mut world = World::new()?;
+    world.json(&["status"])?;
+    world.serve("shop")?;
+    let (hub, own, page) = (world.hub()?, "Host: 127.0.0.1", "Origin: http://page.example");
+    let socket = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA=="];
+    let before = world.json(&["status", "shop"])?;
+    for (method, path) in &routes() {
+        let path = path.replace("/x", "/shop");
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/json"] {
+            let form = format!("Content-Type: {kind}");
+            assert_eq!(ask(&world, method, &path, &[own, page, &form])?.0, 403, "{method} {path} as {kind}");
+        }
+        let from_page = [&[own, page], &socket[..]].concat();
+        assert_eq!(ask(&world, method, &path, &from_page)?.0, 403, "{method} {path} as a socket");
+        let (status, answer) = ask(&world, method, &path, &[&[own], &socket[..]].concat())?;
+        let open = matches!(path.as_str(), "/health" | "/v1/proof");
+        assert!(status == 401 || (open && status != 101), "{method} {path} as a socket without a token: {answer}");
+    }
+    let after = world.json(&["status", "shop"])?;
+    assert_eq!((&after["pid"], &after["processes"]), (&before["pid"], &before["processes"]));
+    assert!(hub.is_alive() && world.hub()? == hub, "nothing was stopped");
+    Ok(())
+}
+
+/// Fault 65: HTTP/2 is not spoken here, so its `:authority` names nobody.
+#[test]
+fn http2_without_asking_is_refused() -> Result<()> {
+    let world = World::new()?;
+    world.json(&["status"])?;
+    let (status, answer) = world.raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0")?;
+    assert!(matches!(status, 400 | 403 | 505 | 0) && !answer.contains("200 OK"), "{answer:?}");
+    let token = token(&world)?;
+    let upgrade = ["Host: rebound.example", &token, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"];
+    assert_eq!(ask(&world, "GET", "/status", &upgrade)?.0, 403);
+    let upgrade = [&["Host: localhost"], &upgrade[1..], &["HTTP2-Settings: AAMAAABkAAQAAP__"]].concat();
+    assert_eq!(ask(&world, "GET", "/status", &upgrade)?.0, 200, "it is not upgraded");
+    Ok(())
+}
+
+/// Fault 65: no state change on GET.
 #[test]
 fn reading_changes_nothing() -> Result<()> {
     let mut world = World::new()?;
@@ -62,9 +143,10 @@ fn reading_changes_nothing() -> Result<()> {
     world.serve("shop")?;
     let (hub, token) = (world.hub()?, token(&world)?);
     let before = world.json(&["status", "shop"])?;
-    for path in ["/v1/hub/stop", "/v1/instances/shop/stop", "/v1/instances/shop/restart"] {
+    let changing = linchpin_hub::api::routes().into_iter().filter(|route| route.methods == ["POST"]);
+    for path in changing.map(|route| route.path.replace("{name}", "shop")) {
         for method in ["GET", "HEAD", "OPTIONS", "PUT"] {
-            let (status, answer) = ask(&world, method, path, &["Host: localhost", &token])?;
+            let (status, answer) = ask(&world, method, &path, &["Host: localhost", &token])?;
             assert_eq!(status, 405, "{method} {path}: {answer}");
         }
     }

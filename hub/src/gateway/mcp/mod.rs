@@ -3,7 +3,7 @@
 //! Owns [`Gateway`]. Inside, everything that can be is pure: [`json`] and [`envelope`] (messages as text, edited in
 //! place), [`naming`], [`template`], [`level`], [`sse`], [`session_id`], [`catalog`] (lists and the merged view). Around
 //! them: [`client`] (the sessions of agents), [`upstream`] (one session with each server), [`fleet`] (which servers
-//! there are), [`calls`] (what a request comes to) and [`mod@router`] (Streamable HTTP).
+//! there are), [`calls`] (what a request comes to) and [`router`] (Streamable HTTP).
 //! Invariant: messages are relayed as they are; only the fields that have to be are rewritten, in place. A server that
 //! dies is a pause for its callers or a clear error, never a lost session and never a call made twice.
 //! Never: knows how a link works inside.
@@ -26,7 +26,7 @@ mod template;
 mod upstream;
 mod version;
 
-pub use router::router;
+pub use router::routes;
 pub use session_id::SessionKey;
 pub use status::{ClientStatus, ServerStatus, SessionState};
 

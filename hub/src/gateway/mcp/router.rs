@@ -16,13 +16,12 @@ use super::errors::{RpcError, success};
 use super::json::{Object, Span};
 use super::scope::Scope;
 use super::version::Version;
-use axum::Router;
+use crate::table::Table;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::mcp;
@@ -34,22 +33,21 @@ use tokio::time::Instant;
 const BEFORE_THE_ANSWER: usize = 16;
 
 /// The addresses of the gateway. The guard is put around them by who serves them.
-pub fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new()
-        .route("/mcp", any(|State(gateway), request| serve(gateway, Scope::All, request)))
-        .route(
-            "/i/{name}/mcp",
-            any(|State(gateway), Path(name): Path<String>, request| {
-                serve(gateway, Scope::Instance(name.into()), request)
-            }),
-        )
-        .route(
+#[must_use]
+pub fn routes() -> Table<Arc<Gateway>> {
+    let methods = [Method::POST, Method::GET, Method::DELETE];
+    Table::new()
+        .any("/mcp", &methods, |State(gateway), request| serve(gateway, Scope::All, request))
+        .any("/i/{name}/mcp", &methods, |State(gateway), Path(name): Path<String>, request| {
+            serve(gateway, Scope::Instance(name.into()), request)
+        })
+        .any(
             "/i/{name}/{server}/mcp",
-            any(|State(gateway), Path((name, server)): Path<(String, String)>, request| {
+            &methods,
+            |State(gateway), Path((name, server)): Path<(String, String)>, request| {
                 serve(gateway, Scope::Server(name.into(), server.into()), request)
-            }),
+            },
         )
-        .with_state(gateway)
 }
 
 /// A message that is refused: the HTTP status, and the error in its body.
