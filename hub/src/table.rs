@@ -60,7 +60,6 @@ impl<S: Clone + Send + Sync + 'static> Table<S> {
     }
 
     /// What serves it.
-    #[must_use]
     pub fn serve(self, state: S) -> Router {
         self.router.with_state(state)
     }
