@@ -21,6 +21,7 @@ mod conflict;
 mod embed;
 pub mod foreign;
 pub mod keeper;
+pub mod leftovers;
 mod mcp;
 mod presence;
 mod registrar;

@@ -176,16 +176,18 @@ fn running_since(pid: u32) -> io::Result<Option<u64>> {
     }
 }
 
-/// State (field 3) and start ticks (field 22) of `/proc/PID/stat`. The name in field 2 may hold spaces and parentheses,
-/// so fields are counted from the last closing one.
+/// Start ticks (field 22) of `/proc/PID/stat`, if by state and number of threads (fields 3 and 20) the process runs: one
+/// whose first thread ended (pthread_exit(3)) looks dead while others go on. The name in field 2 may hold spaces and
+/// parentheses, so fields are counted from the last closing one.
 fn parse_stat(stat: &[u8]) -> io::Result<Option<u64>> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed /proc/PID/stat");
     let name_end = stat.iter().rposition(|&byte| byte == b')').ok_or_else(malformed)?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).map_err(|_| malformed())?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next().ok_or_else(malformed)?;
-    let ticks = fields.nth(18).and_then(|ticks| ticks.parse().ok()).ok_or_else(malformed)?;
-    Ok((!matches!(state, "Z" | "X" | "x")).then_some(ticks))
+    let threads: u64 = fields.nth(16).and_then(|threads| threads.parse().ok()).ok_or_else(malformed)?;
+    let ticks = fields.nth(1).and_then(|ticks| ticks.parse().ok()).ok_or_else(malformed)?;
+    Ok((!matches!(state, "Z" | "X" | "x") || threads > 1).then_some(ticks))
 }
 
 #[cfg(test)]
@@ -316,6 +318,13 @@ mod tests {
             let zeros = "0 ".repeat(18);
             let stat = format!("42 ({name}) S {zeros}{ticks} 0 0");
             prop_assert_eq!(parse_stat(stat.as_bytes()).unwrap(), Some(ticks));
+        }
+
+        #[test]
+        fn a_process_runs_as_long_as_a_thread_of_it_does(threads in 0_u64..5) {
+            let zeros = "0 ".repeat(16);
+            let stat = format!("42 (x) Z {zeros}{threads} 0 7 0 0");
+            prop_assert_eq!(parse_stat(stat.as_bytes()).unwrap().is_some(), threads > 1);
         }
 
         #[test]

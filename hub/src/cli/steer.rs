@@ -1,13 +1,20 @@
 //! `linchpin restart` and `linchpin stop`.
 //!
-//! Owns the spelling `NAME[/PROCESS]`. "Stopped" is said when the instance's process has ended, which it does only when
-//! everything it started is gone. Never: signals a process itself; the instance does, and knows its own.
+//! Owns the spelling `NAME[/PROCESS]`. "Stopped" is said when the instance's process has ended and nothing that it started
+//! runs: an instance ends in this order by itself, and after one that was killed meanwhile the hub does.
+//! Never: signals a process itself; instance and hub do, and know their own.
 
 use super::Context;
 use super::client::{Client, segment};
+use linchpin_instance::leftovers;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use linchpin_shared::process::{self, Identity};
+use serde_json::Value;
 use std::time::Duration;
+use uuid::Uuid;
+
+/// How often to look whether something that a killed instance left still runs.
+const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Restart {
@@ -40,16 +47,53 @@ pub(super) async fn restart(context: &Context, args: Restart) -> Result<Exit, Pr
 pub(super) async fn stop(context: &Context, args: Stop) -> Result<Exit, Problem> {
     let client = Client::new(context).await?;
     let path = format!("/v1/instances/{}", segment(&args.name));
-    let before = client.get(&path).await?;
-    let identity: Identity = serde_json::from_value(before["process"].clone())
-        .map_err(|error| Problem::new(Code::Internal, format!("the hub's answer names no process: {error}")))?;
+    let life = Life::of(&client.get(&path).await?)?;
     let answer = client.post(&format!("{path}/stop")).await?;
-    if tokio::time::timeout(Duration::from_secs(args.timeout), process::exited(&identity)).await.is_err() {
-        return Err(Problem::new(Code::TimedOut, format!("{} has not ended within {} s", args.name, args.timeout))
-            .seen("pid", identity.pid)
-            .next(format!("linchpin logs {}", args.name))
-            .next(format!("kill {}", identity.pid)));
+    if tokio::time::timeout(Duration::from_secs(args.timeout), life.gone()).await.is_err() {
+        return Err(life.stays(&args));
     }
-    context.output.value(&answer, |_| format!("stopped {} (pid {})", args.name, identity.pid));
+    context.output.value(&answer, |_| format!("stopped {} (pid {})", args.name, life.agent.pid));
     Ok(Exit::Ok)
+}
+
+/// One life of an instance.
+#[derive(serde::Deserialize)]
+struct Life {
+    id: Uuid,
+    #[serde(rename = "process")]
+    agent: Identity,
+}
+
+impl Life {
+    fn of(instance: &Value) -> Result<Self, Problem> {
+        serde::Deserialize::deserialize(instance)
+            .map_err(|error| Problem::new(Code::Internal, format!("the hub's answer names no process: {error}")))
+    }
+
+    /// Waits until nothing of it runs.
+    async fn gone(&self) {
+        process::exited(&self.agent).await;
+        while !self.left().is_ok_and(|left| left.is_empty()) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn left(&self) -> std::io::Result<Vec<Identity>> {
+        leftovers::of(self.id, &self.agent)
+    }
+
+    fn stays(&self, args: &Stop) -> Problem {
+        let Stop { name, timeout } = args;
+        let left: Vec<u32> = self.left().unwrap_or_default().iter().map(|process| process.pid).collect();
+        let problem = Problem::new(Code::TimedOut, format!("{name} has not ended within {timeout} s"))
+            .seen("pid", self.agent.pid)
+            .seen("runs", self.agent.is_alive())
+            .seen("processes", left)
+            .next(format!("linchpin logs {name}"));
+        if self.agent.is_alive() {
+            problem.next(format!("kill {}    (once more: it then ends everything at once)", self.agent.pid))
+        } else {
+            problem.next(format!("linchpin status {name}    (the hub ends what a killed instance left)"))
+        }
+    }
 }

@@ -156,7 +156,7 @@ fn open(
     end: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Arc<Api>, Problem> {
-    let discovery = Discovery::start(Registry::new(home), settings.discovery.poll, end.clone(), tasks);
+    let discovery = Discovery::start(Registry::new(home), settings.into(), end.clone(), tasks);
     let links = Links::start(&discovery, &settings.link, end.clone(), tasks);
     let key = SessionKey::from_token(&file.token);
     let gateway = Gateway::start(&links, &settings.gateway, key, stop.token(), tasks);

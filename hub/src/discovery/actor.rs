@@ -7,17 +7,16 @@
 use super::exits::Exits;
 use super::look::{Directory, Look};
 use super::quarantine::Quarantine;
-use super::reconcile::{reconcile, to_sweep};
+use super::reconcile::reconcile;
+use super::sweep::Sweep;
 use super::watching::Watching;
-use super::{Found, Snapshot};
-use linchpin_shared::problem::Problem;
+use super::{Found, Snapshot, Times};
 use linchpin_shared::registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -27,9 +26,6 @@ const POLL_WHILE_LOST: Duration = Duration::from_millis(100);
 
 /// How long after the directory was lost instances may take to write their records again. They look every second.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// How often a record that could not be swept is tried again.
-const SWEEP_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long a swept instance is remembered. Readers follow within milliseconds.
 const REMEMBER_SWEPT: Duration = Duration::from_secs(60);
@@ -51,27 +47,22 @@ pub(super) struct Actor {
     sweep: Sweep,
     quarantine: Quarantine,
     swept_at: BTreeMap<Uuid, Instant>,
-}
-
-/// Removing the records of the dead.
-#[derive(Default)]
-struct Sweep {
-    running: Option<JoinHandle<Vec<(Uuid, Problem)>>>,
-    in_vain: BTreeSet<Uuid>,
-    again: Option<Instant>,
+    cancel: CancellationToken,
 }
 
 impl Actor {
     pub(super) fn new(
         registry: Registry,
-        poll: Duration,
+        times: Times,
         watching: Watching,
         nudged: Arc<Notify>,
         publish: watch::Sender<Arc<Snapshot>>,
+        cancel: CancellationToken,
     ) -> Self {
+        let sweep = Sweep::new(registry.clone(), Arc::clone(&nudged), times.stop, cancel.clone());
         Self {
             registry,
-            poll,
+            poll: times.poll,
             watching,
             nudged,
             publish,
@@ -80,13 +71,14 @@ impl Actor {
             awaited: BTreeSet::new(),
             await_until: None,
             blind: false,
-            sweep: Sweep::default(),
+            sweep,
             quarantine: Quarantine::default(),
             swept_at: BTreeMap::new(),
+            cancel,
         }
     }
 
-    pub(super) async fn run(mut self, cancel: CancellationToken) {
+    pub(super) async fn run(mut self) {
         loop {
             let began = Instant::now();
             self.watch_directory(began);
@@ -96,9 +88,10 @@ impl Actor {
                 }
                 self.take(look);
             }
-            self.sweep(began).await;
+            let snapshot = Arc::clone(&self.publish.borrow());
+            self.sweep.tend(&snapshot, began).await;
             tokio::select! {
-                () = cancel.cancelled() => return,
+                () = self.cancel.cancelled() => return,
                 () = self.wait(began.elapsed() * PAUSE) => {}
             }
         }
@@ -159,31 +152,6 @@ impl Actor {
     fn forget_swept(&mut self, snapshot: &mut Snapshot, now: Instant) {
         self.swept_at.retain(|id, _| snapshot.swept.contains_key(id));
         snapshot.swept.retain(|id, _| now < *self.swept_at.entry(*id).or_insert(now) + REMEMBER_SWEPT);
-    }
-
-    /// Removes the records of the dead, on a thread of its own, and asks for a look when that is done.
-    async fn sweep(&mut self, now: Instant) {
-        let sweep = &mut self.sweep;
-        if let Some(done) = sweep.running.take_if(|running| running.is_finished()) {
-            for (id, problem) in done.await.unwrap_or_default() {
-                tracing::warn!(%id, %problem, "cannot sweep the record of a dead instance; trying again later");
-                sweep.in_vain.insert(id);
-                sweep.again = Some(now + SWEEP_AGAIN);
-            }
-        }
-        if sweep.again.is_some_and(|again| now >= again) {
-            sweep.in_vain.clear();
-            sweep.again = None;
-        }
-        let dead = to_sweep(&self.publish.borrow(), &sweep.in_vain);
-        if sweep.running.is_none() && !dead.is_empty() {
-            let (registry, nudged) = (self.registry.clone(), Arc::clone(&self.nudged));
-            sweep.running = Some(tokio::task::spawn_blocking(move || {
-                let failed = dead.into_iter().filter_map(|id| Some((id, registry.sweep(id).err()?))).collect();
-                nudged.notify_one();
-                failed
-            }));
-        }
     }
 }
 

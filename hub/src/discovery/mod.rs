@@ -12,6 +12,7 @@ mod look;
 mod quarantine;
 mod reconcile;
 mod suspects;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod watching;
@@ -19,6 +20,7 @@ mod watching;
 use actor::Actor;
 use linchpin_shared::registry::record::Record;
 use linchpin_shared::registry::{Owner, Registry, Rejected};
+use linchpin_shared::settings::Settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +51,21 @@ pub struct Found {
     pub owner: Owner,
 }
 
+/// How long things take.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// The registry is read at least once in this time.
+    pub poll: Duration,
+    /// How long a process that a dead instance left may take to end when it is asked to.
+    pub stop: Duration,
+}
+
+impl From<&Settings> for Times {
+    fn from(settings: &Settings) -> Self {
+        Self { poll: settings.discovery.poll, stop: settings.instance.stop_timeout }
+    }
+}
+
 /// The way to what discovery finds.
 #[derive(Debug, Clone)]
 pub struct Discovery {
@@ -58,24 +75,24 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Watches the registry, and reads it at least once in `poll`, until cancelled.
+    /// Watches the registry until cancelled.
     #[must_use]
-    pub fn start(registry: Registry, poll: Duration, cancel: CancellationToken, tasks: &TaskTracker) -> Self {
+    pub fn start(registry: Registry, times: Times, cancel: CancellationToken, tasks: &TaskTracker) -> Self {
         let nudged = Arc::new(Notify::new());
         let watching = Watching::new(registry.dir(), Arc::clone(&nudged));
-        Self::spawn(registry, poll, watching, nudged, cancel, tasks)
+        Self::spawn(registry, times, watching, nudged, cancel, tasks)
     }
 
     fn spawn(
         registry: Registry,
-        poll: Duration,
+        times: Times,
         watching: Watching,
         nudged: Arc<Notify>,
         cancel: CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
         let (publish, snapshot) = watch::channel(Arc::default());
-        tasks.spawn(Actor::new(registry, poll, watching, Arc::clone(&nudged), publish).run(cancel));
+        tasks.spawn(Actor::new(registry, times, watching, Arc::clone(&nudged), publish, cancel).run());
         Self { snapshot, nudged }
     }
 

@@ -13,9 +13,11 @@ use tempfile::TempDir;
 mod quarantine;
 
 /// A poll that never comes within a test: what is seen was heard.
-const NEVER: Duration = Duration::from_secs(3600);
+const NEVER: Times = Times { poll: Duration::from_secs(3600), stop: STOP };
 /// A poll that comes soon.
-const SOON: Duration = Duration::from_millis(20);
+const SOON: Times = Times { poll: Duration::from_millis(20), stop: STOP };
+/// How long what was left may take to end.
+const STOP: Duration = Duration::from_secs(1);
 /// How long a condition may take to come about on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
@@ -317,7 +319,7 @@ async fn an_unreadable_registry_loses_nobody() {
     let all = recorded(&discovery);
     for _ in 0..3 {
         discovery.nudge();
-        tokio::time::sleep(SOON).await;
+        tokio::time::sleep(SOON.poll).await;
     }
     std::fs::remove_file(lab.registry.dir()).unwrap();
     std::fs::rename(&aside, lab.registry.dir()).unwrap();

@@ -62,7 +62,7 @@ impl Hub {
 
 async fn serve(home: &Home, settings: &Settings) -> Result<(Arc<Gateway>, String)> {
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let discovery = Discovery::start(Registry::new(home), settings.discovery.poll, cancel.clone(), &tasks);
+    let discovery = Discovery::start(Registry::new(home), settings.into(), cancel.clone(), &tasks);
     let links = Links::start(&discovery, &settings.link, cancel.clone(), &tasks);
     let gateway = Gateway::start(&links, &settings.gateway, SessionKey::from_token("test"), cancel, &tasks);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

@@ -11,15 +11,17 @@ pub(crate) mod signals;
 pub use options::{Kind, RunOptions};
 
 use crate::board::Board;
+use crate::leftovers;
 use crate::mcp::proxy::{self, Proxy};
 use crate::mcp::{self, Names, stdio};
 use crate::presence::{Facts, Place, Presence};
 use crate::server::App;
 use crate::supervisor::child::Program;
+use crate::supervisor::mark::Life;
 use crate::supervisor::output::{Log, Terminal};
 use crate::supervisor::policy::OnSuccess;
 use crate::supervisor::reaper::{Reaper, collect};
-use crate::supervisor::tree::{Patience, Tree, Whom};
+use crate::supervisor::tree::{Patience, Tree};
 use crate::supervisor::{Process, Spec, Surroundings, Wiring};
 use linchpin_shared::backoff;
 use linchpin_shared::home::{Home, private_dir};
@@ -86,7 +88,7 @@ impl Agent {
     async fn start(home: &Home, plan: Plan, place: Place, reaper: Arc<Reaper>) -> Result<Self, Problem> {
         let (record, stop_timeout) = (place.record().clone(), plan.settings.instance.stop_timeout);
         let hurry = CancellationToken::new();
-        end_earlier(&record, &reaper, stop_timeout).await;
+        leftovers::end_earlier(&record, stop_timeout).await;
         tokio::spawn(collect(Arc::clone(&reaper)));
         let board = Arc::new(Board::new(record.generation));
         let (process, server) = match wire(home, &plan, &record, &board, &reaper) {
@@ -140,7 +142,7 @@ impl Agent {
         }
         // What came to us without a mark belongs to no process; it ends with us.
         let patience = Patience { unasked: Duration::ZERO, asked: self.stop_timeout };
-        Tree { whom: Whom::Strays, reaper: &self.reaper }.end(patience, &self.hurry).await;
+        Tree::Strays(&self.reaper).end(patience, &self.hurry).await;
         self.presence.leave().await
     }
 }
@@ -159,13 +161,6 @@ fn facts(plan: &Plan) -> Facts {
         },
         labels: BTreeMap::new(),
     }
-}
-
-/// Ends what an earlier life of this instance left, whose agent was killed. We hold the lease, so it is dead.
-async fn end_earlier(record: &Record, reaper: &Reaper, stop_timeout: Duration) {
-    let mark = format!("{}/", record.id);
-    let patience = Patience { unasked: Duration::ZERO, asked: stop_timeout };
-    Tree { whom: Whom::Earlier(&mark), reaper }.end(patience, &CancellationToken::new()).await;
 }
 
 /// Starts the process, if there is a command, and makes the front of its MCP server, if it is one.
@@ -213,7 +208,7 @@ fn supervise(
         words: plan.words.clone(),
         dir: plan.project_dir.clone(),
         env: vec![("LINCHPIN_INSTANCE", record.name.clone().into())],
-        owner: format!("{}/{MAIN}", record.id),
+        owner: Life::of(record.id, &record.process).mark(MAIN),
     };
     let backoff =
         backoff::Policy { min: instance.backoff_min, max: instance.backoff_max, reset_after: instance.backoff_reset };

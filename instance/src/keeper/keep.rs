@@ -13,7 +13,7 @@ use crate::conflict::Conflict;
 use crate::supervisor::child::{End, ended};
 use crate::supervisor::random;
 use crate::supervisor::reaper::{Reaper, collect};
-use crate::supervisor::tree::{Patience, Tree, Whom};
+use crate::supervisor::tree::{Patience, Tree};
 use linchpin_shared::backoff::{self, Backoff};
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Exit, Problem};
@@ -111,7 +111,7 @@ impl Keeper {
             tracing::debug!(%error, "cannot wait for the agent");
         }
         let patience = Patience { unasked: Duration::ZERO, asked: self.stop_timeout };
-        Tree { whom: Whom::Strays, reaper: &self.reaper }.end(patience, &CancellationToken::new()).await;
+        Tree::Strays(&self.reaper).end(patience, &CancellationToken::new()).await;
         if asked || end == End::Code(0) {
             return Outcome::Over(Exit::Ok);
         }

@@ -13,7 +13,7 @@ pub use keep::keep;
 pub use serve::serve;
 
 use crate::agent::RunOptions;
-use crate::supervisor::reaper::{DETACHED, OWNER};
+use crate::supervisor::{DETACHED, OWNER};
 use linchpin_shared::home::{Home, private_dir};
 use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};

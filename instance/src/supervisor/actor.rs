@@ -5,10 +5,10 @@
 //! Invariant: one life at a time; the next begins only after the tree of the last is gone.
 //! Never: blocks on the log or on who reads the state.
 
-use super::child::{Child, End, Pipes};
+use super::child::{Child, Pipes};
 use super::output::{Stream, pump};
 use super::policy::{Cause, Next, Policy};
-use super::tree::{Patience, Tree, Whom};
+use super::tree::{Patience, Tree};
 use super::{Spec, Surroundings, Wiring, random};
 use crate::mcp::Session;
 use jiff::Timestamp;
@@ -178,9 +178,8 @@ impl Actor {
             (Wiring::Url(plug), _) => plug.put_up(false, self.epoch),
             (Wiring::Output | Wiring::Stdio(_), _) => {}
         }
-        let reaper = &self.surroundings.reaper;
-        let whom = Whom::Process { leader: child.pid(), owner: &self.spec.program.owner };
-        Tree { whom, reaper }.end(patience, &self.hurry).await;
+        let (owner, reaper) = (&self.spec.program.owner, &*self.surroundings.reaper);
+        Tree::Process { leader: child.pid(), owner, reaper }.end(patience, &self.hurry).await;
         attached.ended.cancel();
         attached.pumps.close();
         if timeout(LAST_OUTPUT, attached.pumps.wait()).await.is_err() {
@@ -189,7 +188,8 @@ impl Actor {
         let end = match cause {
             Cause::Exited(end) => end.to_string(),
             Cause::NotStarted(_) | Cause::Broken(_) | Cause::Asked | Cause::Stop => {
-                format!("{} ({})", describe(cause), child.end().unwrap_or(End::Unknown))
+                // The leader has ended, like all of its tree.
+                format!("{} ({})", describe(cause), child.exited().await)
             }
         };
         child.reap();

@@ -5,7 +5,8 @@
 //! Never: shares the terminal with us. The child is in a process group of its own, and the kernel stops a background
 //! group that reads the terminal (SIGTTIN); so its standard input is `/dev/null`, or for MCP a pipe.
 
-use super::reaper::{DETACHED, OWNER, Reaper};
+use super::mark::{DETACHED, OWNER};
+use super::reaper::Reaper;
 use linchpin_shared::process::{Identity, exited};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::ffi::OsString;
@@ -98,11 +99,6 @@ impl Child {
     /// Waits for the end of the process and leaves it to be reaped.
     pub(super) async fn exited(&self) -> End {
         ended(self.pid, self.identity.as_ref()).await
-    }
-
-    /// How it ended, if it did.
-    pub(super) fn end(&self) -> Option<End> {
-        end_of(self.pid)
     }
 
     /// Waits for a process that has ended. Call it when its tree is gone: this frees its group id.

@@ -7,13 +7,14 @@
 
 mod actor;
 pub(crate) mod child;
+pub(crate) mod mark;
 pub(crate) mod output;
 pub(crate) mod policy;
 pub(crate) mod reaper;
 mod table;
 pub(crate) mod tree;
 
-pub use reaper::{DETACHED, OWNER};
+pub use mark::{DETACHED, OWNER};
 
 use crate::board::Board;
 use crate::mcp::{proxy, stdio};

@@ -4,8 +4,9 @@
 //! end, so that a program which daemonised itself is still found and waited for.
 //! Invariant: only children that came to us are waited for here; those that we started are waited for by who started
 //! them. Starting and looking exclude each other, so neither can be taken for the other.
-//! Never: touches a program that left on purpose: one with [`DETACHED`] in its environment.
+//! Never: touches a program that left on purpose: one with [`super::DETACHED`] in its environment.
 
+use super::mark::{OWNER, left_on_purpose};
 use super::table::{self, Entry};
 use parking_lot::Mutex;
 use rustix::process::{Pid, WaitOptions, set_child_subreaper, waitpid};
@@ -15,11 +16,6 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Set in the environment of a program that shall outlive who started it: the hub, and the keeper of an instance.
-pub const DETACHED: &str = "LINCHPIN_DETACHED";
-/// Set in the environment of a supervised process and, unless they change it, of all its descendants: whose they are.
-pub const OWNER: &str = "LINCHPIN_PROCESS";
 
 /// How long to wait between two looks at children that ended: a storm of them is reaped in bundles.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -84,7 +80,7 @@ impl Reaper {
             (None, _) | (_, None) => true,
         };
         let came = table.iter().filter(|entry| !entry.ended && self.came(entry, &started));
-        came.map(|entry| entry.pid).filter(|pid| table::variable(*pid, DETACHED).is_none() && belongs(*pid)).collect()
+        came.map(|entry| entry.pid).filter(|pid| !left_on_purpose(*pid) && belongs(*pid)).collect()
     }
 
     /// Waits for the children that came to us and have ended.

@@ -17,7 +17,8 @@ pub(super) struct Entry {
     pub(super) group: u32,
     /// When it started, in clock ticks since boot.
     pub(super) start_ticks: u64,
-    /// Whether it ended and was not waited for.
+    /// Whether all of it ended and was not waited for. A process whose first thread ended (pthread_exit(3)) while others
+    /// go on looks dead at first sight: it still has its memory, its files and its ports.
     pub(super) ended: bool,
 }
 
@@ -26,10 +27,11 @@ pub(super) fn read() -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for file in std::fs::read_dir("/proc")? {
         let Some(pid) = file?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-            Ok(stat) => entries.extend(parse(pid, &stat)),
-            // It ended since it was listed.
-            Err(error) if is_gone(&error) => {}
+        match std::fs::read(format!("/proc/{pid}/stat")) {
+            // A name is any bytes: one that was cut to 15 of them may end in half a character.
+            Ok(stat) => entries.extend(parse(pid, &String::from_utf8_lossy(&stat))),
+            // It ended since it was listed, or it is another user's and hidden (hidepid of proc(5)).
+            Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }
     }
@@ -56,9 +58,10 @@ fn parse(pid: u32, stat: &str) -> Option<Entry> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    // Field 22; the three above are 3 to 5.
-    let start_ticks = fields.nth(16)?.parse().ok()?;
-    Some(Entry { pid, parent, group, start_ticks, ended: matches!(state, "Z" | "X") })
+    // Fields 20 and 22; the three above are 3 to 5.
+    let threads: u32 = fields.nth(14)?.parse().ok()?;
+    let start_ticks = fields.nth(1)?.parse().ok()?;
+    Some(Entry { pid, parent, group, start_ticks, ended: matches!(state, "Z" | "X") && threads <= 1 })
 }
 
 #[cfg(test)]
@@ -71,6 +74,15 @@ mod tests {
         let entry = Entry { pid: 42, parent: 7, group: 40, start_ticks: 889_922, ended: false };
         assert_eq!(parse(42, stat), Some(entry));
         assert_eq!(parse(42, "42 (a) S 7"), None);
+    }
+
+    #[test]
+    fn a_process_has_ended_only_when_its_last_thread_has() {
+        let ended = |state: &str, threads: u32| {
+            let stat = format!("42 (a) {state} 7 40 40 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 889922 1 2 3");
+            parse(42, &stat).unwrap().ended
+        };
+        assert_eq!([ended("S", 1), ended("Z", 1), ended("Z", 0), ended("Z", 3)], [false, true, true, false]);
     }
 
     #[test]

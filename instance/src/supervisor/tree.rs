@@ -1,11 +1,14 @@
 //! A supervised process and all that came of it, to be ended as a whole.
 //!
-//! Owns who belongs to a tree: the process group, all descendants, and those that daemonised themselves and came to us.
+//! Owns who belongs to a tree: the process group, all descendants, those that daemonised themselves and came to us, and,
+//! of a life whose agent is dead, all that carry its mark. Who left on purpose ([`super::DETACHED`], in a group of its
+//! own) belongs to none.
 //! Invariant: the leader is waited for only after the tree is gone, so its group id can be nobody else's; everything
 //! outside the group is signalled by identity. [`Tree::end`] returns only when nobody of the tree is left.
 //! Never: gives up on a process that does not end, or takes a list that could not be read for an empty one.
 
-use super::reaper::{OWNER, Reaper};
+use super::mark::{Life, left_on_purpose};
+use super::reaper::Reaper;
 use super::table::{self, Entry};
 use linchpin_shared::process::{Identity, Signal};
 use rustix::process::{Pid, kill_process_group};
@@ -14,39 +17,36 @@ use std::io;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How often the tree is looked at while it ends: at first often, as most end at once.
 const LOOK_FIRST: Duration = Duration::from_millis(1);
 const LOOK_LAST: Duration = Duration::from_millis(50);
+/// How long after nobody was seen to look again: in the midst of an exec a process shows no environment, so no mark.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How often SIGKILL is repeated, for processes that were born meanwhile.
 const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// After how long a process that does not even end on SIGKILL is worth a word. It waits inside the kernel.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// What belongs together.
+/// What belongs together. Each includes all descendants.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tree<'a> {
-    /// Whom it is about.
-    pub(crate) whom: Whom<'a>,
-    /// Which children came to us.
-    pub(crate) reaper: &'a Reaper,
-}
-
-/// Whom a tree is about. Each includes all descendants.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Whom<'a> {
+pub(crate) enum Tree<'a> {
     /// One supervised process: its group, which has the id of its leader, and the children that came to us with its mark.
     Process {
         /// The leader, which was not waited for.
         leader: Pid,
         /// The mark.
         owner: &'a str,
+        /// Which children came to us.
+        reaper: &'a Reaper,
     },
     /// All children that came to us.
-    Strays,
-    /// What an earlier life of this instance left, which could not end it: all that carry a mark with this beginning.
-    /// To be used only by who holds the instance's lease, before it starts anything.
-    Earlier(&'a str),
+    Strays(&'a Reaper),
+    /// What earlier lives of this instance left, whose agents were killed.
+    Earlier(Uuid),
+    /// What this one life left. To be used only when its agent is known to be dead.
+    Dead(Life),
 }
 
 /// How much time a tree gets to end by itself.
@@ -64,6 +64,23 @@ impl Tree<'_> {
         if self.is_gone_within(patience.unasked, hurry).await {
             return;
         }
+        loop {
+            self.end_seen(patience, hurry).await;
+            let by_mark = match self {
+                Self::Process { .. } | Self::Strays(_) => false,
+                Self::Earlier(_) | Self::Dead(_) => true,
+            };
+            if !by_mark {
+                return;
+            }
+            sleep(LOOK_AGAIN).await;
+            if self.is_gone() {
+                return;
+            }
+        }
+    }
+
+    async fn end_seen(&self, patience: Patience, hurry: &CancellationToken) {
         if !hurry.is_cancelled() {
             self.signal(Signal::TERM);
             // A stopped process does not hear of SIGTERM before it goes on.
@@ -90,7 +107,7 @@ impl Tree<'_> {
         let deadline = Instant::now() + within;
         let mut pause = LOOK_FIRST;
         loop {
-            if self.members().is_ok_and(|members| members.is_empty()) {
+            if self.is_gone() {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -101,6 +118,10 @@ impl Tree<'_> {
         }
     }
 
+    fn is_gone(&self) -> bool {
+        self.members().is_ok_and(|members| members.is_empty())
+    }
+
     fn signal(&self, signal: Signal) {
         let members = match self.members() {
             Ok(members) => members,
@@ -109,9 +130,9 @@ impl Tree<'_> {
                 Vec::new()
             }
         };
-        let leader = match self.whom {
-            Whom::Process { leader, owner: _ } => Some(leader),
-            Whom::Strays | Whom::Earlier(_) => None,
+        let leader = match *self {
+            Self::Process { leader, .. } => Some(leader),
+            Self::Strays(_) | Self::Earlier(_) | Self::Dead(_) => None,
         };
         if let Some(leader) = leader
             && let Err(error) = kill_process_group(leader, signal)
@@ -126,18 +147,26 @@ impl Tree<'_> {
         }
     }
 
+    /// Who of the tree is alive, by names that hold.
+    pub(crate) fn identities(&self) -> io::Result<Vec<Identity>> {
+        let identity = |member: &Entry| Identity::of(member.pid).ok().filter(|it| it.start_ticks == member.start_ticks);
+        Ok(self.members()?.iter().filter_map(identity).collect())
+    }
+
     /// Who of the tree is alive.
     fn members(&self) -> io::Result<Vec<Entry>> {
         let table = table::read()?;
-        Ok(match self.whom {
-            Whom::Process { leader, owner } => {
-                let mut roots = self.reaper.strays(&table, Some(owner));
+        let (group, roots) = match *self {
+            Self::Process { leader, owner, reaper } => {
+                let mut roots = reaper.strays(&table, Some(owner));
                 roots.push(number(leader));
-                members(&table, Some(number(leader)), roots)
+                (Some(number(leader)), roots)
             }
-            Whom::Strays => members(&table, None, self.reaper.strays(&table, None)),
-            Whom::Earlier(mark) => members(&table, None, marked(&table, mark)),
-        })
+            Self::Strays(reaper) => (None, reaper.strays(&table, None)),
+            Self::Earlier(instance) => (None, marked(&table, |life| life.instance == instance && !life.is_lived())),
+            Self::Dead(dead) => (None, marked(&table, |life| life == dead)),
+        };
+        Ok(members(&table, group, roots, left_on_purpose))
     }
 }
 
@@ -145,26 +174,31 @@ const fn number(pid: Pid) -> u32 {
     pid.as_raw_nonzero().get().cast_unsigned()
 }
 
-/// The living that carry the mark, except ourselves and those that we come from.
-fn marked(table: &[Entry], mark: &str) -> Vec<u32> {
+/// The living that carry the mark of such a life and did not leave on purpose, except ourselves and those that we come
+/// from.
+fn marked(table: &[Entry], wanted: impl Fn(Life) -> bool) -> Vec<u32> {
     let mut ancestors = vec![std::process::id()];
     while let Some(entry) = table.iter().find(|entry| Some(&entry.pid) == ancestors.last()) {
         ancestors.push(entry.parent);
     }
-    let carries = |pid: u32| table::variable(pid, OWNER).is_some_and(|owner| owner.starts_with(mark));
-    let alive = table.iter().filter(|entry| !entry.ended && !ancestors.contains(&entry.pid));
-    alive.map(|entry| entry.pid).filter(|pid| carries(*pid)).collect()
+    let alive = table.iter().filter(|entry| !entry.ended && !ancestors.contains(&entry.pid)).map(|entry| entry.pid);
+    alive.filter(|pid| Life::marked_on(*pid).is_some_and(&wanted) && !left_on_purpose(*pid)).collect()
 }
 
-/// The living among the group and the roots with all their descendants.
-fn members(table: &[Entry], group: Option<u32>, roots: Vec<u32>) -> Vec<Entry> {
+/// The living among the group and the roots with all their descendants, without those of them that are `free`.
+fn members(table: &[Entry], group: Option<u32>, roots: Vec<u32>, free: impl Fn(u32) -> bool) -> Vec<Entry> {
     let mut tree = BTreeSet::from_iter(roots);
+    let in_group = |entry: &Entry| group == Some(entry.group);
+    tree.extend(table.iter().filter(|entry| in_group(entry)).map(|entry| entry.pid));
+    let mut left = BTreeSet::new();
     loop {
-        let before = tree.len();
-        let belongs = |entry: &&Entry| tree.contains(&entry.parent) || group == Some(entry.group);
-        let found: Vec<_> = table.iter().filter(belongs).map(|entry| entry.pid).collect();
+        let before = (tree.len(), left.len());
+        let children = table.iter().filter(|entry| tree.contains(&entry.parent) && !tree.contains(&entry.pid));
+        let (free, found): (Vec<u32>, Vec<u32>) =
+            children.map(|entry| entry.pid).filter(|pid| !left.contains(pid)).partition(|pid| free(*pid));
+        left.extend(free);
         tree.extend(found);
-        if tree.len() == before {
+        if before == (tree.len(), left.len()) {
             break;
         }
     }
@@ -203,8 +237,13 @@ mod tests {
             entry(30, 1, 30), // strangers
             entry(31, 2, 31),
         ];
-        let pids: Vec<_> = members(&table, Some(10), vec![10, 20]).iter().map(|entry| entry.pid).collect();
-        assert_eq!(pids, [11, 12, 13, 20, 21]);
-        assert_eq!(members(&table, None, vec![20]).len(), 2);
+        let pids = |free: &[u32]| -> Vec<u32> {
+            let members = members(&table, Some(10), vec![10, 20], |pid| free.contains(&pid));
+            members.iter().map(|entry| entry.pid).collect()
+        };
+        assert_eq!(pids(&[]), [11, 12, 13, 20, 21]);
+        assert_eq!(pids(&[12]), [11, 20, 21], "who left takes along what came of it");
+        assert_eq!(pids(&[11]), [11, 12, 13, 20, 21], "but not out of the group, which is signalled as a whole");
+        assert_eq!(members(&table, None, vec![20], |_| false).len(), 2);
     }
 }

@@ -9,6 +9,8 @@ mod keeper;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod leftovers;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod stdio;

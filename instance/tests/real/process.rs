@@ -169,10 +169,11 @@ async fn the_hub_may_restart_and_stop() {
     assert!(lab.names().is_empty());
 }
 
+/// Fault 13.
 #[tokio::test]
 async fn a_storm_of_orphans_is_reaped() {
     let lab = Lab::new();
-    let script = "i=0; while [ $i -lt 300 ]; do (true &); i=$((i+1)); done; echo stormed; sleep 1014";
+    let script = "i=0; while [ $i -lt 5000 ]; do (: &); i=$((i+1)); done; echo stormed; sleep 1014";
     let (agent, _) = lab.run("shop", &[], &["sh", "-c", script]).await;
     lab.logged("shop", "stormed").await;
     let threads = format!("/proc/{}/task", agent.pid());

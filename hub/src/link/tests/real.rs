@@ -1,7 +1,7 @@
 //! The whole way from a program to a link: real instances in a private registry, found by the real discovery.
 
 use super::rig::{PATIENCE, call, quick, reaches};
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, Times};
 use crate::link::{Handle, Links, RequestError, State};
 use linchpin_instance::Instance;
 use linchpin_shared::home::Home;
@@ -26,7 +26,8 @@ impl Yard {
         let home = Home::at(dir.path().join("home"));
         home.prepare().unwrap();
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let discovery = Discovery::start(Registry::new(&home), Duration::from_secs(1), cancel.clone(), &tasks);
+        let times = Times { poll: Duration::from_secs(1), stop: Duration::from_secs(1) };
+        let discovery = Discovery::start(Registry::new(&home), times, cancel.clone(), &tasks);
         let links = Links::start(&discovery, &quick(), cancel.clone(), &tasks);
         Self { home, links, _cancel: cancel.drop_guard(), _dir: dir }
     }
