@@ -3,8 +3,11 @@
 //! Owns the current connection ("life") to a hub: its address, the session id and the negotiated version. When the hub
 //! is gone it is found or started again and the agent's own `initialize` is replayed; all who noticed the loss share one
 //! replay. Invariant: a message is sent again only when the hub surely did not act on it, or when repeating it changes
-//! nothing ([`Repeat`]). Never: keeps anything of the agent's but its `initialize`.
+//! nothing ([`Repeat`]); and nothing waits for a hub that shows no sign of life ([`Pulse`]).
+//! Never: keeps anything of the agent's but its `initialize`.
 
+use super::lost::{Lost, chain, interrupted, silent, silent_hub, unreachable, was_reset};
+use super::pulse::Pulse;
 use super::reach::reach;
 use super::{Context, client, reply};
 use crate::daemon::file::HubFile;
@@ -18,7 +21,6 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
@@ -66,16 +68,7 @@ pub(super) struct Life {
     version: Option<String>,
     /// Whether an earlier one was lost.
     pub(super) replayed: bool,
-}
-
-/// Why a message got no answer.
-enum Lost {
-    /// It never left, or the hub refused it: nothing was done.
-    NotExecuted(String),
-    /// The connection broke after it had been sent.
-    Interrupted(String),
-    /// The hub said why not.
-    Refused(Problem),
+    pulse: Pulse,
 }
 
 /// What of an initialize result the session itself needs.
@@ -122,6 +115,7 @@ impl Session {
                 Err(lost) => lost,
             };
             match lost {
+                Lost::Silent(pid) => return Err(silent_hub(pid, repeat)),
                 Lost::Interrupted(cause) if repeat == Repeat::Unsafe => return Err(interrupted(&cause)),
                 Lost::NotExecuted(cause) | Lost::Interrupted(cause) if tries == TRIES => {
                     return Err(unreachable(&cause));
@@ -201,10 +195,12 @@ impl Session {
         for tries in 0..TRIES {
             tokio::time::sleep(PAUSE * tries).await;
             let hub = reach(&self.home, self.autostart).await?;
-            let mut life = Life { http: client::http_to(&hub)?, hub, session: None, version: None, replayed };
+            let (http, pulse) = (client::http_to(&hub)?, Pulse::default());
+            let mut life = Life { http, hub, session: None, version: None, replayed, pulse };
             match self.initialize_at(&mut life, initialize).await {
                 Ok(answer) => return Ok((life, answer)),
                 Err(Lost::Refused(problem)) => return Err(problem),
+                Err(Lost::Silent(pid)) => return Err(silent_hub(pid, Repeat::Safe)),
                 Err(Lost::NotExecuted(why) | Lost::Interrupted(why)) => cause = why,
             }
         }
@@ -212,8 +208,6 @@ impl Session {
     }
 
     async fn initialize_at(&self, life: &mut Life, initialize: &Bytes) -> Result<Bytes, Lost> {
-        let response = self.post(life, initialize).await?;
-        life.session = response.headers().get(SESSION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (out, mut answers) = mpsc::channel(8);
         let collect = async move {
             let mut last = Bytes::new();
@@ -222,8 +216,15 @@ impl Session {
             }
             last
         };
-        let (forwarded, answer) = tokio::join!(async move { forward(response, None, &out).await }, collect);
-        forwarded?;
+        let exchange = async {
+            let response = self.post(life, initialize).await?;
+            let session = response.headers().get(SESSION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            forward(response, None, &out).await?;
+            drop(out);
+            Ok(session)
+        };
+        let (session, answer) = tokio::join!(self.attended(life, exchange), collect);
+        life.session = session?;
         if answer.is_empty() {
             return Err(silent(StatusCode::OK));
         }
@@ -235,9 +236,10 @@ impl Session {
     /// Completes a replayed `initialize`, as the agent did with its own.
     async fn confirm(&self, life: &Life) -> Result<(), Problem> {
         let message = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        match self.post(life, &message).await {
+        match self.attended(life, self.post(life, &message)).await {
             Ok(_) => Ok(()),
             Err(Lost::Refused(problem)) => Err(problem),
+            Err(Lost::Silent(pid)) => Err(silent_hub(pid, Repeat::Safe)),
             Err(Lost::NotExecuted(cause) | Lost::Interrupted(cause)) => Err(unreachable(&cause)),
         }
     }
@@ -249,8 +251,25 @@ impl Session {
         id: Option<&RawValue>,
         out: &mpsc::Sender<Bytes>,
     ) -> Result<(), Lost> {
-        let response = self.post(life, message).await?;
-        forward(response, id, out).await
+        self.attended(life, async {
+            let response = self.post(life, message).await?;
+            forward(response, id, out).await
+        })
+        .await
+    }
+
+    /// An exchange that ends when the hub shows no sign of life.
+    async fn attended<T>(&self, life: &Life, exchange: impl Future<Output = Result<T, Lost>>) -> Result<T, Lost> {
+        let health = format!("{}/health", life.hub.url);
+        let answers = |within| {
+            let probe = life.http.get(&health).timeout(within).send();
+            async move { probe.await.is_ok() }
+        };
+        tokio::select! {
+            biased;
+            done = exchange => done,
+            () = life.pulse.silence(answers) => Err(Lost::Silent(life.hub.process.pid)),
+        }
     }
 
     async fn post(&self, life: &Life, message: &Bytes) -> Result<Response, Lost> {
@@ -336,48 +355,4 @@ async fn forward_events(response: Response, out: &mpsc::Sender<Bytes>) -> Result
 
 fn has_type(response: &Response, media: &str) -> bool {
     response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(media.as_bytes()))
-}
-
-/// Whether the connection was reset before an answer began. The hub never resets one on purpose, and the kernel does it
-/// for a process that ends only if bytes for it were left unread (RFC 1122, section 4.2.2.13); it answers bytes that come
-/// later in the same way. So the hub had not read the whole message, and acts on whole messages only.
-fn was_reset(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
-fn silent(status: StatusCode) -> Lost {
-    let detail = format!("the hub answered {status} without a body");
-    Lost::Refused(Problem::new(Code::Internal, detail).next("linchpin status"))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
-fn interrupted(cause: &str) -> Problem {
-    Problem::new(Code::CallInterrupted, "the hub went away during this call; whether it was executed is not known")
-        .seen("cause", cause)
-        .next("check its effect, then call again; the hub is being started again")
-}
-
-fn unreachable(cause: &str) -> Problem {
-    Problem::new(Code::HubUnreachable, "no hub could be reached; this message had no effect")
-        .seen("cause", cause)
-        .next("linchpin hub")
-        .next("linchpin status")
 }

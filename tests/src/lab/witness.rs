@@ -32,6 +32,14 @@ impl Witness {
         Self::look(lab, name).await
     }
 
+    /// The pid of the instance.
+    ///
+    /// # Errors
+    /// When what `status` says is none.
+    pub fn pid(&self) -> Result<u32> {
+        u32::try_from(self.pid).context("no pid")
+    }
+
     async fn look(lab: &Lab, name: &str) -> Result<Self> {
         let (instance, link) = (lab.instance_status(name).await?, lab.link(name).await?);
         let number = |value: &Value, what: &str| value.as_u64().with_context(|| format!("no {what} in {instance}"));

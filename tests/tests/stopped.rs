@@ -1,0 +1,174 @@
+//! Processes that are stopped and go on (SIGSTOP, SIGCONT), and a port that comes to a stranger.
+//!
+//! Stopped is not dead: nothing is restarted, nothing is marked gone, and nobody waits without a bound.
+
+use anyhow::{Context, Result, ensure};
+use linchpin_shared::process::{Identity, Signal};
+use linchpin_tests::agent::Agent;
+use linchpin_tests::kit;
+use linchpin_tests::lab::Lab;
+use linchpin_tests::lab::ledger::Load;
+use linchpin_tests::lab::running::{gone, kill_9};
+use linchpin_tests::lab::witness::Witness;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+async fn several(lab: &Lab, names: &[&str]) -> Result<Vec<Witness>> {
+    let mut witnesses = Vec::new();
+    for name in names {
+        lab.detached(name, &kit::echo(name)?).await?;
+    }
+    for name in names {
+        witnesses.push(Witness::of(lab, name).await?);
+    }
+    Ok(witnesses)
+}
+
+fn send(pid: u32, signal: Signal) -> Result<()> {
+    ensure!(Identity::of(pid)?.signal(signal)?, "{pid} is gone");
+    Ok(())
+}
+
+fn counted(word: &str, ledger: &Path) -> Value {
+    json!({"name": "shop__echo-shop", "arguments": {"message": word, "ledger": ledger}})
+}
+
+fn executions(ledger: &Path, word: &str) -> usize {
+    std::fs::read_to_string(ledger).unwrap_or_default().lines().filter(|line| *line == word).count()
+}
+
+/// Fault 6: a hub that is stopped for some seconds answers when it goes on. No link is lost, nobody hears of it.
+#[tokio::test]
+async fn a_hub_that_is_stopped_for_a_moment_is_waited_for() -> Result<()> {
+    let lab = Lab::new()?;
+    let hub = lab.hub().await?;
+    let witnesses = several(&lab, &["shop", "second", "third", "fourth"]).await?;
+    let (mut agent, ledger) = (lab.shim(&[]).await?, lab.dir().join("ledger"));
+    hub.signal(Signal::STOP)?;
+    let id = agent.send("tools/call", counted("patience", &ledger)).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    hub.signal(Signal::CONT)?;
+    let answer = agent.answer(id).await?.result()?;
+    ensure!(answer["content"][0]["text"] == "patience" && executions(&ledger, "patience") == 1, "{answer}");
+    for witness in witnesses {
+        witness.untouched(&lab).await?;
+    }
+    agent.close().await?;
+    lab.finish().await
+}
+
+/// Fault 6: a hub that stays stopped owes an answer. The shim says so within its bound, and goes on with the same hub.
+#[tokio::test]
+async fn a_call_to_a_hub_that_stays_stopped_is_told_and_the_session_goes_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let hub = lab.hub().await?;
+    let witnesses = several(&lab, &["shop", "other"]).await?;
+    let (mut agent, ledger) = (lab.shim(&[]).await?, lab.dir().join("ledger"));
+    hub.signal(Signal::STOP)?;
+    let call = agent.send("tools/call", counted("lost", &ledger)).await?;
+    let list = agent.send("tools/list", json!({})).await?;
+    for (id, code) in [(call, "call_interrupted"), (list, "hub_unreachable")] {
+        let error = agent.answer(id).await?.error()?;
+        ensure!(error["data"]["code"] == code && error["data"]["observed"]["pid"] == hub.pid(), "{error}");
+        ensure!(error["data"]["next_steps"].to_string().contains("kill -CONT"), "{error}");
+    }
+    hub.signal(Signal::CONT)?;
+    let next = agent.request("tools/call", counted("next", &ledger)).await?.result()?;
+    ensure!(next["content"][0]["text"] == "next", "{next}");
+    ensure!(executions(&ledger, "lost") <= 1 && executions(&ledger, "next") == 1, "executed twice");
+    ensure!(lab.hub_facts()?.pid == hub.pid(), "another hub was started beside one that lives");
+    for witness in witnesses {
+        witness.untouched(&lab).await?;
+    }
+    agent.close().await?;
+    lab.finish().await
+}
+
+/// Fault 5: an instance that is stopped is unresponsive, not dead.
+#[tokio::test]
+async fn a_stopped_instance_is_unresponsive_and_comes_back_as_it_was() -> Result<()> {
+    let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "1000");
+    let _hub = lab.hub().await?;
+    let witnesses = several(&lab, &["shop", "other"]).await?;
+    let others = Load::start(&lab, "other__echo-other", 1).await?;
+    let mut agent = lab.http("/mcp").await?;
+    let shop = &witnesses[0];
+    send(shop.pid()?, Signal::STOP)?;
+    let link = lab.fails("shop", &["ping_timeout", "hello_timeout"]).await?;
+    ensure!(link["state"] != "gone", "{link}");
+    let error = agent.request("tools/call", counted("refused", &lab.dir().join("ledger"))).await?.error()?;
+    ensure!(error["data"]["code"].as_str().is_some_and(|code| code.ends_with("_unavailable")), "{error}");
+    others.goes_on(&lab, 20).await?;
+    send(shop.pid()?, Signal::CONT)?;
+    shop.same_life(&lab, 1).await?;
+    let next = agent.request("tools/call", counted("next", &lab.dir().join("ledger"))).await?.result()?;
+    ensure!(next["content"][0]["text"] == "next" && executions(&lab.dir().join("ledger"), "refused") == 0, "{next}");
+    let others = others.finish().await?;
+    ensure!(others.interrupted + others.refused == 0, "{others:?}");
+    witnesses[1].untouched(&lab).await?;
+    agent.close().await?;
+    lab.finish().await
+}
+
+/// Fault 51: everything stands still, as in a virtual machine that is paused, and goes on in any order.
+#[tokio::test]
+async fn when_everything_stood_still_nothing_is_lost() -> Result<()> {
+    let lab = Lab::new()?;
+    let hub = lab.hub().await?;
+    let witnesses = several(&lab, &["shop", "second", "third", "fourth"]).await?;
+    let load = Load::start(&lab, "shop__echo-shop", 2).await?;
+    load.goes_on(&lab, 20).await?;
+    let all = lab.mark().processes();
+    for process in &all {
+        process.signal(Signal::STOP)?;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // The hub first: for a moment it finds all of them mute.
+    hub.signal(Signal::CONT)?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for process in &all {
+        process.signal(Signal::CONT)?;
+    }
+    load.goes_on(&lab, 20).await?;
+    let load = load.finish().await?;
+    ensure!(load.interrupted + load.refused == 0, "{load:?}");
+    for witness in witnesses {
+        witness.untouched(&lab).await.with_context(|| lab.logs())?;
+    }
+    lab.finish().await
+}
+
+/// Faults 1 and 14: an instance is killed for good and a stranger gets its port. The hub sends it nothing, and the
+/// instance's next life is found at its own address.
+#[tokio::test]
+async fn a_stranger_on_a_dead_instance_s_port_learns_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let _hub = lab.hub().await?;
+    let witnesses = several(&lab, &["shop", "other"]).await?;
+    let [shop, other] = &witnesses[..] else { unreachable!() };
+    let victims = lab.mark().processes().into_iter().filter(|process| {
+        let line = linchpin_shared::process::command_line(process.pid).unwrap_or_default();
+        line.ends_with("shop")
+    });
+    for victim in victims {
+        // The server may have gone with its agent.
+        let _ = kill_9(victim.pid).await;
+        gone(&victim, Duration::from_secs(5)).await?;
+    }
+    let stranger = lab.wait_for("the port is free", async || Ok(TcpListener::bind(("127.0.0.1", shop.port)).await?));
+    let stranger = stranger.await?;
+    lab.shows("shop", "it is gone", |instance| instance["state"] == "gone").await?;
+    lab.detached("shop", &kit::echo("shop")?).await?;
+    let next = Witness::of(&lab, "shop").await?;
+    ensure!(next.port != shop.port && next.pid()? != shop.pid()?, "{next:?}");
+    if let Ok(Ok((mut stream, _))) = tokio::time::timeout(Duration::from_millis(100), stranger.accept()).await {
+        let mut told = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_millis(500), stream.read_to_end(&mut told)).await;
+        ensure!(told.is_empty(), "a stranger was told {:?}", String::from_utf8_lossy(&told));
+    }
+    other.untouched(&lab).await?;
+    lab.finish().await
+}
