@@ -62,7 +62,8 @@ async fn try_run(words: &[OsString]) -> Result<String, Problem> {
         });
     }
     let executable = std::env::current_exe().unwrap_or_default();
-    let relaunch = Relaunch { executable, keeper: vec!["--keeper".into()], agent: vec!["--agent".into()] };
+    let relaunch =
+        Relaunch { executable, keeper: vec!["--keeper".into()], agent: vec!["--agent".into()], said: Vec::new() };
     let started = keeper::detach(&home, relaunch, options).await?;
     Ok(format!("{} runs in the background, pid {}", started.name, started.pid))
 }

@@ -3,8 +3,9 @@
 //! Owns the checks of what is said about it, and its place in the registry for as long as it runs. The lease is held by
 //! this process; the record names the foreign one, by its identity and not by its pid alone.
 //! Invariant: it is registered only while its very process runs, and unregistered before [`register`] comes back.
-//! Never: signals the foreign process, or makes known a process of another user.
+//! Never: signals the process that it registers, or makes known a process of another user.
 
+use crate::agent::TAKE_OVER_EXTRA;
 use crate::agent::signals::Signals;
 use crate::conflict::{self, Conflict};
 use crate::registrar::Registrar;
@@ -16,10 +17,10 @@ use linchpin_shared::process::{Identity, command_line, exited};
 use linchpin_shared::protocol::hello;
 use linchpin_shared::registry::Registry;
 use linchpin_shared::registry::record::{FORMAT, Protocol, Record, instance_id};
+use linchpin_shared::settings::Settings;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 use uuid::Uuid;
 
 /// The version in the record of a program that has not told one.
@@ -54,11 +55,17 @@ pub enum Ended {
 /// # Errors
 /// A [`Problem`] for a bad name, a pid that is nobody's or another user's, a URL that is not of this machine, a name that
 /// is taken, or a registry that cannot be written.
-pub async fn register(home: &Home, foreign: Foreign, ready: impl FnOnce(&Record)) -> Result<Ended, Problem> {
+pub async fn register(
+    home: &Home,
+    foreign: Foreign,
+    conflict: Conflict,
+    ready: impl FnOnce(&Record),
+) -> Result<Ended, Problem> {
     let record = record(foreign)?;
     let process = record.process.clone();
+    let patience = Settings::load(home)?.instance.stop_timeout + TAKE_OVER_EXTRA;
     let mut signals = Signals::listen()?;
-    let registration = conflict::register(Registry::new(home), record, Conflict::Fail, Duration::ZERO).await?;
+    let registration = conflict::register(Registry::new(home), record, conflict, patience).await?;
     ready(registration.record());
     let registrar = Registrar::start(registration);
     let ended = tokio::select! {

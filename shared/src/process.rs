@@ -25,6 +25,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// The longest command line that is shown, in characters.
 const COMMAND_LINE_LEN: usize = 200;
 
+/// The argument of our own background processes after which the words stand with which a person started them.
+pub const ON_BEHALF: &str = "--on-behalf-of";
+
 /// Names one process for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -137,14 +140,30 @@ pub fn exited(identity: &Identity) -> impl Future<Output = ()> + Send + 'static 
 }
 
 /// The command line of a process, shortened, on one line and without secrets, for people. `None` when there is none to see.
+///
+/// What runs behind a detached instance shows the words with which a person started it, see [`ON_BEHALF`].
 #[must_use]
 pub fn command_line(pid: u32) -> Option<String> {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let text = String::from_utf8_lossy(bytes.strip_suffix(b"\0").unwrap_or(&bytes)).into_owned();
+    let text = match text.split_once(&format!("\0{ON_BEHALF}\0")) {
+        Some((_, said)) => format!("linchpin\0{said}"),
+        None => text,
+    };
     let words = redact::words(text.split('\0')).join(" ");
     let shown: String =
         words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(COMMAND_LINE_LEN).collect::<String>();
     (!shown.trim().is_empty()).then_some(shown)
+}
+
+/// The physical memory that a process uses, in bytes; `None` when it is gone.
+#[must_use]
+pub fn resident_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse().ok());
+    // A process that is about to end has no memory any more.
+    Some(kib.unwrap_or(0_u64).saturating_mul(1024))
 }
 
 fn gone_is_false(sent: Result<(), Errno>) -> io::Result<bool> {
@@ -310,6 +329,17 @@ mod tests {
         let line = (0..1_000_000).find_map(|_| command_line(sleeper.0.id()));
         assert_eq!(line.as_deref(), Some("sleep 600"));
         assert_eq!(command_line(u32::MAX), None);
+    }
+
+    #[test]
+    fn what_runs_on_behalf_of_a_person_shows_the_persons_words() {
+        let words = ["-c", "read line", "agent", "shop", ON_BEHALF, "run", "--name", "shop", "--", "serve"];
+        let shell = Sleeper(Command::new("sh").args(words).stdin(Stdio::piped()).spawn().unwrap());
+        // A spawn returns while the program is being loaded; until that is done there is no command line to see.
+        let line = (0..1_000_000).find_map(|_| command_line(shell.0.id()));
+        assert_eq!(line.as_deref(), Some("linchpin run --name shop -- serve"));
+        assert!(resident_memory(shell.0.id()).is_some());
+        assert_eq!(resident_memory(u32::MAX), None);
     }
 
     proptest! {

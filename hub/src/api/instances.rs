@@ -6,8 +6,8 @@
 
 use super::{Api, reply};
 use crate::gateway::mcp::SessionState;
-use crate::link::{Handle, Status};
-use axum::extract::{Path, State};
+use crate::link::{Handle, State, Status};
+use axum::extract::{self, Path};
 use axum::response::Response;
 use jiff::Timestamp;
 use linchpin_shared::failure::Failure;
@@ -17,6 +17,7 @@ use linchpin_shared::protocol::vitals::{self, Transport};
 use linchpin_shared::registry::record::Service;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -57,7 +58,7 @@ struct Server {
     tools: usize,
 }
 
-pub(super) async fn status(State(api): State<Arc<Api>>) -> Response {
+pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Response {
     let mut warnings = Vec::new();
     if api.guard.token.is_none() {
         warnings.push("the token is switched off: every program of this machine may use the hub");
@@ -83,11 +84,11 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Response {
     }))
 }
 
-pub(super) async fn all(State(api): State<Arc<Api>>) -> Response {
+pub(super) async fn all(extract::State(api): extract::State<Arc<Api>>) -> Response {
     reply::json(&json!({"instances": list(&api)}))
 }
 
-pub(super) async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Response {
+pub(super) async fn one(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
     match find(&api, &name) {
         Ok(link) => reply::json(&shown(&api, &link)),
         Err(problem) => reply::problem(&problem),
@@ -95,7 +96,7 @@ pub(super) async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -
 }
 
 /// The link's story: the instance's own fields and its last transitions.
-pub(super) async fn link(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Response {
+pub(super) async fn link(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
     match find(&api, &name) {
         Ok(link) => {
             let status = link.status().borrow().clone();
@@ -119,8 +120,15 @@ pub(super) fn find(api: &Api, name: &str) -> Result<Handle, Problem> {
     })
 }
 
+/// All instances, but none that is gone and whose name a live one took: the name is that one's now.
 fn list(api: &Api) -> Vec<Value> {
-    api.links.watch().borrow().iter().map(|link| shown(api, link)).collect()
+    let links = api.links.watch().borrow().clone();
+    let live: BTreeSet<&str> = links.iter().filter(|link| !is_gone(link)).map(Handle::name).collect();
+    links.iter().filter(|link| !(is_gone(link) && live.contains(link.name()))).map(|link| shown(api, link)).collect()
+}
+
+fn is_gone(link: &Handle) -> bool {
+    link.status().borrow().state == State::Gone
 }
 
 fn shown(api: &Api, link: &Handle) -> Value {

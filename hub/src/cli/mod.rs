@@ -6,6 +6,7 @@
 //! standard output, else as text on standard error.
 //! Never: reaches into the hub's state, or asks anything where there is no terminal.
 
+mod ask;
 mod call;
 mod client;
 mod config;

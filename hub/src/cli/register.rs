@@ -4,8 +4,9 @@
 //! registration's life are the instance crate's. The verb goes on running: it holds the lease on the program's behalf.
 //! Never: starts, watches over or stops the program. Whoever started it does that.
 
-use super::run::{log_to_stderr, offer};
-use super::{Context, single_threaded};
+use super::run::{OnConflict, log_to_stderr, offer};
+use super::{Context, ask, single_threaded};
+use linchpin_instance::Conflict;
 use linchpin_instance::foreign::{self, Ended, Foreign};
 use linchpin_instance::keeper::Started;
 use linchpin_shared::problem::{Code, Exit, Problem};
@@ -25,6 +26,8 @@ pub(super) struct Args {
     /// Something else to be known of it; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
+    #[command(flatten)]
+    conflict: OnConflict,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -41,10 +44,24 @@ async fn registered(context: &Context, args: Args) -> Result<Exit, Problem> {
     let project_dir = std::env::current_dir().map_err(|error| {
         Problem::from_io(&error, Code::BadRequest, "cannot tell the current directory").next("cd to one that exists")
     })?;
-    let Args { name, pid, url, label } = args;
-    let foreign = Foreign { name: name.clone(), pid, url, project_dir, labels: label.into_iter().collect() };
+    let Args { name, pid, url, label, conflict } = args;
+    let foreign = Foreign { name, pid, url, project_dir, labels: label.into_iter().collect() };
+    let ended = ask::attempt(context, conflict.into(), async |conflict| stay(context, foreign.clone(), conflict).await);
+    let Some((name, ended)) = ended.await? else { return Ok(Exit::Conflict) };
+    context.output.note(&match ended {
+        Ended::Process => format!("{name} is unregistered: its process {pid} has ended"),
+        Ended::Stopped(by) => format!("{name} is unregistered: stopped by {by}"),
+    });
+    Ok(Exit::Ok)
+}
+
+/// Keeps the program registered to its end; the person is told when it is. Also returns the name, which may be another
+/// than was asked for.
+async fn stay(context: &Context, foreign: Foreign, conflict: Conflict) -> Result<(String, Ended), Problem> {
+    let mut name = foreign.name.clone();
     let (registered, started) = tokio::sync::oneshot::channel();
-    let stay = foreign::register(&context.home, foreign, |record| {
+    let stay = foreign::register(&context.home, foreign, conflict, |record| {
+        name.clone_from(&record.name);
         // Nobody listens any more only if we are about to end.
         let _ = registered.send(Started::from(record));
     });
@@ -60,11 +77,7 @@ async fn registered(context: &Context, args: Args) -> Result<Exit, Problem> {
         ended = stay => ended?,
         never = greet => never,
     };
-    context.output.note(&match ended {
-        Ended::Process => format!("{name} is unregistered: its process {pid} has ended"),
-        Ended::Stopped(by) => format!("{name} is unregistered: stopped by {by}"),
-    });
-    Ok(Exit::Ok)
+    Ok((name, ended))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! Never: lets the command's own output be mixed with ours: that goes to standard error.
 
 use super::reach::{executable, reach};
-use super::{Context, single_threaded};
+use super::{Context, ask, single_threaded};
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{self, Ended, Kind, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch, Started};
@@ -30,22 +30,39 @@ pub(super) struct Args {
     /// Run in the background, and start again after a crash
     #[arg(long, short)]
     detach: bool,
+    #[command(flatten)]
+    conflict: OnConflict,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "CMD", required_unless_present = "mcp_url")]
+    command: Vec<OsString>,
+}
+
+/// What to do when a live instance has the name.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct OnConflict {
     /// When a live instance has the name: stop it and take its place
     #[arg(long, conflicts_with = "alongside")]
     take_over: bool,
     /// When a live instance has the name: run beside it as NAME-2
     #[arg(long)]
     alongside: bool,
-    /// The command and its arguments
-    #[arg(last = true, value_name = "CMD", required_unless_present = "mcp_url")]
-    command: Vec<OsString>,
 }
 
-/// The name in the list of processes of a keeper or an agent.
+impl From<OnConflict> for Conflict {
+    fn from(flags: OnConflict) -> Self {
+        match (flags.take_over, flags.alongside) {
+            (true, _) => Self::TakeOver,
+            (false, true) => Self::Alongside,
+            (false, false) => Self::Fail,
+        }
+    }
+}
+
+/// What stands in the list of processes for a keeper or an agent: the name, and the person's words.
 #[derive(Debug, clap::Args)]
 pub(super) struct Inner {
-    #[arg(allow_hyphen_values = true)]
-    _name: Option<String>,
+    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    _words: Vec<OsString>,
 }
 
 pub(super) fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
@@ -86,11 +103,7 @@ fn options(args: Args) -> Result<RunOptions, Problem> {
             None if args.mcp => Kind::McpStdio,
             None => Kind::Plain,
         },
-        conflict: match (args.take_over, args.alongside) {
-            (true, _) => Conflict::TakeOver,
-            (false, true) => Conflict::Alongside,
-            (false, false) => Conflict::Fail,
-        },
+        conflict: args.conflict.into(),
         pass_through: true,
     })
 }
@@ -100,8 +113,13 @@ async fn detached(context: &Context, options: RunOptions) -> Result<Exit, Proble
         executable: executable(),
         keeper: vec![OsString::from("keeper")],
         agent: vec![OsString::from("agent")],
+        said: std::env::args_os().skip(1).collect(),
     };
-    let started = keeper::detach(&context.home, relaunch, options).await?;
+    let started = ask::attempt(context, options.conflict, async |conflict| {
+        let options = RunOptions { conflict, ..options.clone() };
+        keeper::detach(&context.home, relaunch.clone(), options).await
+    });
+    let Some(started) = started.await? else { return Ok(Exit::Conflict) };
     let value = serde_json::to_value(&started).unwrap_or_default();
     context.output.value(&value, |_| format!("{} runs in the background (pid {})", started.name, started.pid));
     offer(context, &started).await;
@@ -109,6 +127,18 @@ async fn detached(context: &Context, options: RunOptions) -> Result<Exit, Proble
 }
 
 async fn foreground(context: &Context, options: RunOptions) -> Result<Exit, Problem> {
+    let ended = ask::attempt(context, options.conflict, async |conflict| {
+        attended(context, RunOptions { conflict, ..options.clone() }).await
+    });
+    let Some(ended) = ended.await? else { return Ok(Exit::Conflict) };
+    if let Ended::Stopped(by) = ended {
+        context.output.note(&format!("stopped by {by}"));
+    }
+    Ok(Exit::Ok)
+}
+
+/// Runs the instance to its end; the person is told when it is registered.
+async fn attended(context: &Context, options: RunOptions) -> Result<Ended, Problem> {
     let (registered, started) = tokio::sync::oneshot::channel();
     let run = agent::run(&context.home, options, |record| {
         // Nobody listens any more only if we are about to end.
@@ -121,14 +151,10 @@ async fn foreground(context: &Context, options: RunOptions) -> Result<Exit, Prob
         }
         std::future::pending().await
     };
-    let ended = tokio::select! {
-        ended = run => ended?,
+    tokio::select! {
+        ended = run => ended,
         never = greet => never,
-    };
-    if let Ended::Stopped(by) = ended {
-        context.output.note(&format!("stopped by {by}"));
     }
-    Ok(Exit::Ok)
 }
 
 /// Sees to it that there is a hub.

@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 /// The name of the one process and the one MCP server of `linchpin run`.
 pub const MAIN: &str = "main";
 /// What an instance whose name is taken over may need beyond the time that its process has to end.
-const TAKE_OVER_EXTRA: Duration = Duration::from_secs(5);
+pub(crate) const TAKE_OVER_EXTRA: Duration = Duration::from_secs(5);
 
 /// How an agent ended well.
 #[derive(Debug, Clone, PartialEq, Eq)]

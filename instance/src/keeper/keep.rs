@@ -6,10 +6,10 @@
 //! by another meanwhile.
 //! Never: does an agent's work, or ends while something of its instance runs.
 
-use super::{Orders, Relaunch, Report, open_log, orders, report};
+use super::{Orders, Relaunch, Report, open_log, orders, report, said};
 use crate::agent::RunOptions;
 use crate::agent::signals::Signals;
-use crate::conflict::Conflict;
+use crate::conflict::{Conflict, KEEPER, keeper_mark};
 use crate::supervisor::child::{End, ended};
 use crate::supervisor::random;
 use crate::supervisor::reaper::{Reaper, collect};
@@ -148,10 +148,12 @@ impl Keeper {
     }
 
     fn start(&self) -> io::Result<(Child, pipe::Receiver)> {
-        let Orders { relaunch: Relaunch { executable, agent, .. }, options, log } = &self.orders;
+        let Orders { relaunch, options, log } = &self.orders;
+        let Relaunch { executable, agent, .. } = relaunch;
         let orders = serde_json::to_vec(options)?;
         let mut command = Command::new(executable);
-        command.args(agent).arg(options.name.as_deref().unwrap_or_default());
+        command.args(agent).arg(options.name.as_deref().unwrap_or_default()).args(said(relaunch));
+        command.env(KEEPER, keeper_mark(&Identity::current()?));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(open_log(log).map_err(io::Error::other)?);
         let mut process = self.reaper.start(&mut command)?;
         // An agent that died before it read its orders is seen to have died. The orders fit into the pipe.

@@ -17,10 +17,11 @@ use crate::supervisor::{DETACHED, OWNER};
 use linchpin_shared::home::{Home, private_dir};
 use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::process::ON_BEHALF;
 use linchpin_shared::registry::private;
 use linchpin_shared::registry::record::Record;
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -42,6 +43,15 @@ pub struct Relaunch {
     pub keeper: Vec<OsString>,
     /// The words that lead to [`serve()`].
     pub agent: Vec<OsString>,
+    /// The words with which a person asked for it, without the program. Keeper and agent carry them, so that a list of
+    /// processes and a name conflict show what the person knows. May be empty.
+    pub said: Vec<OsString>,
+}
+
+/// The words that keeper and agent carry for people.
+fn said(relaunch: &Relaunch) -> impl Iterator<Item = &OsStr> {
+    let mark = (!relaunch.said.is_empty()).then_some(OsStr::new(ON_BEHALF));
+    mark.into_iter().chain(relaunch.said.iter().map(OsString::as_os_str))
 }
 
 /// An instance that runs in the background.
@@ -93,7 +103,7 @@ pub async fn detach(home: &Home, relaunch: Relaunch, mut options: RunOptions) ->
     home.prepare()?;
     let log = home.process_log(&name, "agent");
     let mut command = Command::new(&relaunch.executable);
-    command.args(&relaunch.keeper).arg(&name).current_dir("/");
+    command.args(&relaunch.keeper).arg(&name).args(said(&relaunch)).current_dir("/");
     command.env(DETACHED, "1").env_remove(OWNER);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(open_log(&log)?);
     let failed = |error: std::io::Error| {

@@ -7,6 +7,7 @@
 
 use super::mark::{DETACHED, OWNER};
 use super::reaper::Reaper;
+use crate::conflict::KEEPER;
 use linchpin_shared::process::{Identity, exited};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::ffi::OsString;
@@ -78,7 +79,7 @@ impl Child {
             command.arg0(name).args(arguments);
         }
         command.current_dir(&program.dir).envs(program.env.iter().map(|(name, value)| (name, value)));
-        command.env_remove(DETACHED).env(OWNER, &program.owner);
+        command.env_remove(DETACHED).env_remove(KEEPER).env(OWNER, &program.owner);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut process = reaper.start(&mut command)?;
         let pipes = Pipes {

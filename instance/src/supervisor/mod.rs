@@ -11,7 +11,7 @@ pub(crate) mod mark;
 pub(crate) mod output;
 pub(crate) mod policy;
 pub(crate) mod reaper;
-mod table;
+pub(crate) mod table;
 pub(crate) mod tree;
 
 pub use mark::{DETACHED, OWNER};

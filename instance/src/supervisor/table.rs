@@ -8,22 +8,22 @@ use std::io;
 
 /// What the kernel says of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Its id.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     /// Its parent's id.
-    pub(super) parent: u32,
+    pub(crate) parent: u32,
     /// Its process group.
-    pub(super) group: u32,
+    pub(crate) group: u32,
     /// When it started, in clock ticks since boot.
-    pub(super) start_ticks: u64,
+    pub(crate) start_ticks: u64,
     /// Whether all of it ended and was not waited for. A process whose first thread ended (pthread_exit(3)) while others
     /// go on looks dead at first sight: it still has its memory, its files and its ports.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
 }
 
 /// All processes that can be seen.
-pub(super) fn read() -> io::Result<Vec<Entry>> {
+pub(crate) fn read() -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for file in std::fs::read_dir("/proc")? {
         let Some(pid) = file?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -39,7 +39,7 @@ pub(super) fn read() -> io::Result<Vec<Entry>> {
 }
 
 /// A variable of the environment that a process was started with; `None` when it has none or cannot be read.
-pub(super) fn variable(pid: u32, name: &str) -> Option<String> {
+pub(crate) fn variable(pid: u32, name: &str) -> Option<String> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let value = environment
         .split(|byte| *byte == 0)

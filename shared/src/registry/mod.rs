@@ -25,7 +25,7 @@ pub use tidy::Orphan;
 
 use crate::home::{Home, private_dir};
 use crate::problem::{Code, Problem};
-use crate::process::command_line;
+use crate::process::{Identity, command_line};
 use atomic::Prepared;
 use lock::DirLock;
 use record::Record;
@@ -82,6 +82,14 @@ impl Registry {
     /// When that cannot be told.
     pub fn lease(&self, id: Uuid) -> io::Result<LeaseState> {
         lease::probe(&lease_path(&self.dir, id))
+    }
+
+    /// Who says in the lease of this instance that it holds it; `None` if nobody holds it or it does not say. Of a foreign
+    /// program that was registered on its behalf this is another process than that in its record.
+    #[must_use]
+    pub fn lease_holder(&self, id: Uuid) -> Option<Identity> {
+        let path = lease_path(&self.dir, id);
+        Lease::holder(&path).filter(|holder| holder.is_alive() && Lease::is_held(&path).unwrap_or(false))
     }
 
     /// The live instance of this name.
