@@ -26,6 +26,7 @@ mod mcp;
 mod presence;
 mod registrar;
 mod respond;
+pub mod seats;
 mod server;
 mod supervisor;
 

@@ -1,23 +1,25 @@
 //! The HTTP/1.1 server under the routes.
 //!
-//! Owns accepting and the bounds of a connection: how many, how long a head may take, how large it may be.
-//! Invariant: one bad client costs one connection. When told to stop it accepts no more, lets requests end within the
-//! bound it is given, and then drops what is left.
+//! Owns accepting and the bounds of a connection: how many, how long a head may take, how large it may be, how long a
+//! client may leave its answer unread.
+//! Invariant: one bad client costs one connection, and connections that do nothing shut nobody out. When told to stop it
+//! accepts no more, lets requests end within the bound it is given, and then drops what is left.
 //! Never: knows a route.
 
+use super::reply;
 use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use linchpin_instance::seats::{Seat, Seats};
+use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Connections at once; more wait in the kernel's queue. Each costs a file descriptor and some kilobytes.
-const MAX_CONNECTIONS: usize = 4096;
 
 /// How long the head of a request may take: ends a slow-loris client.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,26 +30,33 @@ const MAX_HEADERS: usize = 100;
 /// The largest head, in bytes; one that came within a single read more than that is let through, so twice this is the end.
 const MAX_HEAD: usize = 64 << 10;
 
+/// How long a client may leave what was sent to it unread, once its buffers are full. Ends one that never reads; an agent
+/// that was stopped for longer finds its stream closed and opens another.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// When every connection is busy, so many more are told so.
+const MAX_REFUSED: usize = 64;
+
 /// The pause after the system refused a connection (no file descriptors): others end meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop`, then lets requests end for `drain`, or until `hurry`.
+/// Serves, at most so many connections at once, until `stop`, then lets requests end for `drain`, or until `hurry`.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
+    most: usize,
     stop: &CancellationToken,
     hurry: &CancellationToken,
     drain: Duration,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let door = Door::new(app, most);
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
-    while let Some((stream, permit)) = next(&listener, &room, stop).await {
-        let connection = connection(stream, app.clone(), stop.clone(), cut.clone());
-        connections.spawn(async move {
-            connection.await;
-            drop(permit);
-        });
+    while let Some(stream) = next(&listener, stop).await {
+        // Without any place left it is closed at once, which says it too.
+        if let Some((seat, app)) = door.enter() {
+            connections.spawn(connection(stream, app, seat, stop.clone(), cut.clone()));
+        }
     }
     drop(listener);
     connections.close();
@@ -60,17 +69,42 @@ pub async fn serve(
     connections.wait().await;
 }
 
+/// Who gets in, and to what.
+struct Door {
+    app: Router,
+    seats: Arc<Seats>,
+    refusing: Router,
+    refused: Arc<Seats>,
+}
+
+impl Door {
+    fn new(app: Router, most: usize) -> Self {
+        let refusing = Router::new().fallback(move || overloaded(most));
+        Self { app, seats: Seats::new(most), refusing, refused: Seats::new(MAX_REFUSED) }
+    }
+
+    fn enter(&self) -> Option<(Arc<Seat>, Router)> {
+        let inside = || Some((self.seats.take()?, self.app.clone()));
+        inside().or_else(|| Some((self.refused.take()?, self.refusing.clone())))
+    }
+}
+
+async fn overloaded(most: usize) -> Response {
+    let problem = Problem::new(Code::Overloaded, format!("all {most} connections of the hub are busy"))
+        .next("try again in a second")
+        .next(format!("LINCHPIN_HUB_MAX_CONNECTIONS={} linchpin hub", most * 2));
+    let mut response = reply::problem(&problem);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// The next connection, or `None` when it is time to stop.
-async fn next(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-    stop: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStream> {
     let accept = async {
-        let permit = room.clone().acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((stream, permit)),
+                Ok((stream, _)) => return stream,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -78,17 +112,20 @@ async fn next(
             }
         }
     };
-    stop.run_until_cancelled(accept).await.flatten()
+    stop.run_until_cancelled(accept).await
 }
 
-async fn connection(stream: TcpStream, app: Router, stop: CancellationToken, cut: CancellationToken) {
-    let _ = stream.set_nodelay(true);
+async fn connection(stream: TcpStream, app: Router, seat: Arc<Seat>, stop: CancellationToken, cut: CancellationToken) {
+    if let Err(error) = bound(&stream) {
+        tracing::debug!(%error, "a connection's options cannot be set");
+    }
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD);
-    let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).with_upgrades();
+    let serving = server.serve_connection(TokioIo::new(stream), seat.serving(app)).with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let served = tokio::select! {
         served = serving.as_mut() => served,
+        () = seat.asked_to_leave() => return,
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
@@ -100,4 +137,10 @@ async fn connection(stream: TcpStream, app: Router, stop: CancellationToken, cut
     if let Err(error) = served {
         tracing::debug!(%error, "a client's connection ended badly");
     }
+}
+
+fn bound(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let unread = u32::try_from(UNREAD_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, unread)?)
 }

@@ -82,7 +82,8 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
         close.cancel();
         presence
     };
-    let serving = api::serve::serve(listener, api::router(api), &close, stop.hurry(), DRAIN);
+    let serving =
+        api::serve::serve(listener, api::router(api), settings.hub.max_connections, &close, stop.hurry(), DRAIN);
     let ((), presence) = tokio::join!(serving, leaving);
     end.cancel();
     tasks.close();

@@ -1,7 +1,8 @@
 //! What an instance serves on its endpoint: HTTP/2 without TLS on a loopback port that the system chooses.
 //!
 //! Owns the listener, its connections and, in [`routes`], what they may ask. Each connection has its own [`gate`].
-//! Invariant: before a connection's gate is open, it gets nothing but the hello, and only for [`PROVE_WITHIN`].
+//! Invariant: before a connection's gate is open, it gets nothing but the hello, and only for [`PROVE_WITHIN`]; strangers
+//! who hold connections open do not keep a hub out.
 //! Never: listens on anything but loopback, or cuts an answer short when it closes: peers get a GOAWAY and a moment.
 
 pub(crate) mod gate;
@@ -9,6 +10,7 @@ mod routes;
 
 pub(crate) use routes::App;
 
+use crate::seats::{Seat, Seats};
 use axum::extract::Extension;
 use gate::Gate;
 use hyper::server::conn::http2;
@@ -20,7 +22,6 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +29,8 @@ use tokio_util::task::TaskTracker;
 const PROVE_WITHIN: Duration = Duration::from_secs(10);
 /// How long answers that are under way may take once the server closes. What is longer was given its time by the drain.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// How many connections are served at once. A hub has one; a second hub, tests and strangers share the rest.
+/// How many connections are served at once. A hub has one; a second hub, tests and strangers share the rest. One more
+/// gets the place of the stranger who has been there longest.
 const MAX_CONNECTIONS: usize = 64;
 /// Requests in flight on one connection: a hub's own bound is 256 (DESIGN 4.3), its open streams come on top.
 const MAX_STREAMS: u32 = 1024;
@@ -81,19 +83,17 @@ impl Drop for Server {
 }
 
 async fn accept(listener: TcpListener, app: Arc<App>, tasks: TaskTracker) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let seats = Seats::new(MAX_CONNECTIONS);
     let closing = app.closing.clone();
     let router = routes::router(app);
     let accept_all = async {
         loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             match listener.accept().await {
+                // Without any place left the connection is closed at once.
                 Ok((stream, _)) => {
-                    let connection = serve(stream, router.clone(), closing.clone());
-                    tasks.spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
+                    if let Some(seat) = seats.take() {
+                        tasks.spawn(serve(stream, seat, router.clone(), closing.clone()));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -106,12 +106,13 @@ async fn accept(listener: TcpListener, app: Arc<App>, tasks: TaskTracker) {
 }
 
 /// Serves one connection until either side ends it.
-async fn serve(stream: TcpStream, router: axum::Router, closing: CancellationToken) {
+async fn serve(stream: TcpStream, seat: Arc<Seat>, router: axum::Router, closing: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let gate = Arc::new(Mutex::new(Gate::default()));
-    let service = TowerToHyperService::new(router.layer(Extension(Arc::clone(&gate))));
+    let service = router.layer(Extension(Arc::clone(&gate))).layer(Extension(Arc::clone(&seat)));
+    let service = TowerToHyperService::new(service);
     let mut connection = std::pin::pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -129,6 +130,7 @@ async fn serve(stream: TcpStream, router: axum::Router, closing: CancellationTok
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = unproved => return,
+        () = seat.asked_to_leave() => return,
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::time::timeout(CLOSE_WITHIN, connection).await.unwrap_or(Ok(()))

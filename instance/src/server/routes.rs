@@ -7,6 +7,7 @@
 use super::gate::Gate;
 use crate::board::Board;
 use crate::respond::{self, Answer};
+use crate::seats::Seat;
 use crate::{mcp, supervisor};
 use axum::Json;
 use axum::Router;
@@ -124,9 +125,17 @@ async fn hello(State(app): State<Arc<App>>, Extension(gate): Peer, Json(hello): 
     }
 }
 
-async fn prove(State(app): State<Arc<App>>, Extension(gate): Peer, Json(proof): Json<Proof>) -> Answer {
+async fn prove(
+    State(app): State<Arc<App>>,
+    Extension(gate): Peer,
+    Extension(seat): Extension<Arc<Seat>>,
+    Json(proof): Json<Proof>,
+) -> Answer {
     match gate.lock().prove(&proof, &app.record) {
-        Ok(()) => respond::empty(StatusCode::NO_CONTENT),
+        Ok(()) => {
+            seat.keep();
+            respond::empty(StatusCode::NO_CONTENT)
+        }
         Err(problem) => respond::problem(&problem),
     }
 }

@@ -5,6 +5,8 @@ mod embed;
 #[cfg(test)]
 mod hello;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod keeper;
 #[cfg(test)]
 mod lab;

@@ -27,6 +27,8 @@ pub struct Hub {
     pub port: u16,
     /// Whether requests need the token.
     pub token_required: bool,
+    /// Connections that it serves at once.
+    pub max_connections: usize,
 }
 
 /// `[discovery]`: finding instances.
@@ -105,6 +107,9 @@ pub struct Gateway {
     pub grace: Duration,
     /// The largest message.
     pub max_message_bytes: usize,
+    /// How long a client may take to send one.
+    #[serde(rename = "message_timeout_ms", deserialize_with = "millis")]
+    pub message_timeout: Duration,
 }
 
 /// `[instance]`: the processes of an instance.

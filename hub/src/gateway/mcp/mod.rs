@@ -61,6 +61,7 @@ pub struct Gateway {
     wait: Duration,
     list_wait: Duration,
     max_message: usize,
+    message_timeout: Duration,
     started: Instant,
     stop: CancellationToken,
 }
@@ -95,6 +96,7 @@ impl Gateway {
             wait: settings.wait,
             list_wait: settings.list_wait,
             max_message: settings.max_message_bytes,
+            message_timeout: settings.message_timeout,
             started: Instant::now(),
             stop,
         })

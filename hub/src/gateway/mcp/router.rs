@@ -69,7 +69,7 @@ async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Bo
         let problem = Problem::new(Code::BadRequest, "the body of a POST must be application/json");
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, RpcError::on_the_way(problem)));
     }
-    let text = text(body, gateway.max_message).await?;
+    let text = arrives(body, &gateway).await?;
     let envelope = Envelope::parse(&text).map_err(|error| refused(RpcError::from(&error)))?;
     if let Envelope::Request { id, method, params } = &envelope
         && method == "initialize"
@@ -174,12 +174,28 @@ fn client(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Arc<C
     }
 }
 
+async fn arrives(body: Body, gateway: &Gateway) -> Result<String, Refusal> {
+    let whole = tokio::time::timeout(gateway.message_timeout, text(body, gateway.max_message)).await;
+    whole.unwrap_or_else(|_| {
+        let detail = format!("the message did not arrive within {} ms", gateway.message_timeout.as_millis());
+        let problem = Problem::new(Code::TimedOut, detail).next("LINCHPIN_GATEWAY_MESSAGE_TIMEOUT_MS=… linchpin hub");
+        Err((StatusCode::REQUEST_TIMEOUT, RpcError::on_the_way(problem)))
+    })
+}
+
 async fn text(body: Body, limit: usize) -> Result<String, Refusal> {
+    let too_large = || {
+        let problem = Problem::new(Code::TooLarge, format!("a message may have at most {limit} bytes"))
+            .next("LINCHPIN_GATEWAY_MAX_MESSAGE_BYTES=… linchpin hub");
+        refused(RpcError::on_the_way(problem))
+    };
+    // One that says beforehand that it is too large is not waited for.
+    if http_body::Body::size_hint(&body).lower() > limit as u64 {
+        return Err(too_large());
+    }
     let whole = Limited::new(body, limit).collect().await.map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() {
-            let problem = Problem::new(Code::TooLarge, format!("a message may have at most {limit} bytes"))
-                .next("LINCHPIN_GATEWAY_MAX_MESSAGE_BYTES=… linchpin hub");
-            return refused(RpcError::on_the_way(problem));
+            return too_large();
         }
         refused(RpcError::invalid_request(format!("the body broke off: {error}")))
     })?;
