@@ -5,6 +5,7 @@
 //! Never: falls back to a temporary directory. A second state directory would be a second, invisible hub.
 
 use crate::problem::{Code, Problem};
+use crate::space::cannot_write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -120,22 +121,51 @@ impl Home {
 /// # Errors
 /// As [`Home::prepare`].
 pub fn private_dir(dir: &Path) -> Result<(), Problem> {
-    let what = |error: &std::io::Error| {
-        Problem::from_io(error, Code::HomeUnusable, format!("cannot use {}", dir.display()))
-            .seen("path", dir.display().to_string())
-            .next(format!("ls -ld {}", dir.display()))
-            .next(format!("make it yours and private, or set {HOME_VAR} to another directory"))
-    };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| what(&error))?;
-    let facts = std::fs::symlink_metadata(dir).map_err(|error| what(&error))?;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    // What is there and no directory is told better by the check.
+    if let Err(error) = &made
+        && dir.symlink_metadata().is_err()
+    {
+        return Err(cannot_write(error, format!("cannot make {}", dir.display()), dir));
+    }
+    check_private_dir(dir)
+}
+
+/// Checks that a directory is one, itself and no link to one, is ours, and is closed to others.
+///
+/// # Errors
+/// [`Code::HomeUnusable`] with what it is instead, or what keeps it from being looked at.
+pub fn check_private_dir(dir: &Path) -> Result<(), Problem> {
+    let shown = dir.display();
+    let facts =
+        std::fs::symlink_metadata(dir).map_err(|error| cannot_write(&error, format!("cannot use {shown}"), dir))?;
     let ours = rustix::process::geteuid().as_raw();
-    if !facts.is_dir() || facts.uid() != ours || facts.mode() & 0o077 != 0 {
-        return Err(Problem::new(Code::HomeUnusable, format!("{} is not a private directory of ours", dir.display()))
-            .seen("path", dir.display().to_string())
+    let problem = |what: &str| {
+        Problem::new(Code::HomeUnusable, format!("{shown} {what}, and has to be a private directory of ours"))
+            .seen("path", shown.to_string())
             .seen("owner", facts.uid())
             .seen("we are", ours)
             .seen("mode", format!("{:04o}", facts.mode() & 0o7777))
-            .next(format!("chown {ours} {0} && chmod 700 {0}", dir.display())));
+            .next(format!("ls -ld {shown}"))
+    };
+    let elsewhere = format!("or set {HOME_VAR} to another directory");
+    if facts.is_symlink() {
+        let target = std::fs::read_link(dir).map_or_else(|_| String::from("?"), |target| target.display().to_string());
+        return Err(problem("is a symbolic link").seen("link to", target).next(format!(
+            "move the link away if you did not make it; if you did, name the directory itself in {HOME_VAR}"
+        )));
+    }
+    if !facts.is_dir() {
+        return Err(problem("is not a directory").next(format!("mv {shown} {shown}.aside")).next(elsewhere));
+    }
+    if facts.uid() != ours {
+        return Err(problem(&format!("belongs to user {}", facts.uid()))
+            .next("if this is a verb under sudo, run it without")
+            .next(format!("if it is yours: sudo chown -R {ours} {shown}"))
+            .next(elsewhere));
+    }
+    if facts.mode() & 0o077 != 0 {
+        return Err(problem("is open to other users").next(format!("chmod 700 {shown}")).next(elsewhere));
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns: where things are ([`home`]), who is there ([`registry`]), who a process is ([`process`]), what went wrong
 //! ([`failure`], [`problem`]), when to try again ([`backoff`], [`breaker`]), what is said on a link ([`protocol`]),
-//! how a log file is kept ([`logfile`]), what people must not be shown ([`redact`]) and what a user may change ([`settings`]).
+//! how a log file is kept ([`logfile`]), what keeps files from being written ([`space`]), what people must not be shown
+//! ([`redact`]) and what a user may change ([`settings`]).
 //! Invariant: both sides of a contract use the same type from here.
 //! Never: speaks HTTP, owns a runtime, or depends on the hub or an instance.
 
@@ -19,3 +20,4 @@ pub mod protocol;
 pub mod redact;
 pub mod registry;
 pub mod settings;
+pub mod space;

@@ -13,19 +13,28 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let links = api.links.watch().borrow().clone();
     let connected = links.iter().filter(|link| link.status().borrow().state == LinkState::Active).count();
-    let rejected = api.discovery.snapshot.borrow().rejected.len();
+    let (rejected, aside) = {
+        let snapshot = api.discovery.snapshot.borrow();
+        (snapshot.rejected.len(), snapshot.aside)
+    };
+    let senses = api.discovery.senses.borrow().clone();
+    let registry = match (&senses.blind, rejected) {
+        (Some(_), _) => "not readable",
+        (None, 0) => "ok",
+        (None, _) => "records rejected",
+    };
     reply::json(&json!({
         "status": "ok",
         "instance": "hub",
         "port": api.hub.port,
-        "data_path": api.home.root(),
+        "data_path": api.home.root().display().to_string(),
         "timestamp": Timestamp::now(),
         "uptime_seconds": api.started.elapsed().as_secs(),
         "version": api.hub.version,
         "pid": api.hub.process.pid,
         "connections": connected,
-        "checks": {"registry": if rejected == 0 { "ok" } else { "records rejected" }},
-        "metrics": {"instances": links.len(), "connected": connected, "rejected": rejected, "memory_bytes": memory(&api)},
+        "checks": {"registry": registry, "watch": if senses.deaf.is_none() { "ok" } else { "polling" }},
+        "metrics": {"instances": links.len(), "connected": connected, "rejected": rejected, "quarantined": aside.files, "quarantined_since": aside.since, "memory_bytes": memory(&api)},
     }))
 }
 

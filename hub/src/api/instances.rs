@@ -61,8 +61,11 @@ struct Server {
 pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Response {
     let mut warnings = Vec::new();
     if api.guard.token.is_none() {
-        warnings.push("the token is switched off: every program of this machine may use the hub");
+        warnings.push(String::from("the token is switched off: every program of this machine may use the hub"));
     }
+    let senses = api.discovery.senses.borrow().clone();
+    let problems: Vec<Problem> = senses.blind.into_iter().chain(senses.deaf).collect();
+    warnings.extend(problems.iter().map(|problem| problem.detail.clone()));
     let snapshot = api.discovery.snapshot.borrow().clone();
     let rejected: Vec<Value> = snapshot
         .rejected
@@ -74,13 +77,15 @@ pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Res
             "url": api.hub.url,
             "pid": api.hub.process.pid,
             "version": api.hub.version,
-            "home": api.home.root(),
+            "home": api.home.root().display().to_string(),
             "started_at": api.hub.started_at,
             "uptime_seconds": api.started.elapsed().as_secs(),
             "warnings": warnings,
+            "problems": problems,
         },
         "instances": list(&api),
         "rejected": rejected,
+        "quarantine": {"files": snapshot.aside.files, "since": snapshot.aside.since},
     }))
 }
 

@@ -49,7 +49,13 @@ fn all(status: &Value) -> String {
     }
     for rejected in list(&status["rejected"]) {
         let why = &rejected["problem"];
-        out.push_str(&format!("not read: {}: {}\n", text(&rejected["path"]), text(&why["detail"])));
+        let at = &why["observed"]["put_aside_at"];
+        let aside = if at.is_null() { String::new() } else { format!(" (put aside {} ago)", ago(at)) };
+        out.push_str(&format!("not read: {}: {}{aside}\n", text(&rejected["path"]), text(&why["detail"])));
+    }
+    if let Some(files @ 1..) = status["quarantine"]["files"].as_u64() {
+        let since = ago(&status["quarantine"]["since"]);
+        out.push_str(&format!("in the quarantine: {files}, the oldest for {since}\n"));
     }
     out
 }

@@ -6,11 +6,14 @@
 //! Invariant: mode 0600, written as a whole. Never: put the token anywhere else.
 
 use jiff::Timestamp;
-use linchpin_shared::home::Home;
+use linchpin_shared::home::{Home, check_private_dir};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
-use linchpin_shared::registry::{Lease, atomic, private};
+use linchpin_shared::registry::private::{self, Untrusted};
+use linchpin_shared::registry::{Lease, atomic};
+use linchpin_shared::space::cannot_write;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// The largest file that is read, in bytes. Ours has less than one thousand.
 const MAX_BYTES: u64 = 64 << 10;
@@ -54,10 +57,8 @@ impl HubFile {
         match private::read(&path, MAX_BYTES) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(why) if why.is_missing() => Ok(None),
-            Err(why) => Err(why
-                .problem(Code::HomeUnusable, &path)
-                .next("linchpin doctor --fix    (closes what is ours and open to others)")
-                .next(format!("or: rm {}    (the next hub makes a new one, with a new token)", path.display()))),
+            // Of a home that cannot be used no file can.
+            Err(why) => Err(check_private_dir(home.root()).err().unwrap_or_else(|| unreadable(&why, &path))),
         }
     }
 
@@ -86,12 +87,13 @@ impl HubFile {
     pub fn write(&self, home: &Home) -> Result<(), Problem> {
         let path = home.hub_file();
         let bytes = serde_json::to_vec_pretty(self).map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
-        atomic::write(&path, &bytes).map_err(|error| {
-            Problem::from_io(&error, Code::HomeUnusable, format!("cannot write {}", path.display())).next(format!(
-                "df -h {} && ls -ld {}",
-                home.root().display(),
-                home.root().display()
-            ))
-        })
+        atomic::write(&path, &bytes)
+            .map_err(|error| cannot_write(&error, format!("cannot write {}", path.display()), &path))
     }
+}
+
+fn unreadable(why: &Untrusted, path: &Path) -> Problem {
+    why.problem(Code::HomeUnusable, path)
+        .next("linchpin doctor --fix    (closes what is ours and open to others)")
+        .next(format!("or: rm {}    (the next hub makes a new one, with a new token)", path.display()))
 }

@@ -2,12 +2,14 @@
 //!
 //! Owns the subscriber. Levels: error = a person must act; warn = something was lost or degraded; info = a state that a
 //! user recognises changed; debug = a decision and its reason; trace = traffic. `LINCHPIN_LOG` sets the level of the file
-//! (`debug`, or `linchpin_hub::link=trace`). Never: logs a token, a secret or a message's content.
+//! (`debug`, or `linchpin_hub::link=trace`). A full disk costs lines, and the log says how many.
+//! Never: logs a token, a secret or a message's content.
 
 use linchpin_shared::home::Home;
-use linchpin_shared::logfile;
-use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::logfile::{self, Lossy};
+use linchpin_shared::problem::Problem;
 use linchpin_shared::settings;
+use linchpin_shared::space::cannot_write;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -27,11 +29,9 @@ const LEVEL_VAR: &str = "LINCHPIN_LOG";
 pub(super) fn start(home: &Home, settings: &settings::Log, foreground: bool) -> Result<(), Problem> {
     let open = |name: &str| {
         let path = home.logs().join(name);
-        let file = logfile::Writer::open(&path, settings.max_bytes, settings.keep).map_err(|error| {
-            Problem::from_io(&error, Code::HomeUnusable, format!("cannot open {}", path.display()))
-                .next(format!("ls -l {}", home.logs().display()))
-        })?;
-        Ok::<_, Problem>(Shared(Arc::new(Mutex::new(file))))
+        let file = logfile::Writer::open(&path, settings.max_bytes, settings.keep)
+            .map_err(|error| cannot_write(&error, format!("cannot open {}", path.display()), &path))?;
+        Ok::<_, Problem>(Shared(Arc::new(Mutex::new(Lossy::new(file)))))
     };
     let level = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).with_env_var(LEVEL_VAR);
     let all = fmt::layer().with_ansi(false).with_writer(open("hub.log")?).with_filter(level.from_env_lossy());
@@ -45,15 +45,18 @@ pub(super) fn start(home: &Home, settings: &settings::Log, foreground: bool) -> 
 
 /// One log file for all threads.
 #[derive(Clone)]
-struct Shared(Arc<Mutex<logfile::Writer>>);
+struct Shared(Arc<Mutex<Lossy>>);
 
 impl io::Write for Shared {
+    /// One event, whole. A disk that does not take it costs this line, and nobody waits for it.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().write(bytes)
+        // The first that is lost cannot be told here, in the midst of telling.
+        let _ = self.0.lock().write(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().flush()
+        Ok(())
     }
 }
 

@@ -25,6 +25,7 @@ use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::hello;
 use linchpin_shared::registry::{Lease, Registry};
 use linchpin_shared::settings::Settings;
+use linchpin_shared::space::cannot_write;
 use presence::Presence;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,11 +99,8 @@ async fn take_lease(home: &Home) -> Result<Lease, Problem> {
     let path = home.hub_lease();
     let deadline = Instant::now() + OTHER_HUB;
     loop {
-        let taken = Lease::acquire(&path, Duration::ZERO).map_err(|error| {
-            Problem::from_io(&error, Code::HomeUnusable, format!("cannot lock {}", path.display()))
-                .seen("path", path.display().to_string())
-                .next(format!("ls -ld {} {}", home.root().display(), path.display()))
-        })?;
+        let taken = Lease::acquire(&path, Duration::ZERO)
+            .map_err(|error| cannot_write(&error, format!("cannot lock {}", path.display()), &path))?;
         if let Some(lease) = taken {
             return Ok(lease);
         }

@@ -8,8 +8,9 @@
 use super::file::HubFile;
 use jiff::Timestamp;
 use linchpin_shared::home::Home;
-use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::problem::Problem;
 use linchpin_shared::registry::Lease;
+use linchpin_shared::space::cannot_write;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -54,9 +55,8 @@ impl Presence {
         if !self.lease.is_current() {
             self.home.prepare()?;
             let path = self.home.hub_lease();
-            let lease = Lease::acquire(&path, Duration::ZERO).map_err(|error| {
-                Problem::from_io(&error, Code::HomeUnusable, format!("cannot lock {}", path.display()))
-            })?;
+            let lease = Lease::acquire(&path, Duration::ZERO)
+                .map_err(|error| cannot_write(&error, format!("cannot lock {}", path.display()), &path))?;
             let Some(lease) = lease else { return Ok(false) };
             self.lease = lease;
         }

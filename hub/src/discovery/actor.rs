@@ -5,12 +5,12 @@
 //! Never: waits for a sweep, which may have to wait for a lock.
 
 use super::exits::Exits;
-use super::look::{Directory, Look};
+use super::look::{Directory, Look, Sight};
 use super::quarantine::Quarantine;
 use super::reconcile::reconcile;
 use super::sweep::Sweep;
 use super::watching::Watching;
-use super::{Found, Snapshot, Times};
+use super::{Found, Senses, Snapshot, Times};
 use linchpin_shared::registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -33,17 +33,21 @@ const REMEMBER_SWEPT: Duration = Duration::from_secs(60);
 /// A look is followed by a pause of this many times its own length.
 const PAUSE: u32 = 2;
 
+/// While changes are heard, looks that nothing asked for are this many times their own length apart, if that is more than
+/// the poll: a registry of thousands must not keep the machine busy.
+const LEISURE: u32 = 10;
+
 pub(super) struct Actor {
     registry: Registry,
     poll: Duration,
     watching: Watching,
     nudged: Arc<Notify>,
     publish: watch::Sender<Arc<Snapshot>>,
+    feel: watch::Sender<Senses>,
     exits: Exits,
     directory: Option<Directory>,
     awaited: BTreeSet<Uuid>,
     await_until: Option<Instant>,
-    blind: bool,
     sweep: Sweep,
     quarantine: Quarantine,
     swept_at: BTreeMap<Uuid, Instant>,
@@ -57,6 +61,7 @@ impl Actor {
         watching: Watching,
         nudged: Arc<Notify>,
         publish: watch::Sender<Arc<Snapshot>>,
+        feel: watch::Sender<Senses>,
         cancel: CancellationToken,
     ) -> Self {
         let sweep = Sweep::new(registry.clone(), Arc::clone(&nudged), times.stop, cancel.clone());
@@ -66,11 +71,11 @@ impl Actor {
             watching,
             nudged,
             publish,
+            feel,
             exits: Exits::default(),
             directory: None,
             awaited: BTreeSet::new(),
             await_until: None,
-            blind: false,
             sweep,
             quarantine: Quarantine::default(),
             swept_at: BTreeMap::new(),
@@ -83,7 +88,7 @@ impl Actor {
             let began = Instant::now();
             self.watch_directory(began);
             if let Some(look) = self.look().await {
-                if let Ok(scan) = &look.scan {
+                if let Sight::Seen(scan) = &look.sight {
                     self.quarantine.follow(&scan.rejected, &self.registry, &self.nudged, Instant::now()).await;
                 }
                 self.take(look);
@@ -92,16 +97,26 @@ impl Actor {
             self.sweep.tend(&snapshot, began).await;
             tokio::select! {
                 () = self.cancel.cancelled() => return,
-                () = self.wait(began.elapsed() * PAUSE) => {}
+                () = self.wait(began.elapsed()) => {}
             }
         }
     }
 
-    /// Until the next look is due.
-    async fn wait(&self, pause: Duration) {
-        let poll = if self.directory.is_some() { self.poll } else { self.poll.min(POLL_WHILE_LOST) };
-        sleep(pause).await;
-        let _ = timeout(self.quarantine.pace(poll), self.nudged.notified()).await;
+    /// Until the next look is due, after one that took so long.
+    async fn wait(&self, took: Duration) {
+        let poll = match &self.directory {
+            None => self.poll.min(POLL_WHILE_LOST),
+            Some(_) if self.watching.hears() => self.poll.max(took * LEISURE),
+            Some(_) => self.poll,
+        };
+        sleep(took * PAUSE).await;
+        let asked = async {
+            tokio::select! {
+                () = self.nudged.notified() => {}
+                () = self.watching.heard() => {}
+            }
+        };
+        let _ = timeout(self.quarantine.pace(poll), asked).await;
     }
 
     /// Watches the directory that is there now. This comes before the look, so that between both nothing is missed.
@@ -115,9 +130,7 @@ impl Actor {
             self.directory = Directory::at(self.registry.dir()).ok();
             self.await_until = Some(now + GRACE);
         }
-        if self.directory.is_some() {
-            self.watching.arm(now);
-        }
+        self.watching.arm(now);
         if self.await_until.is_some_and(|until| now >= until) {
             self.awaited.clear();
         }
@@ -132,20 +145,36 @@ impl Actor {
     fn take(&mut self, look: Look) {
         let before = Arc::clone(&self.publish.borrow());
         self.awaited.retain(|id| look.traces.contains_key(id));
-        let error = look.scan.as_ref().err().map(ToString::to_string);
-        let Some(mut after) = reconcile(&before, look, &self.awaited) else {
-            if !std::mem::replace(&mut self.blind, true) {
-                tracing::warn!(dir = %self.registry.dir().display(), error, "cannot read the registry; what was known stays");
-            }
-            return;
-        };
-        self.blind = false;
+        self.tell_senses(&look.sight);
+        let Some(mut after) = reconcile(&before, look, &self.awaited) else { return };
         self.forget_swept(&mut after, Instant::now());
         if after != *before {
             tell(&before, &after);
             self.exits.follow(&after, &self.nudged);
             self.publish.send_replace(Arc::new(after));
         }
+    }
+
+    /// Says what keeps us from seeing everything, when that changes.
+    fn tell_senses(&self, sight: &Sight) {
+        let blind = match sight {
+            Sight::Hidden(problem) => Some(problem.clone()),
+            Sight::Seen(_) | Sight::Missing => None,
+        };
+        let senses = Senses { deaf: self.watching.trouble().cloned(), blind };
+        let before = self.feel.borrow().blind.is_some();
+        match &senses.blind {
+            Some(problem) if !before => {
+                tracing::warn!(%problem, "the registry is not read; what was known of it stays");
+            }
+            None if before => tracing::info!("the registry is read again"),
+            Some(_) | None => {}
+        }
+        self.feel.send_if_modified(|now| {
+            let changed = *now != senses;
+            *now = senses;
+            changed
+        });
     }
 
     /// Lets go of the memory of those that were swept long ago.

@@ -5,7 +5,10 @@
 //! Never: writes, or takes an error for an answer.
 
 use super::Snapshot;
-use linchpin_shared::registry::{LeaseState, Registry, Scan};
+use linchpin_shared::home::check_private_dir;
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::registry::{Aside, LeaseState, Registry, Scan};
+use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -19,10 +22,42 @@ const SHOWN: usize = 20;
 /// What one look found.
 #[derive(Debug)]
 pub(super) struct Look {
-    /// The records; an error when the directory cannot be read.
-    pub(super) scan: io::Result<Scan>,
+    /// The records, if they can be seen.
+    pub(super) sight: Sight,
     /// What there is of the instances that were known and have no readable record now.
     pub(super) traces: BTreeMap<Uuid, Trace>,
+    /// What was put aside.
+    pub(super) aside: Aside,
+}
+
+/// What can be seen of the registry.
+#[derive(Debug)]
+pub(super) enum Sight {
+    /// Everything.
+    Seen(Scan),
+    /// There is no directory.
+    Missing,
+    /// What is there cannot be read, or is not ours to believe: a link, another user's, open to others.
+    Hidden(Problem),
+}
+
+impl Sight {
+    fn of(registry: &Registry) -> Self {
+        let dir = registry.dir();
+        match check_private_dir(dir) {
+            Err(problem) if dir.symlink_metadata().is_ok() => return Self::Hidden(problem),
+            Err(_) => return Self::Missing,
+            Ok(()) => {}
+        }
+        match registry.scan() {
+            Ok(scan) => Self::Seen(scan),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Missing,
+            Err(error) => {
+                let problem = Problem::from_io(&error, Code::HomeUnusable, "cannot read the registry");
+                Self::Hidden(problem.seen("path", dir.display().to_string()).next(format!("ls -ld {}", dir.display())))
+            }
+        }
+    }
 }
 
 /// What there is of an instance without a readable record.
@@ -39,15 +74,17 @@ pub(super) enum Trace {
 impl Look {
     /// Looks at the registry, and again at what was known.
     pub(super) fn take(registry: &Registry, known: &Snapshot) -> Self {
-        let mut scan = registry.scan();
-        if let Ok(scan) = &mut scan {
+        let mut sight = Sight::of(registry);
+        let (mut seen, mut aside) = (BTreeSet::new(), Aside::default());
+        if let Sight::Seen(scan) = &mut sight {
             scan.rejected.extend(registry.quarantined(SHOWN).unwrap_or_default());
+            aside = registry.aside().unwrap_or_default();
+            seen.extend(scan.entries.iter().map(|entry| entry.record.id));
         }
-        let seen: BTreeSet<Uuid> = scan.iter().flat_map(|scan| &scan.entries).map(|entry| entry.record.id).collect();
         let absent = known.instances.iter().filter(|(id, _)| !seen.contains(id));
         let traces =
             absent.map(|(id, found)| (*id, trace(&registry.lease(*id), || found.record.process.is_alive()))).collect();
-        Self { scan, traces }
+        Self { sight, traces, aside }
     }
 }
 
@@ -65,9 +102,10 @@ fn trace(lease: &io::Result<LeaseState>, process_runs: impl Fn() -> bool) -> Tra
 pub(super) struct Directory(File);
 
 impl Directory {
-    /// The directory that is at this path now.
+    /// The directory that is at this path now, and not one that a link there names.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
-        File::open(path).map(Self)
+        let itself = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::open(path, itself, Mode::empty())?.into()))
     }
 
     /// Whether it still is.

@@ -7,6 +7,7 @@
 //! Never: opens connections, or decides anything by age.
 
 mod actor;
+mod ear;
 mod exits;
 mod look;
 mod quarantine;
@@ -18,8 +19,9 @@ mod tests;
 mod watching;
 
 use actor::Actor;
+use linchpin_shared::problem::Problem;
 use linchpin_shared::registry::record::Record;
-use linchpin_shared::registry::{Owner, Registry, Rejected};
+use linchpin_shared::registry::{Aside, Owner, Registry, Rejected};
 use linchpin_shared::settings::Settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +42,8 @@ pub struct Snapshot {
     pub swept: BTreeMap<Uuid, Arc<Record>>,
     /// Files that cannot be believed, and those that were put aside last.
     pub rejected: Vec<Rejected>,
+    /// How much was put aside.
+    pub aside: Aside,
 }
 
 /// An instance that the registry shows.
@@ -66,11 +70,22 @@ impl From<&Settings> for Times {
     }
 }
 
+/// What keeps discovery from seeing everything at once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Senses {
+    /// Why changes are not heard of, so that polling alone finds them.
+    pub deaf: Option<Problem>,
+    /// Why the registry cannot be read. What was known stays.
+    pub blind: Option<Problem>,
+}
+
 /// The way to what discovery finds.
 #[derive(Debug, Clone)]
 pub struct Discovery {
     /// The last snapshot, and every new one.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// What is wrong with looking, now and whenever that changes.
+    pub senses: watch::Receiver<Senses>,
     nudged: Arc<Notify>,
 }
 
@@ -78,22 +93,22 @@ impl Discovery {
     /// Watches the registry until cancelled.
     #[must_use]
     pub fn start(registry: Registry, times: Times, cancel: CancellationToken, tasks: &TaskTracker) -> Self {
-        let nudged = Arc::new(Notify::new());
-        let watching = Watching::new(registry.dir(), Arc::clone(&nudged));
-        Self::spawn(registry, times, watching, nudged, cancel, tasks)
+        let watching = Watching::new(registry.dir());
+        Self::spawn(registry, times, watching, cancel, tasks)
     }
 
     fn spawn(
         registry: Registry,
         times: Times,
         watching: Watching,
-        nudged: Arc<Notify>,
         cancel: CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
+        let nudged = Arc::new(Notify::new());
         let (publish, snapshot) = watch::channel(Arc::default());
-        tasks.spawn(Actor::new(registry, times, watching, Arc::clone(&nudged), publish, cancel).run());
-        Self { snapshot, nudged }
+        let (feel, senses) = watch::channel(Senses::default());
+        tasks.spawn(Actor::new(registry, times, watching, Arc::clone(&nudged), publish, feel, cancel).run());
+        Self { snapshot, senses, nudged }
     }
 
     /// Asks for a look at the registry now: a link lost its peer, or somebody wants to know.

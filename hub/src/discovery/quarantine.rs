@@ -20,6 +20,9 @@ const HELD_AGAIN: Duration = Duration::from_secs(2);
 /// How often a file is tried again that could not be moved.
 const FAILED_AGAIN: Duration = Duration::from_secs(30);
 
+/// How often the quarantine is looked through for what is too old, besides whenever something is put there.
+const PRUNE: Duration = Duration::from_secs(3600);
+
 type Outcome = Result<Option<PathBuf>, Problem>;
 
 /// The files that are watched, and those that are being moved.
@@ -27,6 +30,7 @@ type Outcome = Result<Option<PathBuf>, Problem>;
 pub(super) struct Quarantine {
     suspects: Suspects,
     running: Option<JoinHandle<Vec<(PathBuf, Outcome)>>>,
+    pruned: Option<Instant>,
 }
 
 impl Quarantine {
@@ -44,17 +48,21 @@ impl Quarantine {
             }
         }
         let due = self.suspects.observe(rejected, now);
-        if self.running.is_some() || due.is_empty() {
+        let prune = self.pruned.is_none_or(|at| now >= at + PRUNE);
+        if self.running.is_some() || (due.is_empty() && !prune) {
             return;
         }
+        self.pruned = Some(now);
         let (registry, nudged) = (registry.clone(), Arc::clone(nudged));
         self.running = Some(tokio::task::spawn_blocking(move || {
             let outcomes = due.into_iter().map(|file| (file.path.clone(), registry.quarantine(&file))).collect();
+            prune_and_tell(&registry);
             nudged.notify_one();
             outcomes
         }));
     }
 
+    /// Takes note of what came of a move.
     fn done(&mut self, path: &Path, outcome: Outcome, now: Instant) {
         match outcome {
             Ok(Some(place)) => {
@@ -71,5 +79,13 @@ impl Quarantine {
     /// How long until the next look, if the usual time is this.
     pub(super) fn pace(&self, usual: Duration) -> Duration {
         if self.suspects.is_watching() { usual.min(STEP) } else { usual }
+    }
+}
+
+fn prune_and_tell(registry: &Registry) {
+    match registry.prune_quarantine() {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => tracing::info!(files = removed.len(), "the oldest files that had been put aside were removed"),
+        Err(error) => tracing::warn!(%error, "the quarantine cannot be kept within its bounds"),
     }
 }

@@ -5,7 +5,7 @@
 //! Never: keeps an instance that unregistered, except while it is awaited: the whole directory was lost a moment ago, and
 //! unregistering cannot be told from the removal of all files.
 
-use super::look::{Look, Trace};
+use super::look::{Look, Sight, Trace};
 use super::{Found, Snapshot};
 use linchpin_shared::registry::{Entry, Owner, Scan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +15,10 @@ use uuid::Uuid;
 /// The snapshot after this look. `None` when nothing could be seen. `awaited` are the instances that have yet to write
 /// their record again into a directory that was lost.
 pub(super) fn reconcile(before: &Snapshot, look: Look, awaited: &BTreeSet<Uuid>) -> Option<Snapshot> {
-    let scan = match look.scan {
-        Ok(scan) => scan,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Scan::default(),
-        Err(_) => return None,
+    let scan = match look.sight {
+        Sight::Seen(scan) => scan,
+        Sight::Missing => Scan::default(),
+        Sight::Hidden(_) => return None,
     };
     let mut instances: BTreeMap<Uuid, Found> =
         scan.entries.into_iter().map(|entry| (entry.record.id, found(before, entry))).collect();
@@ -37,7 +37,7 @@ pub(super) fn reconcile(before: &Snapshot, look: Look, awaited: &BTreeSet<Uuid>)
     let dead = before.instances.iter().filter(|(_, found)| found.owner == Owner::Dead);
     swept.extend(dead.map(|(id, found)| (*id, Arc::clone(&found.record))));
     swept.retain(|id, _| !instances.contains_key(id));
-    Some(Snapshot { instances, swept, rejected: scan.rejected })
+    Some(Snapshot { instances, swept, rejected: scan.rejected, aside: look.aside })
 }
 
 /// The records that are to be swept: those of the dead, except the ones that were tried in vain before.
@@ -59,28 +59,32 @@ fn found(before: &Snapshot, entry: Entry) -> Found {
 mod tests {
     use super::*;
     use crate::discovery::tests::record;
+    use linchpin_shared::problem::{Code, Problem};
+    use linchpin_shared::registry::Aside;
     use proptest::prelude::*;
-    use std::io;
     use std::path::PathBuf;
 
     fn entry(name: &str, owner: Owner) -> Entry {
         Entry { record: record(name), owner, path: PathBuf::new() }
     }
 
-    fn scanned(entries: &[Entry]) -> io::Result<Scan> {
-        Ok(Scan { entries: entries.to_vec(), rejected: Vec::new() })
+    fn scanned(entries: &[Entry]) -> Sight {
+        Sight::Seen(Scan { entries: entries.to_vec(), rejected: Vec::new() })
+    }
+
+    fn look(sight: Sight, traces: BTreeMap<Uuid, Trace>) -> Look {
+        Look { sight, traces, aside: Aside::default() }
     }
 
     fn snapshot(entries: &[Entry]) -> Snapshot {
-        reconcile(&Snapshot::default(), Look { scan: scanned(entries), traces: BTreeMap::new() }, &BTreeSet::new())
-            .unwrap()
+        reconcile(&Snapshot::default(), look(scanned(entries), BTreeMap::new()), &BTreeSet::new()).unwrap()
     }
 
     /// How many are left of those who were there, of whom one trace each is left and whom nobody, or somebody, awaits.
     fn left(before: &Snapshot, trace: Trace, awaited: bool) -> usize {
         let traces = before.instances.keys().map(|id| (*id, trace)).collect();
         let awaited = before.instances.keys().copied().filter(|_| awaited).collect();
-        reconcile(before, Look { scan: scanned(&[]), traces }, &awaited).unwrap().instances.len()
+        reconcile(before, look(scanned(&[]), traces), &awaited).unwrap().instances.len()
     }
 
     #[test]
@@ -102,30 +106,30 @@ mod tests {
     #[test]
     fn a_death_is_remembered_and_a_goodbye_is_not() {
         let id = record("shop").id;
-        let empty = || Look { scan: scanned(&[]), traces: BTreeMap::from([(id, Trace::Nothing)]) };
+        let empty = || look(scanned(&[]), BTreeMap::from([(id, Trace::Nothing)]));
         let after = |owner| reconcile(&snapshot(&[entry("shop", owner)]), empty(), &BTreeSet::new()).unwrap();
         assert!(after(Owner::Alive).swept.is_empty());
         let dead = after(Owner::Dead);
         assert!(dead.swept.contains_key(&id));
-        let back = Look { scan: scanned(&[entry("shop", Owner::Alive)]), traces: BTreeMap::new() };
+        let back = look(scanned(&[entry("shop", Owner::Alive)]), BTreeMap::new());
         assert!(reconcile(&dead, back, &BTreeSet::new()).unwrap().swept.is_empty(), "it came back");
     }
 
     #[test]
     fn a_scan_that_failed_says_nothing() {
         let before = snapshot(&[entry("shop", Owner::Alive)]);
-        let failed = |kind: io::ErrorKind| {
+        let failed = |sight| {
             let traces = before.instances.keys().map(|id| (*id, Trace::Process)).collect();
-            reconcile(&before, Look { scan: Err(kind.into()), traces }, &before.instances.keys().copied().collect())
+            reconcile(&before, look(sight, traces), &before.instances.keys().copied().collect())
         };
-        assert_eq!(failed(io::ErrorKind::PermissionDenied), None);
-        assert_eq!(failed(io::ErrorKind::NotFound), Some(before.clone()));
+        assert_eq!(failed(Sight::Hidden(Problem::new(Code::PermissionDenied, "no"))), None);
+        assert_eq!(failed(Sight::Missing), Some(before.clone()));
     }
 
     #[test]
     fn an_unchanged_record_is_shared() {
         let before = snapshot(&[entry("shop", Owner::Alive)]);
-        let look = Look { scan: scanned(&[entry("shop", Owner::Dead)]), traces: BTreeMap::new() };
+        let look = look(scanned(&[entry("shop", Owner::Dead)]), BTreeMap::new());
         let after = reconcile(&before, look, &BTreeSet::new()).unwrap();
         let id = record("shop").id;
         assert!(Arc::ptr_eq(&before.instances[&id].record, &after.instances[&id].record));
@@ -157,7 +161,7 @@ mod tests {
             let before = snapshot(&entries(&before));
             let traces = before.instances.keys().map(|id| (*id, Trace::Nothing));
             let absent = traces.filter(|(id, _)| !seen.keys().any(|name| record(name).id == *id)).collect();
-            let look = Look { scan: scanned(&entries(&seen)), traces: absent };
+            let look = look(scanned(&entries(&seen)), absent);
             let awaited = before.instances.keys().copied().filter(|_| awaited).collect();
             let after = reconcile(&before, look, &awaited).unwrap();
             let shown: BTreeMap<Uuid, Owner> = after.instances.iter().map(|(id, found)| (*id, found.owner)).collect();

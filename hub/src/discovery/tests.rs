@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
+mod places;
 mod quarantine;
 
 /// A poll that never comes within a test: what is seen was heard.
@@ -71,9 +72,8 @@ impl Lab {
 
     /// Discovery that only polls.
     fn polling(&self) -> Discovery {
-        let nudged = Arc::new(Notify::new());
-        let watching = Watching::off(self.registry.dir(), Arc::clone(&nudged));
-        Discovery::spawn(self.registry.clone(), SOON, watching, nudged, self.cancel.clone(), &self.tasks)
+        let watching = Watching::off(self.registry.dir());
+        Discovery::spawn(self.registry.clone(), SOON, watching, self.cancel.clone(), &self.tasks)
     }
 
     async fn register(&self, name: &str) -> Registration {

@@ -1,8 +1,14 @@
-//! The life of the hub and of the shim, with the real binary: starts in a crowd, stops, kills, strangers and bad lines.
+//! The life of the hub and of the shim, with the real binary: starts in a crowd, stops, kills, strangers and bad lines;
+//! and what their surroundings do to them: watches, files, disks and homes.
 
+mod homes;
 mod hostile;
 mod hubs;
 mod imposter;
+mod junk;
 mod shim;
+mod space;
 mod strangers;
+mod watching;
+mod within;
 mod world;

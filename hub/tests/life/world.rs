@@ -8,6 +8,7 @@ use linchpin_shared::process::{Identity, Signal};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -20,24 +21,36 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A private home.
 pub(crate) struct World {
     dir: tempfile::TempDir,
+    home: PathBuf,
     env: Vec<(&'static str, String)>,
     instances: Vec<Child>,
 }
 
 impl World {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self { dir: tempfile::tempdir()?, env: Vec::new(), instances: Vec::new() })
+        Self::in_home(|dir| dir.join("home"))
+    }
+
+    /// A world whose home is at this place in its directory.
+    pub(crate) fn in_home(place: impl FnOnce(&Path) -> PathBuf) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        Ok(Self { home: place(dir.path()), dir, env: Vec::new(), instances: Vec::new() })
     }
 
     /// A world whose programs find this in their environment.
     pub(crate) fn with(name: &'static str, value: &str) -> Result<Self> {
         let mut world = Self::new()?;
-        world.env.push((name, value.to_owned()));
+        world.set(name, value);
         Ok(world)
     }
 
+    /// What its programs find in their environment from now on.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        self.env.push((name, value.to_owned()));
+    }
+
     pub(crate) fn home(&self) -> PathBuf {
-        self.dir.path().join("home")
+        self.home.clone()
     }
 
     /// The command line with these arguments.
@@ -92,15 +105,15 @@ impl World {
 
     /// The processes of this world whose command line has this word.
     pub(crate) fn processes(&self, word: &str) -> Vec<Identity> {
-        let mark = format!("LINCHPIN_HOME={}", self.home().display());
+        let mark = [b"LINCHPIN_HOME=", self.home.as_os_str().as_bytes()].concat();
         let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let ours = |pid: &u32| {
-            let has = |file: &str, wanted: &str| {
+            let has = |file: &str, wanted: &[u8]| {
                 let text = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-                text.split(|byte| *byte == 0).any(|part| part == wanted.as_bytes())
+                text.split(|byte| *byte == 0).any(|part| part == wanted)
             };
-            has("environ", &mark) && (word.is_empty() || has("cmdline", word))
+            has("environ", &mark) && (word.is_empty() || has("cmdline", word.as_bytes()))
         };
         pids.filter(ours).filter_map(|pid| Identity::of(pid).ok()).collect()
     }

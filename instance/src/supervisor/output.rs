@@ -2,11 +2,11 @@
 //!
 //! Owns [`Log`], the way to the one thread that writes both, and [`pump`], which empties a pipe into it.
 //! Invariant: memory is bounded; a terminal or disk that is slow slows the process that prints, and nothing else. A disk
-//! that takes nothing costs log lines, and the log says how many bytes once it takes some again.
+//! that takes nothing costs log lines, and the log says how many once it takes some again.
 //! Never: blocks the runtime, or mixes half a line of standard output with half a line of standard error in the log.
 
 use bytes::{Bytes, BytesMut};
-use linchpin_shared::logfile;
+use linchpin_shared::logfile::{self, Lossy};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use tokio::io::AsyncReadExt;
@@ -60,7 +60,7 @@ impl Log {
     /// A log that goes to `file`.
     pub(crate) fn start(file: logfile::Writer, terminal: Terminal) -> io::Result<Self> {
         let (entries, queue) = mpsc::channel(QUEUE);
-        let sink = Sink { file: LossyFile { file, lost: 0 }, terminal, out: Vec::new(), err: Vec::new() };
+        let sink = Sink { file: Lossy::new(file), terminal, out: Vec::new(), err: Vec::new() };
         std::thread::Builder::new().name("log".into()).spawn(move || sink.run(queue))?;
         Ok(Self { entries })
     }
@@ -133,7 +133,7 @@ pub(crate) fn drain(pipe: &pipe::Receiver) -> Vec<u8> {
 
 /// The thread's side.
 struct Sink {
-    file: LossyFile,
+    file: Lossy,
     terminal: Terminal,
     /// The begun lines.
     out: Vec<u8>,
@@ -155,7 +155,7 @@ impl Sink {
                     Stream::Out => &mut self.out,
                     Stream::Err => &mut self.err,
                 };
-                by_lines(begun, &bytes, |lines| self.file.write(lines));
+                by_lines(begun, &bytes, |lines| keep(&mut self.file, lines));
             }
             Entry::Ended(stream) => {
                 let begun = match stream {
@@ -164,11 +164,11 @@ impl Sink {
                 };
                 if !begun.is_empty() {
                     begun.push(b'\n');
-                    self.file.write(begun);
+                    keep(&mut self.file, begun);
                     begun.clear();
                 }
             }
-            Entry::Note(line) => self.file.write(line.as_bytes()),
+            Entry::Note(line) => keep(&mut self.file, line.as_bytes()),
             Entry::Flushed(done) => {
                 // It fails only when nobody waits any more.
                 let _ = done.send(());
@@ -209,27 +209,10 @@ fn by_lines(begun: &mut Vec<u8>, bytes: &[u8], mut write: impl FnMut(&[u8])) {
     }
 }
 
-/// The file, which may refuse.
-struct LossyFile {
-    file: logfile::Writer,
-    lost: usize,
-}
-
-impl LossyFile {
-    fn write(&mut self, bytes: &[u8]) {
-        if self.lost > 0 {
-            let mark =
-                format!("[linchpin] {} bytes of output are missing here: the log could not be written\n", self.lost);
-            if self.file.write_all(mark.as_bytes()).is_err() {
-                self.lost += bytes.len();
-                return;
-            }
-            self.lost = 0;
-        }
-        if let Err(error) = self.file.write_all(bytes) {
-            self.lost = bytes.len();
-            tracing::warn!(%error, "the log of a process cannot be written; its output is not kept for now");
-        }
+/// Writes to the log, and tells when it begins to refuse.
+fn keep(file: &mut Lossy, lines: &[u8]) {
+    if let Some(error) = file.write(lines) {
+        tracing::warn!(%error, "the log of a process cannot be written; its output is not kept for now");
     }
 }
 

@@ -1,18 +1,21 @@
 //! Log files that are put aside by size: `web.log` is written, `web.log.1` to `web.log.5` are older and older.
 //!
-//! Owns the [`Writer`], [`tail`] and the [`Follower`] of one such family of files. Invariant: the family takes at most
-//! (kept + 1) × the size of one; nothing written is lost but the oldest file; joined in order, the files are what was
-//! written, byte for byte. Never: waits for the disk to sync, holds lines back, or has two writers.
+//! Owns the [`Writer`], [`Lossy`], [`tail`] and the [`Follower`] of one such family of files. Invariant: the family takes at
+//! most (kept + 1) × the size of one; nothing written is lost but the oldest file; joined in order, the files are what was
+//! written, byte for byte. A file that somebody removed or moved away is begun anew at its place, so that what is written
+//! can be read. Never: waits for the disk to sync, holds lines back, or has two writers.
 
+mod gap;
 mod read;
 
+pub use gap::Lossy;
 pub use read::{Follower, tail};
 
 use crate::registry::private;
 use rustix::fs::OFlags;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The file that was put aside `age` times; age 0 is the one that is written.
@@ -32,6 +35,7 @@ fn aged(path: &Path, age: usize) -> PathBuf {
 pub struct Writer {
     path: PathBuf,
     file: File,
+    id: (u64, u64),
     size: u64,
     max_bytes: u64,
     keep: usize,
@@ -45,8 +49,33 @@ impl Writer {
     /// When the file cannot be made, or is not a private file of ours.
     pub fn open(path: impl Into<PathBuf>, max_bytes: u64, keep: usize) -> io::Result<Self> {
         let path = path.into();
-        let (file, size) = open(&path)?;
-        Ok(Self { path, file, size, max_bytes: max_bytes.max(1), keep })
+        let (file, facts) = open(&path)?;
+        Ok(Self { path, file, id: id(&facts), size: facts.len(), max_bytes: max_bytes.max(1), keep })
+    }
+
+    /// Appends all of these bytes or, on an error, takes back what it had begun in the file.
+    ///
+    /// # Errors
+    /// What keeps them from being written: no room, most often.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (file, size) = (self.id, self.size);
+        self.write_all(bytes).inspect_err(|_| {
+            let whole = if self.id == file { size } else { 0 };
+            if self.size > whole && self.file.set_len(whole).is_ok() {
+                self.size = whole;
+            }
+        })
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        let (file, facts) = open(&self.path)?;
+        (self.file, self.id, self.size) = (file, id(&facts), facts.len());
+        Ok(())
+    }
+
+    /// Whether the path names our file. A look costs a microsecond, a log that nobody can find costs more.
+    fn is_in_place(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|facts| id(&facts) == self.id)
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -58,13 +87,15 @@ impl Writer {
         if self.keep == 0 {
             unless_missing(std::fs::remove_file(&self.path))?;
         }
-        (self.file, self.size) = open(&self.path)?;
-        Ok(())
+        self.reopen()
     }
 }
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.is_in_place() {
+            self.reopen()?;
+        }
         let fits = bytes.len() as u64 <= self.max_bytes.saturating_sub(self.size);
         if !fits && self.size > 0 {
             self.rotate()?;
@@ -80,12 +111,16 @@ impl Write for Writer {
     }
 }
 
-fn open(path: &Path) -> io::Result<(File, u64)> {
+/// Which file it is, whatever it is called.
+fn id(facts: &Metadata) -> (u64, u64) {
+    (facts.dev(), facts.ino())
+}
+
+fn open(path: &Path) -> io::Result<(File, Metadata)> {
     if let Some(dir) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
-    let (file, facts) = private::open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
-    Ok((file, facts.len()))
+    Ok(private::open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?)
 }
 
 fn unless_missing(done: io::Result<()>) -> io::Result<()> {
@@ -143,6 +178,20 @@ mod tests {
         std::fs::remove_dir_all(dir.path().join("logs")).unwrap();
         log.write_all(b"5678").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"5678");
+    }
+
+    #[test]
+    fn a_file_that_was_taken_away_is_begun_anew_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = Writer::open(&path, 100, 1).unwrap();
+        log.append(b"one\n").unwrap();
+        std::fs::rename(&path, dir.path().join("aside")).unwrap();
+        log.append(b"two\n").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        log.append(b"three\n").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
+        assert_eq!(std::fs::read(dir.path().join("aside")).unwrap(), b"one\n");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::lease::Lease;
 use crate::problem::{Code, Problem};
 use crate::process::command_line;
+use crate::space::cannot_write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,9 +28,7 @@ impl DirLock {
         match Lease::acquire(&path, wait) {
             Ok(Some(lease)) => Ok(Self(lease)),
             Ok(None) => Err(held_too_long(&path, wait)),
-            Err(error) => Err(Problem::from_io(&error, Code::HomeUnusable, "cannot lock the registry")
-                .seen("path", path.display().to_string())
-                .next(format!("ls -l {}", path.display()))),
+            Err(error) => Err(cannot_write(&error, "cannot lock the registry", &path)),
         }
     }
 }

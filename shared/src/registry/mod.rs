@@ -18,7 +18,7 @@ mod scan;
 mod tidy;
 
 pub use lease::{Lease, LeaseState};
-pub use quarantine::Stamp;
+pub use quarantine::{Aside, Stamp};
 pub use registration::Registration;
 pub use scan::{Entry, Owner, Rejected, Scan};
 pub use tidy::Orphan;
@@ -26,6 +26,7 @@ pub use tidy::Orphan;
 use crate::home::{Home, private_dir};
 use crate::problem::{Code, Problem};
 use crate::process::{Identity, command_line};
+use crate::space::cannot_write;
 use atomic::Prepared;
 use lock::DirLock;
 use record::Record;
@@ -129,9 +130,7 @@ impl Registry {
         match Lease::acquire(&path, LEASE_PATIENCE) {
             Ok(Some(lease)) => Ok(lease),
             Ok(None) => Err(self.same_instance_runs(record)),
-            Err(error) => Err(Problem::from_io(&error, Code::HomeUnusable, "cannot take the lease")
-                .seen("path", path.display().to_string())
-                .next(format!("ls -l {}", path.display()))),
+            Err(error) => Err(cannot_write(&error, "cannot take the lease", &path)),
         }
     }
 
@@ -140,15 +139,11 @@ impl Registry {
     fn publish<T>(&self, record: &Record, then: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
         check(record)?;
         private_dir(&self.dir)?;
-        let unwritten = |error: io::Error| {
-            Problem::from_io(&error, Code::HomeUnusable, "cannot write the record")
-                .seen("path", self.dir.display().to_string())
-                .next(format!("df -h {}", self.dir.display()))
-                .next(format!("ls -ld {}", self.dir.display()))
-        };
+        let path = record_path(&self.dir, record.id);
+        let unwritten = |error: io::Error| cannot_write(&error, "cannot write the record", &path);
         let others = self.others(&record.name).map_err(unwritten)?;
         let json = serde_json::to_vec(record).map_err(|error| unwritten(error.into()))?;
-        let file = Prepared::new(&record_path(&self.dir, record.id), &json).map_err(unwritten)?;
+        let file = Prepared::new(&path, &json).map_err(unwritten)?;
         let lock = self.lock()?;
         self.refuse_taken(record, &others).map_err(unwritten)??;
         let done = then()?;

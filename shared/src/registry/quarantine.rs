@@ -2,8 +2,10 @@
 //!
 //! Owns the move and the list. Invariant: a file is moved only as it was seen: ours, unreadable, unchanged, and with no
 //! lease held by who may be writing it; it is moved whole and its reason is there before it.
-//! Never: touches a file that is not ours to touch (another owner, a link, an open mode) or a newer format, or removes
-//! anything from the quarantine. Only the hub calls this.
+//! Never: touches a file that is not ours to touch (another owner, a link, an open mode) or a newer format. Only the hub
+//! calls this; what it removes again is decided in [`prune`].
+
+mod prune;
 
 use super::lease::Lease;
 use super::record::{FORMAT, MAX_BYTES};
@@ -64,6 +66,15 @@ impl Glimpse {
     fn of(bytes: &[u8]) -> Self {
         serde_json::from_slice(bytes).unwrap_or_default()
     }
+}
+
+/// How much was put aside and is still there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// So many files.
+    pub files: usize,
+    /// When the oldest of them was put aside.
+    pub since: Option<jiff::Timestamp>,
 }
 
 /// Whether these bytes are a record of a format that came after ours, which is for others to judge.
@@ -138,14 +149,30 @@ impl Registry {
     /// # Errors
     /// When the quarantine cannot be read; none at all is an empty one.
     pub fn quarantined(&self, newest: usize) -> io::Result<Vec<Rejected>> {
+        Ok(self.places()?.into_iter().map(|(_, place)| place).filter_map(told).take(newest).collect())
+    }
+
+    /// How much is in the quarantine.
+    ///
+    /// # Errors
+    /// As [`Registry::quarantined`].
+    pub fn aside(&self) -> io::Result<Aside> {
+        let places = self.places()?;
+        let oldest = places.last().and_then(|(at, _)| i64::try_from(*at).ok());
+        let since = oldest.and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+        Ok(Aside { files: places.len(), since })
+    }
+
+    /// The files that were put aside, the newest first, each with the time in milliseconds since 1970.
+    fn places(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         let files = match self.dir.join(QUARANTINE).read_dir() {
             Ok(files) => files,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         let mut places: Vec<(u64, PathBuf)> = files.flatten().filter_map(|file| when(&file.path())).collect();
-        places.sort();
-        Ok(places.into_iter().rev().map(|(_, place)| place).filter_map(told).take(newest).collect())
+        places.sort_by(|a, b| b.cmp(a));
+        Ok(places)
     }
 }
 
@@ -183,6 +210,7 @@ fn put_aside(rejected: &Rejected, place: &Path, why: &Path) -> Problem {
     problem
         .seen("path", rejected.path.display().to_string())
         .seen("moved_to", place.display().to_string())
+        .seen("put_aside_at", jiff::Timestamp::now().to_string())
         .seen("why", why.display().to_string())
         .next(format!("head -c 400 {}    (what is in it)", place.display()))
         .next(format!("rm {} {}    (once nothing in it is needed)", place.display(), why.display()))

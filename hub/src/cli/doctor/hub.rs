@@ -193,6 +193,13 @@ pub(super) async fn status(file: &HubFile) -> Option<Value> {
     answer.json().await.ok()
 }
 
+/// What the hub itself says is wrong with its surroundings.
+pub(super) fn troubles(status: Option<Value>) -> Vec<Check> {
+    let problems = status.map(|mut status| status["hub"]["problems"].take()).unwrap_or_default();
+    let problems: Vec<Problem> = serde_json::from_value(problems).unwrap_or_default();
+    problems.into_iter().map(|problem| Check::warning("discovery", problem)).collect()
+}
+
 #[cfg(test)]
 #[path = "hub_tests.rs"]
 mod tests;

@@ -90,6 +90,9 @@ async fn examine(home: &Home) -> (Vec<Check>, Option<hub::Facts>) {
     let hub = hub::Facts::gather(home).await;
     checks.extend(system::checks(home, &settings, &hub));
     checks.extend(hub.checks(home, &settings));
+    if let Some(file) = hub.file.as_ref().filter(|_| hub.runs()) {
+        checks.extend(hub::troubles(hub::status(file).await));
+    }
     (checks, Some(hub))
 }
 
