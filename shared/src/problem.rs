@@ -3,8 +3,9 @@
 //! Owns [`Problem`], the one form in which an error reaches a person or an API client: on the API it is RFC 9457
 //! `application/problem+json`, at a terminal it is text with numbered steps, with `--json` the same object.
 //! Invariant: every [`Code`] has a title, an HTTP status and an exit code, in one exhaustive table.
-//! Never: carries a secret, or an error without a next step.
+//! What looks like a secret is removed as a problem is made. Never: carries a secret, or an error without a next step.
 
+use crate::redact;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -201,7 +202,7 @@ impl Problem {
             code,
             title: code.title().to_owned(),
             status: code.status(),
-            detail: detail.into(),
+            detail: redact::text(&detail.into()),
             observed: Map::new(),
             next_steps: Vec::new(),
         }
@@ -210,14 +211,18 @@ impl Problem {
     /// Adds something that was observed.
     #[must_use]
     pub fn seen(mut self, what: &str, value: impl Into<Value>) -> Self {
-        self.observed.insert(what.to_owned(), value.into());
+        let value = match value.into() {
+            Value::String(text) => redact::text(&text).into(),
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other,
+        };
+        self.observed.insert(what.to_owned(), value);
         self
     }
 
     /// Adds the next step to take.
     #[must_use]
     pub fn next(mut self, step: impl Into<String>) -> Self {
-        self.next_steps.push(step.into());
+        self.next_steps.push(redact::text(&step.into()));
         self
     }
 
@@ -294,6 +299,19 @@ mod tests {
         assert_eq!(json["type"], "urn:linchpin:problem:unknown_tool");
         assert_eq!(json["status"], 404);
         assert_eq!(serde_json::from_value::<Problem>(json).unwrap(), problem);
+    }
+
+    /// Fault 68.
+    #[test]
+    fn what_looks_like_a_secret_is_removed_as_it_is_made() {
+        let problem = Problem::new(Code::BadSettings, "line 2: token = \"hunter2\"")
+            .seen("value", "postgres://me:hunter2@localhost")
+            .seen("token", 7)
+            .next("curl -H 'Authorization: Bearer hunter2' http://127.0.0.1:1");
+        assert!(!problem.to_string().contains("hunter2"), "{problem}");
+        assert_eq!(problem.observed["token"], 7);
+        let step = "send what `linchpin token` prints in the header Authorization (scheme Bearer)";
+        assert_eq!(Problem::new(Code::Unauthorized, "x").next(step).next_steps, [step]);
     }
 
     #[test]

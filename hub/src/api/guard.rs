@@ -57,7 +57,7 @@ impl Guard {
             return Ok(());
         }
         Err(Problem::new(Code::Unauthorized, "the request carries no valid token")
-            .next("send the header Authorization: Bearer with what `linchpin token` prints"))
+            .next("send what `linchpin token` prints in the header Authorization (scheme Bearer)"))
     }
 
     /// Our own page, or one of the very address that is asked: http, and the hub's port. An app that is shown under a name

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod lab;
+mod problems;
 
 use lab::{Lab, mode, said, set_mode};
 use linchpin_shared::process::{Identity, Signal};
@@ -249,7 +250,10 @@ fn no_secret_is_in_any_output() {
     ];
     for text in &outputs {
         assert!(!text.contains("planted-") && !text.contains(&file.token), "{text}");
-        assert!(text.contains("format: expected u32"), "the broken record is told of without its values: {text}");
+        assert!(
+            text.contains("expected u32") && text.contains("(in format)"),
+            "the broken record is told of without its values: {text}"
+        );
     }
     for part in
         ["linchpin 0", "== doctor", "== hub", "\"instances\"", "== hub.log", "the hub serves", "kept line", "[removed]"]

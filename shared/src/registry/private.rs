@@ -176,6 +176,43 @@ mod tests {
         assert!(matches!(read(&path, 99), Err(Untrusted::Names(2))));
     }
 
+    /// Fault 67: the file that is checked is the file that is read, whatever its path names an instant later.
+    #[test]
+    fn a_path_that_changes_all_the_time_never_leads_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (private_file(dir.path()), dir.path().join("other"));
+        std::fs::write(&other, "precious").unwrap();
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let (own, link) = (dir.path().join("own"), dir.path().join("link"));
+        let mut seen = [0, 0];
+        std::thread::scope(|scope| {
+            let (from, to, target) = (&own, &link, &other);
+            let place = &path;
+            let changing = scope.spawn(move || {
+                for _ in 0..1_500 {
+                    std::os::unix::fs::symlink(target, to).unwrap();
+                    std::fs::rename(to, place).unwrap();
+                    std::fs::hard_link(target, to).unwrap();
+                    std::fs::rename(to, place).unwrap();
+                    std::fs::write(from, b"0123456789").unwrap();
+                    std::fs::set_permissions(from, std::fs::Permissions::from_mode(0o600)).unwrap();
+                    std::fs::rename(from, place).unwrap();
+                }
+            });
+            while !changing.is_finished() {
+                match read(&path, 99) {
+                    Ok(bytes) => {
+                        assert_eq!(bytes, b"0123456789");
+                        seen[0] += 1;
+                    }
+                    Err(_) => seen[1] += 1,
+                }
+            }
+        });
+        assert!(seen[0] > 0 && seen[1] > 0, "it was never both: {seen:?}");
+        assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+    }
+
     #[test]
     fn a_file_of_another_user_is_refused() {
         // A file that root owns, seen by anybody else; where the tests run as root, one that is given away.

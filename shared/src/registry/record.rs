@@ -156,7 +156,7 @@ fn without_secret(error: &serde_path_to_error::Error<serde_json::Error>) -> Stri
         Some((_, rest)) => format!("expected {}", rest.rsplit_once("expected ").map_or(rest, |(_, what)| what)),
         None => redact::text(&text),
     };
-    if path == "." { text } else { format!("{path}: {text}") }
+    if path == "." { text } else { format!("{text} (in {path})") }
 }
 
 #[cfg(test)]
@@ -209,7 +209,10 @@ mod tests {
             json[field] = value;
             let problem = Record::parse(json.to_string().as_bytes()).unwrap_err();
             assert!(!problem.to_string().contains("hunter2") && !problem.to_string().contains("22222"), "{problem}");
-            assert!(problem.detail.contains(&format!("{field}: expected ")), "{problem}");
+            assert!(
+                problem.detail.contains("expected ") && problem.detail.contains(&format!("(in {field})")),
+                "{problem}"
+            );
         }
         let mut json = sample();
         json["secret"] = json!("hunter2");

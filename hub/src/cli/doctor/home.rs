@@ -1,6 +1,6 @@
 //! The home directory, the space that it has, and the size of the logs in it.
 //!
-//! Owns the checks `home`, `permissions`, `space` and `logs`. Never: makes a directory. A home that does not exist is a
+//! Owns the checks `home`, `permissions`, `parents`, `space` and `logs`. Never: makes a directory. A home that does not exist is a
 //! machine on which nothing ran yet.
 
 use super::check::Check;
@@ -9,6 +9,7 @@ use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings::Log;
 use rustix::fs::{Access, AtFlags, CWD};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Below so many free bytes something will fail soon / now. A hub writes kilobytes; its logs are the most of it.
@@ -26,6 +27,7 @@ const MANY_LOG_BYTES: u64 = 1 << 30;
 pub(super) fn checks(home: &Home, log: &Log) -> Vec<Check> {
     let mut checks = vec![place(home)];
     checks.extend(permissions(home));
+    checks.push(parents(home));
     checks.push(space(home));
     checks.push(logs(home, log));
     checks
@@ -68,6 +70,34 @@ fn permissions(home: &Home) -> Vec<Check> {
     let told =
         |fault: places::Fault| Check::error("permissions", fault.problem).about(fault.path.display().to_string());
     faults.into_iter().map(told).collect()
+}
+
+/// Whether somebody else could put another directory into the place of this one.
+fn parents(home: &Home) -> Check {
+    let us = rustix::process::geteuid().as_raw();
+    let above = home.root().ancestors().skip(1).filter_map(|dir| Some((dir, dir.metadata().ok()?)));
+    match above.into_iter().find(|(_, facts)| lets_others_rename(facts.mode(), facts.uid(), us)) {
+        None => Check::ok("parents", "nobody else can replace the home"),
+        Some((dir, facts)) => {
+            let shown = dir.display();
+            let problem = Problem::new(
+                Code::HomeUnusable,
+                format!("others can rename what is in {shown}, and so replace the home"),
+            )
+            .seen("path", shown.to_string())
+            .seen("owner", facts.uid())
+            .seen("mode", format!("{:04o}", facts.mode() & 0o7777));
+            Check::warning(
+                "parents",
+                problem.next(format!("ls -ld {shown}")).next("set LINCHPIN_HOME to a directory of yours"),
+            )
+        }
+    }
+}
+
+/// Whether a directory of this mode and owner lets others than us and root rename what is ours in it. A sticky one does not.
+const fn lets_others_rename(mode: u32, owner: u32, us: u32) -> bool {
+    (owner != us && owner != 0) || mode & 0o1002 == 0o002
 }
 
 fn space(home: &Home) -> Check {

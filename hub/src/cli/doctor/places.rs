@@ -158,6 +158,32 @@ mod tests {
         }
     }
 
+    /// Fault 67: the place that is checked is the one whose mode is changed.
+    #[test]
+    fn a_mode_is_never_set_on_what_takes_the_place_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let [target, path, own, link] = ["target", "path", "own", "link"].map(|name| dir.path().join(name));
+        std::fs::write(&target, "").unwrap();
+        set_mode(&target, 0o640).unwrap();
+        let mut set = 0;
+        std::thread::scope(|scope| {
+            let (target, path, own, link) = (&target, &path, &own, &link);
+            let changing = scope.spawn(move || {
+                for _ in 0..5_000 {
+                    std::fs::write(own, "").unwrap();
+                    std::fs::rename(own, path).unwrap();
+                    std::os::unix::fs::symlink(target, link).unwrap();
+                    std::fs::rename(link, path).unwrap();
+                }
+            });
+            while !changing.is_finished() {
+                set += u32::from(set_mode(path, 0o600).is_ok());
+            }
+        });
+        assert!(set > 0);
+        assert_eq!(target.metadata().unwrap().mode() & 0o777, 0o640);
+    }
+
     #[test]
     fn a_mode_is_never_set_through_a_link() {
         let dir = tempfile::tempdir().unwrap();
