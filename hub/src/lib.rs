@@ -9,5 +9,6 @@ pub mod cli;
 pub mod daemon;
 pub mod discovery;
 pub mod gateway;
+pub mod health;
 pub mod link;
 pub mod table;

@@ -146,7 +146,8 @@ impl Builder {
         let targets = targets.collect::<Result<BTreeMap<_, _>, Problem>>()?;
         let settings = Settings::load(&home)?;
         home.prepare()?;
-        let servers = targets.keys().map(|name| record::Server { name: name.clone(), transport: Transport::Http });
+        let servers =
+            targets.keys().map(|name| record::Server { name: name.clone(), transport: Transport::Http, url: None });
         let facts = Facts {
             name: self.name,
             project_dir,

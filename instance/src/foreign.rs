@@ -15,13 +15,17 @@ use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::{Identity, command_line, exited};
 use linchpin_shared::protocol::hello;
+use linchpin_shared::protocol::vitals::Transport;
 use linchpin_shared::registry::Registry;
-use linchpin_shared::registry::record::{FORMAT, Protocol, Record, instance_id};
+use linchpin_shared::registry::record::{FORMAT, Protocol, Record, Server, instance_id};
 use linchpin_shared::settings::Settings;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use uuid::Uuid;
+
+/// The name of a foreign program's MCP server, as of our own instances'.
+const MCP: &str = "main";
 
 /// The version in the record of a program that has not told one.
 const UNKNOWN_VERSION: &str = "unknown";
@@ -35,6 +39,8 @@ pub struct Foreign {
     pub pid: u32,
     /// Where it listens: `http://`, a loopback address and a port.
     pub url: String,
+    /// Where it speaks MCP over Streamable HTTP, if it does: a path, or an address under `url`.
+    pub mcp_url: Option<String>,
     /// The directory of its project.
     pub project_dir: PathBuf,
     /// Anything else that is to be known of it.
@@ -77,7 +83,7 @@ pub async fn register(
 }
 
 fn record(foreign: Foreign) -> Result<Record, Problem> {
-    let Foreign { name, pid, url, project_dir, labels } = foreign;
+    let Foreign { name, pid, url, mcp_url, project_dir, labels } = foreign;
     name::check(&name)?;
     let process = our_process(pid)?;
     let secret = hello::random().map_err(|error| {
@@ -95,13 +101,27 @@ fn record(foreign: Foreign) -> Result<Record, Problem> {
         version: UNKNOWN_VERSION.to_owned(),
         secret,
         services: Vec::new(),
-        servers: Vec::new(),
+        servers: mcp_url.into_iter().map(server).collect(),
         labels,
         registered_at: Timestamp::now(),
         other: serde_json::Map::new(),
     };
     record.address().map_err(|_| not_here(&url))?;
+    if let Some(server) = record.servers.iter().find(|server| record.server_path(&server.name).is_none()) {
+        return Err(not_under(&url, server));
+    }
     Ok(record)
+}
+
+fn server(url: String) -> Server {
+    Server { name: MCP.to_owned(), transport: Transport::Http, url: Some(url) }
+}
+
+fn not_under(url: &str, server: &Server) -> Problem {
+    Problem::new(Code::BadRequest, "the MCP server is not at the address of the program")
+        .seen("url", url)
+        .seen("mcp_url", server.url.clone())
+        .next("--mcp-url /mcp, or the whole address with the same host and port as --url")
 }
 
 fn not_here(url: &str) -> Problem {
@@ -168,7 +188,8 @@ mod tests {
 
     fn foreign(pid: u32, url: &str) -> Foreign {
         let (name, url) = (String::from("shop"), url.to_owned());
-        Foreign { name, pid, url, project_dir: PathBuf::from("/project"), labels: BTreeMap::new() }
+        let mcp_url = None;
+        Foreign { name, pid, url, mcp_url, project_dir: PathBuf::from("/project"), labels: BTreeMap::new() }
     }
 
     const HERE: &str = "http://127.0.0.1:3000";
@@ -204,6 +225,15 @@ mod tests {
         let problem = record(foreign(sleeper.as_ref().map_or(1, |sleeper| sleeper.0.id()), HERE)).unwrap_err();
         assert_eq!(problem.code, Code::PermissionDenied, "{problem}");
         assert!(problem.observed["owner"] != problem.observed["we are"], "{problem}");
+    }
+
+    #[test]
+    fn its_mcp_server_is_at_its_own_address() {
+        let with =
+            |mcp_url: &str| record(Foreign { mcp_url: Some(mcp_url.to_owned()), ..foreign(std::process::id(), HERE) });
+        assert_eq!(with("/mcp").unwrap().server_path("main"), Some("/mcp"));
+        assert_eq!(with("http://127.0.0.1:3000/mcp").unwrap().server_path("main"), Some("/mcp"));
+        assert_eq!(with("http://127.0.0.1:3001/mcp").unwrap_err().code, Code::BadRequest);
     }
 
     #[test]

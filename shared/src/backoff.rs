@@ -47,6 +47,12 @@ impl Backoff {
         half + scale(whole - half, random)
     }
 
+    /// As [`Backoff::next_delay`], but a longer time for which the peer asked to be left alone wins. It wins at most up
+    /// to `max`: a peer may slow us down, and cannot send us away.
+    pub fn suggested_delay(&mut self, suggested: Duration, random: u64) -> Duration {
+        self.next_delay(random).max(suggested.min(self.policy.max))
+    }
+
     /// As [`Backoff::next_delay`], but without any delay when no attempt is remembered.
     pub fn immediate_or_delay(&mut self, random: u64) -> Duration {
         if self.attempts == 0 {
@@ -127,6 +133,21 @@ mod tests {
         assert_eq!(backoff.attempts(), 2);
         assert!(backoff.healthy_for(POLICY.reset_after));
         assert_eq!(backoff.immediate_or_delay(0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_suggestion_is_honoured_between_our_own_delay_and_the_cap() {
+        let seconds = Duration::from_secs;
+        for (suggested, random, delay) in [
+            (seconds(2), 0, seconds(2)),
+            (seconds(60), 0, POLICY.max),
+            (Duration::ZERO, u64::MAX, POLICY.min),
+            (POLICY.min / 4, 0, POLICY.min / 2),
+        ] {
+            let mut backoff = Backoff::new(POLICY);
+            assert_eq!(backoff.suggested_delay(suggested, random), delay, "{suggested:?}");
+            assert_eq!(backoff.attempts(), 1, "it is an attempt like any other");
+        }
     }
 
     proptest! {

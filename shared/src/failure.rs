@@ -78,6 +78,27 @@ pub enum Class {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::Refused,
+        Self::Unreachable,
+        Self::ConnectTimeout,
+        Self::HelloTimeout,
+        Self::Reset,
+        Self::Closed,
+        Self::PingTimeout,
+        Self::IoTimeout,
+        Self::Protocol,
+        Self::WrongIdentity,
+        Self::VersionMismatch,
+        Self::Overloaded,
+        Self::ProcessGone,
+        Self::Drained,
+        Self::Cancelled,
+        Self::StreamReset,
+        Self::Deadline,
+    ];
+
     /// What to do about this kind in this phase.
     #[must_use]
     pub const fn class(self, phase: Phase) -> Class {
@@ -157,13 +178,16 @@ pub struct Failure {
     pub causes: Vec<String>,
     /// How long the failed operation had taken, in milliseconds.
     pub after_ms: u64,
+    /// How long the peer asked to be left alone, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Failure {
     /// A failure with the texts of an error's source chain.
     #[must_use]
     pub fn new(kind: Kind, phase: Phase) -> Self {
-        Self { kind, phase, causes: Vec::new(), after_ms: 0 }
+        Self { kind, phase, causes: Vec::new(), after_ms: 0, retry_after_ms: None }
     }
 
     /// Takes the texts of `error` and its sources.
@@ -188,6 +212,13 @@ impl Failure {
     #[must_use]
     pub fn after(mut self, elapsed: std::time::Duration) -> Self {
         self.after_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Says how long the peer asked to be left alone.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Option<std::time::Duration>) -> Self {
+        self.retry_after_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         self
     }
 
@@ -223,8 +254,41 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_json() {
-        for kind in [Kind::Refused, Kind::HelloTimeout, Kind::WrongIdentity, Kind::StreamReset] {
+        for kind in Kind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+    }
+
+    /// The table of DESIGN 4.3, kind by kind: the class while dialling, the class of a proven connection, and whether
+    /// the breaker counts it.
+    #[test]
+    fn every_kind_has_its_class_and_its_blame() {
+        use Class::{Backoff, Rediscover, RequestOnly, RetryNow, Terminal};
+        for (kind, dialling, proven, counts) in [
+            (Kind::Refused, Backoff, Backoff, true),
+            (Kind::Unreachable, Backoff, Backoff, true),
+            (Kind::ConnectTimeout, Backoff, Backoff, true),
+            (Kind::HelloTimeout, Backoff, Backoff, true),
+            (Kind::Reset, Backoff, RetryNow, true),
+            (Kind::Closed, Backoff, RetryNow, true),
+            (Kind::PingTimeout, Backoff, Backoff, true),
+            (Kind::IoTimeout, Backoff, Backoff, true),
+            (Kind::Protocol, Rediscover, Rediscover, true),
+            (Kind::WrongIdentity, Rediscover, Rediscover, true),
+            (Kind::VersionMismatch, Rediscover, Rediscover, true),
+            (Kind::Overloaded, Backoff, Backoff, true),
+            (Kind::ProcessGone, Terminal, Terminal, false),
+            (Kind::Drained, RetryNow, RetryNow, false),
+            (Kind::Cancelled, Backoff, Backoff, false),
+            (Kind::StreamReset, RequestOnly, RequestOnly, false),
+            (Kind::Deadline, RequestOnly, RequestOnly, false),
+        ] {
+            for (phase, class) in
+                [(Phase::Dial, dialling), (Phase::Hello, dialling), (Phase::Serve, proven), (Phase::Request, proven)]
+            {
+                assert_eq!(kind.class(phase), class, "{kind:?} {phase:?}");
+            }
+            assert_eq!(kind.counts_against_peer(), counts, "{kind:?}");
         }
     }
 }

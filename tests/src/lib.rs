@@ -7,7 +7,6 @@
 //! Never: sleeps for luck. A wait has a condition, a bound, and tells the last state and the logs when it fails.
 
 pub mod agent;
-pub mod conformance;
 pub mod kit;
 pub mod lab;
 pub mod wait;

@@ -4,9 +4,14 @@ use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
 use linchpin_shared::process::{Identity, Signal};
 use linchpin_shared::registry::{Owner, Registry};
+use linchpin_tests::agent::Agent;
+use linchpin_tests::kit;
 use linchpin_tests::lab::running::Running;
 use linchpin_tests::lab::{Lab, leftovers};
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use std::time::Duration;
+use tokio::net::TcpSocket;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -17,10 +22,25 @@ fn sleeper(lab: &Lab) -> Result<Running> {
     Running::start(command, lab.dir().join("out/sleeper.log"))
 }
 
-fn register(lab: &Lab, name: &str, pid: u32) -> Result<Running> {
+/// An address at which nobody listens, for as long as this is held.
+struct Nowhere(TcpSocket);
+
+impl Nowhere {
+    fn new() -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        Ok(Self(socket))
+    }
+
+    fn url(&self) -> Result<String> {
+        Ok(format!("http://{}", self.0.local_addr()?))
+    }
+}
+
+fn register(lab: &Lab, name: &str, pid: u32, url: &str, more: &[&str]) -> Result<Running> {
     let (file, pid) = (format!("register-{name}"), pid.to_string());
-    let arguments = ["--no-autostart", "register", "--name", name, "--pid", &pid, "--url", "http://127.0.0.1:3000"];
-    lab.run_in_front(&file, arguments.into_iter().chain(["--label", "tier=web"]))
+    let arguments = ["--no-autostart", "register", "--name", name, "--pid", &pid, "--url", url];
+    lab.run_in_front(&file, arguments.iter().chain(more))
 }
 
 /// Who the registry shows: name, owner and pid.
@@ -30,10 +50,12 @@ fn registered(lab: &Lab) -> Result<Vec<(String, Owner, u32)>> {
     Ok(scan.entries.into_iter().map(|entry| (entry.record.name, entry.owner, entry.record.process.pid)).collect())
 }
 
+/// It lives and nobody listens at its address.
 async fn shown_honestly(lab: &Lab, name: &str, pid: u32) -> Result<()> {
-    let instance = lab.shows(name, "it is listed", |instance| instance["state"] == "discovered").await?;
+    let refused = |instance: &Value| instance["state"] != "gone" && instance["last_failure"]["kind"] == "refused";
+    let instance = lab.shows(name, "it is listed, and refuses", refused).await?;
     assert_eq!(instance["pid"], pid, "{instance}");
-    ensure!(instance["why"].as_str().is_some_and(|why| why.contains("HTTP/1.1")), "{instance}");
+    ensure!(instance["state"] != "active", "{instance}");
     Ok(())
 }
 
@@ -51,8 +73,8 @@ async fn not_there(lab: &Lab, name: &str) -> Result<()> {
 async fn a_foreign_program_is_an_instance_until_it_ends() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
-    let mut program = sleeper(&lab)?;
-    let mut holder = register(&lab, "shop", program.pid())?;
+    let (mut program, nowhere) = (sleeper(&lab)?, Nowhere::new()?);
+    let mut holder = register(&lab, "shop", program.pid(), &nowhere.url()?, &["--label", "tier=web"])?;
     shown_honestly(&lab, "shop", program.pid()).await?;
     let scan = Registry::new(&Home::at(lab.home())).scan()?;
     assert_eq!(scan.entries[0].record.labels["tier"], "web");
@@ -76,9 +98,9 @@ async fn a_foreign_program_is_an_instance_until_it_ends() -> Result<()> {
 async fn the_holder_unregisters_when_it_is_asked_to_end_and_looks_dead_when_it_is_killed() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
-    let mut program = sleeper(&lab)?;
+    let (mut program, nowhere) = (sleeper(&lab)?, Nowhere::new()?);
     for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
-        let mut holder = register(&lab, "shop", program.pid())?;
+        let mut holder = register(&lab, "shop", program.pid(), &nowhere.url()?, &[])?;
         shown_honestly(&lab, "shop", program.pid()).await?;
         holder.signal(signal)?;
         assert_eq!(holder.exit(SOON).await?.code(), (signal != Signal::KILL).then_some(0), "{}", holder.printed());
@@ -107,7 +129,7 @@ async fn what_cannot_be_registered_is_a_problem() -> Result<()> {
         let problem = lab.verb(arguments).await?.problem(exit)?;
         assert_eq!(problem["code"], code, "{problem}");
     }
-    let mut holder = register(&lab, "shop", program.pid())?;
+    let mut holder = register(&lab, "shop", program.pid(), here, &[])?;
     lab.wait_for("it is registered", async || {
         ensure!(holder.printed().contains("is registered"), "{}", holder.printed());
         Ok(())
@@ -158,8 +180,52 @@ async fn the_python_example_of_the_document_is_an_instance() -> Result<()> {
     ensure!(second.printed().contains("BlockingIOError"), "{}", second.printed());
     assert_eq!(Identity::of(identity.pid)?, identity, "it says who it is");
     let _hub = lab.hub().await?;
-    shown_honestly(&lab, "python", identity.pid).await?;
+    let instance = lab.shows("python", "it is connected", |instance| instance["state"] == "active").await?;
+    assert_eq!(instance["pid"], identity.pid, "{instance}");
     program.kill_9().await?;
     not_there(&lab, "python").await?;
     lab.finish().await
+}
+
+/// A real MCP server on Streamable HTTP that was started by somebody else: agents use it through the hub, on few
+/// connections; Linchpin does not stop it; and when it ends, it is gone.
+#[tokio::test]
+async fn a_foreign_mcp_server_is_used_through_the_hub() -> Result<()> {
+    let lab = Lab::new()?;
+    let _hub = lab.hub().await?;
+    let (mut program, url) = everything_over_http(&lab).await?;
+    let mut holder = register(&lab, "web", program.pid(), &url, &["--mcp-url", "/mcp", "--label", "health=/mcp"])?;
+    lab.usable("web").await?;
+    let mut agent = lab.http("/mcp").await?;
+    for round in 0..20 {
+        let message = format!("{round}");
+        assert_eq!(agent.call("web__echo", json!({"message": message})).await?, format!("Echo: {round}"));
+    }
+    let link = lab.link("web").await?;
+    ensure!(link["connections"] == 1 && link["state"] == "active", "{link}");
+
+    for verb in ["stop", "restart"] {
+        let problem = lab.verb([verb, "web", "--json"]).await?.problem(2)?;
+        ensure!(problem["observed"]["pid"] == program.pid() && program.identity().is_alive(), "{problem}");
+    }
+    program.kill_9().await?;
+    assert_eq!(holder.exit(SOON).await?.code(), Some(0), "{}", holder.printed());
+    not_there(&lab, "web").await?;
+    drop(agent);
+    lab.finish().await
+}
+
+/// server-everything over Streamable HTTP on a free port.
+async fn everything_over_http(lab: &Lab) -> Result<(Running, String)> {
+    let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let line = kit::everything_http()?;
+    let (program, arguments) = line.split_first().context("an empty command line")?;
+    let mut command = lab.command(program);
+    command.args(arguments).env("PORT", port.to_string());
+    let server = Running::start(command, lab.dir().join("out/web-server.log"))?;
+    lab.wait_for("server-everything listens", async || {
+        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map(drop).with_context(|| server.printed())
+    })
+    .await?;
+    Ok((server, format!("http://127.0.0.1:{port}")))
 }

@@ -9,6 +9,7 @@ pub mod guard;
 mod health;
 mod instances;
 mod logs;
+mod metrics;
 pub mod proof;
 pub mod reply;
 pub mod serve;
@@ -84,6 +85,7 @@ fn own() -> Table<Arc<Api>> {
         .get("/health", health::health)
         .get(proof::PATH, proof::proof)
         .get("/status", instances::status)
+        .get("/metrics", metrics::metrics)
         .get("/v1/instances", instances::all)
         .get("/v1/instances/{name}", instances::one)
         .get("/v1/instances/{name}/link", instances::link)
@@ -101,7 +103,7 @@ async fn stop_hub(State(api): State<Arc<Api>>) -> Response {
 
 async fn nothing_here(request: Request) -> Response {
     let problem = Problem::new(Code::NotFound, format!("there is nothing at {}", request.uri().path()));
-    reply::problem(&problem.next("see GET /status, /v1/instances, /health, /mcp"))
+    reply::problem(&problem.next("see GET /status, /v1/instances, /health, /metrics, /mcp"))
 }
 
 async fn wrong_method(request: Request) -> Response {

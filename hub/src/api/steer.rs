@@ -10,6 +10,7 @@ use axum::response::Response;
 use http_body_util::{BodyExt, Empty};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::path;
+use linchpin_shared::registry::record::Protocol;
 use serde::Deserialize;
 use serde_json::json;
 use std::convert::Infallible;
@@ -31,6 +32,7 @@ pub(super) async fn restart(
 ) -> Response {
     let restarted = async {
         let link = find(&api, &name)?;
+        is_ours(&link)?;
         let processes = chosen(&link, which.process)?;
         for process in &processes {
             tell(&link, &format!("{}{process}/restart", path::PROCESSES)).await?;
@@ -46,11 +48,29 @@ pub(super) async fn restart(
 pub(super) async fn stop(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Response {
     let stopped = async {
         let link = find(&api, &name)?;
+        is_ours(&link)?;
         tell(&link, path::STOP).await
     };
     match stopped.await {
         Ok(()) => reply::json(&json!({"stopping": name})),
         Err(problem) => reply::problem(&problem),
+    }
+}
+
+/// A program that speaks HTTP/1.1 knows nothing of our wishes, and was not started by us.
+fn is_ours(link: &Handle) -> Result<(), Problem> {
+    let record = Arc::clone(&link.status().borrow().record);
+    match record.protocol {
+        Protocol::H2c => Ok(()),
+        Protocol::Http1 => {
+            let detail =
+                format!("{} is a foreign program: Linchpin did not start it and does not stop it", link.name());
+            Err(Problem::new(Code::BadRequest, detail)
+                .seen("pid", record.process.pid)
+                .seen("executable", record.process.executable.display().to_string())
+                .next(format!("kill {}    (ends the program; it is unregistered by itself)", record.process.pid))
+                .next("or end its `linchpin register`, and it is merely not listed any more"))
+        }
     }
 }
 

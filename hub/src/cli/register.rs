@@ -23,6 +23,9 @@ pub(super) struct Args {
     /// Where it listens: http://127.0.0.1:PORT
     #[arg(long)]
     url: String,
+    /// Where it speaks MCP over Streamable HTTP: /mcp, or the whole address
+    #[arg(long)]
+    mcp_url: Option<String>,
     /// Something else to be known of it; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
@@ -44,8 +47,8 @@ async fn registered(context: &Context, args: Args) -> Result<Exit, Problem> {
     let project_dir = std::env::current_dir().map_err(|error| {
         Problem::from_io(&error, Code::BadRequest, "cannot tell the current directory").next("cd to one that exists")
     })?;
-    let Args { name, pid, url, label, conflict } = args;
-    let foreign = Foreign { name, pid, url, project_dir, labels: label.into_iter().collect() };
+    let Args { name, pid, url, mcp_url, label, conflict } = args;
+    let foreign = Foreign { name, pid, url, mcp_url, project_dir, labels: label.into_iter().collect() };
     let ended = ask::attempt(context, conflict.into(), async |conflict| stay(context, foreign.clone(), conflict).await);
     let Some((name, ended)) = ended.await? else { return Ok(Exit::Conflict) };
     context.output.note(&match ended {

@@ -5,22 +5,22 @@
 //! Invariant: news from discovery, checks and questions are served in every state, also while dialling or waiting.
 //! Never: decides. Whatever happens goes into [`Machine::handle`]; whatever is seen from outside comes out of it.
 
-use super::dial::{self, Line};
+use super::dial::Line;
+use super::hearing::Heard;
 use super::lane::Lane;
 use super::limiter::Limiter;
 use super::machine::{Dial, Effect, Input, Machine, Moment};
-use super::status::{Status, Transition};
+use super::metrics::{Meter, Metrics};
+use super::probe::{Probing, answered, ask, dial_in_turn};
+use super::status::{State, Status, Transition};
 use super::{Numbers, vitals};
 use jiff::Timestamp;
-use linchpin_shared::failure::{Failure, Kind, Phase};
-use linchpin_shared::protocol::path;
+use linchpin_shared::failure::Failure;
 use linchpin_shared::registry::record::Record;
 use parking_lot::Mutex;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// What discovery says of one instance.
@@ -45,6 +45,7 @@ pub(super) enum Command {
 pub(super) struct Common {
     pub(super) numbers: Numbers,
     pub(super) limiter: Mutex<Limiter>,
+    pub(super) metrics: Metrics,
     /// Asks discovery to look now.
     pub(super) nudge: Box<dyn Fn() + Send + Sync>,
 }
@@ -91,18 +92,24 @@ pub(super) struct Actor {
     pub(super) mail: Mail,
     pub(super) published: Published,
     pub(super) common: Arc<Common>,
+    meter: Arc<Meter>,
     /// The way onto the connection, which is published while the machine lets requests pass.
     lane: Option<Lane>,
+    /// When something came over the connection last.
+    heard: Option<Heard>,
     probe_wanted: bool,
     over: bool,
 }
 
-/// A probe that may or may not be under way.
-type ProbeUnderWay = Option<Pin<Box<dyn Future<Output = Input> + Send>>>;
-
 impl Actor {
-    pub(super) const fn new(machine: Machine, mail: Mail, published: Published, common: Arc<Common>) -> Self {
-        Self { machine, mail, published, common, lane: None, probe_wanted: false, over: false }
+    pub(super) const fn new(
+        machine: Machine,
+        mail: Mail,
+        published: Published,
+        common: Arc<Common>,
+        meter: Arc<Meter>,
+    ) -> Self {
+        Self { machine, mail, published, common, meter, lane: None, heard: None, probe_wanted: false, over: false }
     }
 
     /// Runs until the instance is gone for long enough, or the hub ends.
@@ -118,9 +125,10 @@ impl Actor {
             }
         }
         self.published.lane.send_replace(None);
+        self.meter.forget();
     }
 
-    /// Not connected, and nothing to do before the deadline: retrying, gone, or of a foreign protocol.
+    /// Not connected, and nothing to do before the deadline: retrying or gone.
     async fn wait(&mut self) {
         tokio::select! {
             letter = self.mail.next() => self.read(letter),
@@ -130,7 +138,9 @@ impl Actor {
 
     /// One dial is under way.
     async fn connect(&mut self, dial: Dial) -> Option<Line> {
-        let mut attempt = Box::pin(dial_in_turn(Arc::clone(&self.common), Arc::clone(self.machine.record()), dial));
+        let (common, record, meter) =
+            (Arc::clone(&self.common), Arc::clone(self.machine.record()), Arc::clone(&self.meter));
+        let mut attempt = Box::pin(dial_in_turn(common, record, dial, meter));
         while !self.over && self.machine.dialling() == Some(dial) {
             tokio::select! {
                 letter = self.mail.next() => self.read(letter),
@@ -157,11 +167,13 @@ impl Actor {
     /// One connection is held.
     async fn serve(&mut self, mut line: Line) {
         let number = self.machine.connection();
-        let mut follow = Box::pin(vitals::follow(line.lane().clone(), self.published.vitals.clone()));
-        let mut probe: ProbeUnderWay = None;
+        let record = Arc::clone(self.machine.record());
+        let mut follow = Box::pin(vitals::follow(line.lane().clone(), record, self.published.vitals.clone()));
+        let mut probe: Probing = None;
+        self.heard = line.heard();
         while !self.over && number.is_some() && self.machine.connection() == number {
             if std::mem::take(&mut self.probe_wanted) {
-                probe = Some(Box::pin(ask(line.lane().clone(), self.common.numbers.probe_timeout)));
+                probe = Some(Box::pin(ask(line.lane().clone(), self.machine.probe_timeout())));
             }
             tokio::select! {
                 biased;
@@ -172,7 +184,7 @@ impl Actor {
                 never = &mut follow => match never {},
             }
         }
-        self.lane = None;
+        (self.lane, self.heard) = (None, None);
         self.probe_wanted = false;
         self.published.vitals.send_replace(None);
     }
@@ -191,8 +203,11 @@ impl Actor {
 
     /// Lets the machine take one step, does what it says and publishes what it became.
     fn step(&mut self, input: Input) {
-        let now = moment();
-        let before = self.machine.status(now).state;
+        let quiet = matches!(input, Input::Due);
+        let stopped = self.machine.wonders(&input) && self.machine.record().process.is_stopped();
+        let now = Moment { heard: self.heard.as_ref().map(Heard::last), stopped, ..moment() };
+        self.count(&input);
+        let revision = self.machine.revision();
         for effect in self.machine.handle(input, now) {
             match effect {
                 Effect::Probe => self.probe_wanted = true,
@@ -200,16 +215,43 @@ impl Actor {
                 Effect::Forget => self.over = true,
             }
         }
-        let status = self.machine.status(now);
-        // The lane is first: who reads `active` finds it open, and who finds it closed may still read `active`.
-        let (lane_changed, to, why) = (self.publish_lane(), status.state.as_str(), &status.why);
-        match (lane_changed, self.machine.passes()) {
-            (true, true) => tracing::info!(why, "connected"),
-            (true, false) => tracing::info!(why, "lost"),
-            (false, _) if status.state == before => {}
-            (false, _) => tracing::debug!(from = before.as_str(), to, why, "link"),
+        if self.machine.revision() != revision {
+            self.publish(&Arc::new(self.machine.status(now)));
+        } else if !quiet {
+            // Its health alone changed. Whoever asks sees it; it wakes nobody.
+            self.published.status.send_if_modified(|published| {
+                *published = Arc::new(self.machine.status(now));
+                false
+            });
         }
-        self.published.status.send_replace(Arc::new(status));
+    }
+
+    fn publish(&self, status: &Arc<Status>) {
+        // The lane is first: who reads `active` finds it open, and who finds it closed may still read `active`.
+        let (lane_changed, passes) = (self.publish_lane(), self.machine.passes());
+        let before = self.published.status.send_replace(Arc::clone(status));
+        self.meter.stepped(&before, status, passes);
+        let (to, why) = (status.state.as_str(), &status.why);
+        match (lane_changed, passes) {
+            (true, true) => tracing::info!(why, "connected"),
+            (true, false) if status.state == State::Unresponsive => tracing::info!(why, "unresponsive"),
+            (true, false) => tracing::info!(why, "lost"),
+            (false, _) if status.state == before.state => {}
+            (false, _) => tracing::debug!(from = before.state.as_str(), to, why, "link"),
+        }
+    }
+
+    fn count(&self, input: &Input) {
+        match input {
+            Input::Connected(took) | Input::ProbeAnswered(took) => self.meter.round_trip(*took),
+            Input::DialFailed(failure) | Input::Lost(failure) => self.meter.failed(failure),
+            Input::Found(_)
+            | Input::Unregistered
+            | Input::OwnerDead
+            | Input::Due
+            | Input::ProbeFailed(_)
+            | Input::Check(_) => {}
+        }
     }
 
     /// Opens or closes the lane for callers. Says whether it did.
@@ -229,46 +271,12 @@ impl Actor {
 pub(super) fn moment() -> Moment {
     // Without randomness from the system the jitter is lost, and nothing else.
     let random = getrandom::u64().unwrap_or(u64::MAX / 2);
-    Moment { at: Instant::now(), wall: Timestamp::now(), random }
+    Moment { at: Instant::now(), wall: Timestamp::now(), random, heard: None, stopped: false }
 }
 
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-async fn dial_in_turn(common: Arc<Common>, record: Arc<Record>, dial: Dial) -> Result<Line, Failure> {
-    if !dial.fresh {
-        let turn = common.limiter.lock().reserve(Instant::now());
-        sleep_until(turn).await;
-    }
-    dial::dial(&record, &common.numbers.dial).await
-}
-
-async fn answered(probe: &mut ProbeUnderWay) -> Input {
-    match probe {
-        Some(under_way) => {
-            let answer = under_way.await;
-            *probe = None;
-            answer
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Asks the peer for a sign of life. `hyper` cannot change the pace of its PINGs on a living connection, so this is a
-/// small request; whatever the peer answers, even a reset of the stream, shows that it lives.
-async fn ask(lane: Lane, within: Duration) -> Input {
-    let asked = Instant::now();
-    match timeout(within, lane.get(path::VITALS)).await {
-        Ok(Ok(_answer)) => Input::ProbeAnswered(asked.elapsed()),
-        Ok(Err(error)) if error.failure.kind == Kind::StreamReset => Input::ProbeAnswered(asked.elapsed()),
-        Ok(Err(error)) => Input::ProbeFailed(Failure { phase: Phase::Serve, ..error.failure }),
-        Err(_elapsed) => {
-            let late = format!("no answer to a probe within {within:?}");
-            Input::ProbeFailed(Failure::new(Kind::PingTimeout, Phase::Serve).because(late).after(within))
-        }
     }
 }

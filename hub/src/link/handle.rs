@@ -6,15 +6,15 @@
 //! Never: queues, retries, or sets deadlines. Those belong to the caller's operation.
 
 use super::actor::Command;
-use super::lane::{Lane, NoResponse};
+use super::lane::{Answering, Lane, NoResponse};
+use super::metrics::Meter;
 use super::status::{State, Status, Transition};
 use super::{Body, classify};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
-use hyper::body::Incoming;
 use jiff::Timestamp;
-use linchpin_shared::failure::{Failure, Kind, Phase};
+use linchpin_shared::failure::{Failure, Phase};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::vitals::Vitals;
 use std::pin::Pin;
@@ -44,6 +44,9 @@ pub(super) struct Inner {
     pub(super) commands: mpsc::Sender<Command>,
     /// Room for requests on this link, and on all links.
     pub(super) room: [Arc<Semaphore>; 2],
+    /// How much room there is on this link when it is empty.
+    pub(super) in_flight: usize,
+    pub(super) meter: Arc<Meter>,
 }
 
 /// Why there is no response.
@@ -107,10 +110,18 @@ impl Handle {
     /// At once when the link is not connected or too much is in flight; later when the request fails.
     pub async fn request(&self, request: Request<Body>) -> Result<Response<ResponseBody>, RequestError> {
         let Some(lane) = self.inner.lane.borrow().clone() else { return Err(self.refusal()) };
-        self.refuse_the_dead()?;
+        lane.refuse_the_dead()?;
         let permits = self.inner.enter()?;
-        let response = lane.send(request).await?;
-        Ok(response.map(|incoming| ResponseBody { incoming, _permits: permits }))
+        match lane.send(request).await {
+            Ok(response) => Ok(response.map(|answering| ResponseBody { answering, _permits: permits })),
+            Err(error) => {
+                // Only a foreign program is connected to by a request; what that shows, the link should know too.
+                if error.failure.phase == Phase::Dial {
+                    self.check("a request could not connect");
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// Waits until requests pass. An instance that is gone may come back, so that is waited for too.
@@ -142,15 +153,9 @@ impl Handle {
         answer.await.unwrap_or_default()
     }
 
-    /// Refuses a request to a process that has ended although its connection does not show it yet. What was written to
-    /// it could only be called interrupted, and it surely is not executed. The look costs some microseconds.
-    fn refuse_the_dead(&self) -> Result<(), RequestError> {
-        let status = Arc::clone(&self.inner.status.borrow());
-        if status.record.process.is_alive() {
-            return Ok(());
-        }
-        let ended = format!("process {} has ended", status.record.process.pid);
-        Err(RequestError::NotSent(Failure::new(Kind::ProcessGone, Phase::Request).because(ended)))
+    /// Brings up to date what is only counted when somebody looks.
+    pub(super) fn look(&self) {
+        self.inner.meter.look(self.inner.in_flight - self.inner.room[0].available_permits());
     }
 
     fn refusal(&self) -> RequestError {
@@ -174,7 +179,10 @@ impl Inner {
         let [own, all] = self.room.each_ref().map(|room| Arc::clone(room).try_acquire_owned());
         match (own, all) {
             (Ok(own), Ok(all)) => Ok([own, all]),
-            (Err(_), _) | (_, Err(_)) => Err(RequestError::Overloaded { retry_after: RETRY_AFTER }),
+            (own, Ok(_) | Err(_)) => {
+                self.meter.rejected(own.is_err());
+                Err(RequestError::Overloaded { retry_after: RETRY_AFTER })
+            }
         }
     }
 }
@@ -233,7 +241,7 @@ impl RequestError {
 /// The body of a response. While it is held, its request counts as in flight.
 #[derive(Debug)]
 pub struct ResponseBody {
-    incoming: Incoming,
+    answering: Answering,
     _permits: Permits,
 }
 
@@ -246,15 +254,15 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(context);
+        let polled = Pin::new(&mut self.answering).poll_frame(context);
         polled.map_err(|error| classify::request_failure(&error).0)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.answering.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.incoming.size_hint()
+        self.answering.size_hint()
     }
 }

@@ -1,7 +1,7 @@
 //! What a link does next: the pure half of a link.
 //!
-//! Owns the state of one link, its backoff, its breaker and its history. Everything that happens comes in through
-//! [`Machine::handle`] with the time and 64 random bits; what must be done goes out as [`Effect`]s and as
+//! Owns the state of one link, its backoff, its breaker, its health and its history. Everything that happens comes in
+//! through [`Machine::handle`] with the time and 64 random bits; what must be done goes out as [`Effect`]s and as
 //! [`Machine::deadline`]. What runs follows from the stage alone: one dial while connecting, one connection while
 //! connected. A dial or connection is named by its number; when the number changes, the old one is to be let go.
 //! Invariant: while the instance is not proven gone there is always a dial or connection under way, or a deadline.
@@ -9,30 +9,39 @@
 //!
 //! | from | to | cause |
 //! |---|---|---|
-//! | discovered | connecting | at once; a foreign protocol stays discovered |
+//! | discovered | connecting | at once |
 //! | connecting | active | hello proved the identity, breaker closed |
 //! | connecting | proving | the same, breaker not closed |
 //! | connecting | retrying | the dial or the hello failed |
 //! | proving | active | probes closed the breaker |
-//! | active | suspect | somebody doubts: [`Input::Check`] |
-//! | suspect | active | the probe was answered |
-//! | active, suspect, proving | connecting | the connection ended in a way that asks for another at once |
-//! | active, suspect, proving | retrying | it ended otherwise, or two probes in a row were not answered |
+//! | active | suspect | somebody doubts: [`Input::Check`]; it was silent for too long; a check-up was not answered |
+//! | suspect | active | the probe was answered, or anything else was heard |
+//! | suspect | unresponsive | no answer, and its process is stopped by a signal: the connection is kept |
+//! | unresponsive | active | something was heard |
+//! | unresponsive | suspect | its process runs again |
+//! | active, suspect, proving, unresponsive | connecting | the connection ended in a way that asks for another at once |
+//! | active, suspect, proving, unresponsive | retrying | it ended otherwise, or the doubt was confirmed |
 //! | retrying | connecting | the time of the next dial has come, or somebody doubts: [`Input::Check`] |
-//! | active, suspect | draining | the record is gone, the connection lives |
+//! | active, suspect, unresponsive | draining | the record is gone, the connection lives |
 //! | draining | active | the record is back |
-//! | discovered, connecting, proving, retrying | gone | the record is gone |
+//! | connecting, proving, retrying; any of a foreign program | gone | the record is gone |
 //! | draining | gone | the connection ended |
 //! | any | gone | the record's owner is proven dead |
 //! | any | connecting | a new generation or endpoint; from gone: any record |
 //!
-//! Proving, and connecting and retrying while the breaker is not closed, are [`State::Tripped`] to everyone else.
+//! Proving, and connecting and retrying while the breaker is not closed, are [`State::Tripped`] to everyone else;
+//! connecting and retrying while the process is stopped by a signal are [`State::Unresponsive`].
 
 mod causes;
+mod doubts;
+mod types;
 
-use super::status::{BreakerFacts, ConnectionFacts, State, Status, Transition};
+pub(super) use types::{Deadline, Dial, Effect, Input, Moment, Params, Reason};
+
+use super::status::{BreakerFacts, ConnectionFacts, State, Status, Transition, Trip};
+use crate::health::Health;
 use jiff::Timestamp;
-use linchpin_shared::backoff::{self, Backoff};
+use linchpin_shared::backoff::Backoff;
 use linchpin_shared::breaker::{self, Breaker};
 use linchpin_shared::failure::Failure;
 use linchpin_shared::registry::record::Record;
@@ -40,135 +49,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use types::{Probe, Stage, Up};
 
 /// How many transitions are remembered (DESIGN 4.3).
 const HISTORY: usize = 200;
-
-/// The numbers of a machine.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Params {
-    /// Delays while this generation was never connected.
-    pub(super) first: backoff::Policy,
-    /// Delays after it was.
-    pub(super) again: backoff::Policy,
-    /// When requests fail at once.
-    pub(super) breaker: breaker::Policy,
-    /// From one probe to the next.
-    pub(super) probe_interval: Duration,
-    /// How long a gone instance is remembered.
-    pub(super) remember_gone: Duration,
-}
-
-/// What the world outside contributes to a step.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
-    /// The clock that deadlines are kept by.
-    pub(super) at: Instant,
-    /// The clock that people read.
-    pub(super) wall: Timestamp,
-    /// Any 64 random bits.
-    pub(super) random: u64,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone)]
-pub(super) enum Input {
-    /// The registry shows this record.
-    Found(Arc<Record>),
-    /// The registry shows no record any more.
-    Unregistered,
-    /// The record's owner is proven dead.
-    OwnerDead,
-    /// The deadline has passed.
-    Due,
-    /// The dial under way ended with a proven connection.
-    Connected(Duration),
-    /// The dial under way failed.
-    DialFailed(Failure),
-    /// The probe under way was answered after this time.
-    ProbeAnswered(Duration),
-    /// The probe under way was not answered.
-    ProbeFailed(Failure),
-    /// The connection ended.
-    Lost(Failure),
-    /// Somebody doubts that all is as it was, for this reason.
-    Check(&'static str),
-}
-
-/// Something to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// Ask the peer for a sign of life, with a deadline; one that was asked for before is forgotten.
-    Probe,
-    /// Ask discovery to look at the registry now.
-    Nudge,
-    /// The link has ended; nobody needs to remember it.
-    Forget,
-}
-
-/// When the machine wants [`Input::Due`], and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Deadline {
-    pub(super) at: Instant,
-    pub(super) reason: Reason,
-}
-
-/// Why the machine has a deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// To dial.
-    Dial,
-    /// To call the connection healthy.
-    Settle,
-    /// To probe.
-    Probe,
-    /// To forget an instance that is gone.
-    Forget,
-}
-
-/// What the link is doing, with what is valid only then.
-#[derive(Debug, Clone, Copy)]
-enum Stage {
-    Discovered,
-    /// The record is of a program that speaks a protocol for which there is no link.
-    Foreign,
-    Connecting(Dial),
-    Proving(Up, Probe),
-    Active(Up),
-    Suspect(Up, Probe, u32),
-    Retrying(Instant),
-    Draining(Up),
-    Gone(Instant),
-}
-
-/// A dial under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Dial {
-    /// Which dial of this link.
-    pub(super) number: u64,
-    /// Whether it follows a new record. There are only as many of these as there are registrations, so they need not
-    /// wait for the limiter; what makes a storm is retrying.
-    pub(super) fresh: bool,
-}
-
-/// A proven connection.
-#[derive(Debug, Clone, Copy)]
-struct Up {
-    number: u64,
-    since: Instant,
-    round_trip: Duration,
-    /// Whether it has been healthy for long enough to forget earlier failures.
-    settled: bool,
-}
-
-/// A probe.
-#[derive(Debug, Clone, Copy)]
-enum Probe {
-    /// It began then and is not answered yet.
-    Asked(Instant),
-    /// It is to begin then.
-    Next(Instant),
-}
 
 /// One link.
 #[derive(Debug)]
@@ -184,10 +68,16 @@ pub(super) struct Machine {
     first: Backoff,
     again: Backoff,
     breaker: Breaker,
+    trips: u64,
+    last_trip: Option<Trip>,
+    health: Health,
     /// Whether this generation was ever connected.
     known: bool,
+    /// Whether the last dial was not answered because the peer's process is stopped by a signal.
+    stopped: bool,
     dials: u64,
     connections: u64,
+    revision: u64,
     history: VecDeque<Transition>,
     effects: Vec<Effect>,
 }
@@ -206,18 +96,24 @@ impl Machine {
             first: Backoff::new(params.first),
             again: Backoff::new(params.again),
             breaker: Breaker::new(params.breaker),
+            trips: 0,
+            last_trip: None,
+            health: Health::new(params.health),
             known: false,
+            stopped: false,
             dials: 0,
             connections: 0,
-            history: VecDeque::with_capacity(HISTORY),
+            revision: 0,
+            history: VecDeque::new(),
             effects: Vec::new(),
         };
-        machine.begin("its record was seen", now);
+        machine.dial("its record was seen", true, now);
         machine
     }
 
     /// Takes what happened and says what to do.
     pub(super) fn handle(&mut self, input: Input, now: Moment) -> Vec<Effect> {
+        self.hear(now);
         match input {
             Input::Found(record) => self.found(record, now),
             Input::Unregistered => self.unregistered(now),
@@ -235,20 +131,25 @@ impl Machine {
 
     /// When [`Input::Due`] is wanted.
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        let (at, reason) = match self.stage {
-            Stage::Retrying(at) => (at, Reason::Dial),
-            Stage::Active(up) if !up.settled => (up.since + self.params.again.reset_after, Reason::Settle),
-            Stage::Proving(_, Probe::Next(at)) | Stage::Suspect(_, Probe::Next(at), _) => (at, Reason::Probe),
-            Stage::Gone(at) => (at, Reason::Forget),
-            Stage::Discovered
-            | Stage::Foreign
-            | Stage::Connecting(_)
-            | Stage::Active(_)
-            | Stage::Proving(_, Probe::Asked(_))
-            | Stage::Suspect(_, Probe::Asked(_), _)
-            | Stage::Draining(_) => return None,
+        let of = |at, reason| Deadline { at, reason };
+        let settle = |up: &Up| (!up.settled).then(|| of(up.since + self.params.again.reset_after, Reason::Settle));
+        let silence = |up: &Up| self.silent_at(up).map(|at| of(at, Reason::Silence));
+        let end = |up: &Up| self.silent_for_good_at(up).map(|at| of(at, Reason::Silence));
+        let next = |probe: Probe, reason| match probe {
+            Probe::Next(at) => Some(of(at, reason)),
+            Probe::Asked(_) => None,
         };
-        Some(Deadline { at, reason })
+        let all = match self.stage {
+            Stage::Retrying(at) => [Some(of(at, Reason::Dial)), None, None],
+            Stage::Active(up) => [settle(&up), silence(&up), next(up.checkup, Reason::CheckUp)],
+            Stage::Proving(up, probe @ Probe::Next(_)) => [next(probe, Reason::Probe), end(&up), None],
+            Stage::Suspect(_, probe, _) => [next(probe, Reason::Probe), None, None],
+            Stage::Unresponsive(_, at) => [Some(of(at, Reason::Look)), None, None],
+            Stage::Draining(up) => [end(&up), None, None],
+            Stage::Gone(at) => [Some(of(at, Reason::Forget)), None, None],
+            Stage::Discovered | Stage::Connecting(_) | Stage::Proving(_, Probe::Asked(_)) => return None,
+        };
+        all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 
     /// The dial that is to be under way.
@@ -266,17 +167,42 @@ impl Machine {
         match self.stage {
             Stage::Active(_) | Stage::Suspect(..) | Stage::Draining(_) => true,
             Stage::Discovered
-            | Stage::Foreign
             | Stage::Connecting(_)
             | Stage::Proving(..)
+            | Stage::Unresponsive(..)
             | Stage::Retrying(_)
             | Stage::Gone(_) => false,
+        }
+    }
+
+    /// How long the answer to a probe may take on this link.
+    pub(super) fn probe_timeout(&self) -> Duration {
+        self.health.patience(self.params.probe_timeout)
+    }
+
+    /// Whether [`Moment::stopped`] matters for this input.
+    pub(super) const fn wonders(&self, input: &Input) -> bool {
+        match input {
+            Input::ProbeFailed(_) | Input::DialFailed(_) => true,
+            Input::Due => matches!(self.stage, Stage::Unresponsive(..)),
+            Input::Found(_)
+            | Input::Unregistered
+            | Input::OwnerDead
+            | Input::Connected(_)
+            | Input::ProbeAnswered(_)
+            | Input::Lost(_)
+            | Input::Check(_) => false,
         }
     }
 
     /// The record as it was seen last.
     pub(super) const fn record(&self) -> &Arc<Record> {
         &self.record
+    }
+
+    /// Grows whenever something changed that others wait for. Health changes without it.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The last transitions, oldest first.
@@ -300,18 +226,37 @@ impl Machine {
                 round_trip: up.round_trip,
             }),
             connections: self.connections,
+            dials: self.dials,
             breaker: match self.breaker.state() {
                 breaker::State::Closed { failures } => BreakerFacts::Closed { failures },
                 breaker::State::Open { until } => BreakerFacts::Open { until: now.wall_of(until) },
                 breaker::State::HalfOpen { successes, .. } => BreakerFacts::HalfOpen { successes },
             },
+            trips: self.trips,
+            last_trip: self.last_trip.clone(),
+            health: self.health.facts(),
         }
     }
 
     const fn up(&self) -> Option<&Up> {
         match &self.stage {
-            Stage::Proving(up, _) | Stage::Active(up) | Stage::Suspect(up, ..) | Stage::Draining(up) => Some(up),
-            Stage::Discovered | Stage::Foreign | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Gone(_) => None,
+            Stage::Proving(up, _)
+            | Stage::Active(up)
+            | Stage::Suspect(up, ..)
+            | Stage::Unresponsive(up, _)
+            | Stage::Draining(up) => Some(up),
+            Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Gone(_) => None,
+        }
+    }
+
+    const fn up_mut(&mut self) -> Option<&mut Up> {
+        match &mut self.stage {
+            Stage::Proving(up, _)
+            | Stage::Active(up)
+            | Stage::Suspect(up, ..)
+            | Stage::Unresponsive(up, _)
+            | Stage::Draining(up) => Some(up),
+            Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Gone(_) => None,
         }
     }
 
@@ -325,6 +270,7 @@ impl Machine {
         self.stage = stage;
         self.state = self.seen_from_outside();
         self.why = why.into();
+        self.revision += 1;
         if self.state != from {
             self.since = now.wall;
         }
@@ -336,8 +282,10 @@ impl Machine {
 
     const fn seen_from_outside(&self) -> State {
         match self.stage {
-            Stage::Discovered | Stage::Foreign => State::Discovered,
+            Stage::Discovered => State::Discovered,
             Stage::Proving(..) => State::Tripped,
+            Stage::Unresponsive(..) => State::Unresponsive,
+            Stage::Connecting(_) | Stage::Retrying(_) if self.stopped => State::Unresponsive,
             Stage::Connecting(_) | Stage::Retrying(_) if !self.breaker.is_closed() => State::Tripped,
             Stage::Connecting(_) => State::Connecting,
             Stage::Retrying(_) => State::Retrying,

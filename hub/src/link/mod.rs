@@ -11,16 +11,21 @@ mod actor;
 mod classify;
 mod dial;
 mod handle;
+mod hearing;
+mod http1;
 mod lane;
 mod limiter;
 mod machine;
+mod metrics;
+mod probe;
 mod status;
 mod vitals;
 
 pub use handle::{Handle, RequestError, ResponseBody};
-pub use status::{BreakerFacts, ConnectionFacts, State, Status, Transition};
+pub use status::{BreakerFacts, ConnectionFacts, State, Status, Transition, Trip};
 
 use crate::discovery::{Discovery, Found, Snapshot};
+use crate::health;
 use actor::{Actor, Common, Mail, Presence, Published};
 use bytes::Bytes;
 use limiter::Limiter;
@@ -28,10 +33,10 @@ use linchpin_shared::registry::Owner;
 use linchpin_shared::registry::record::Record;
 use linchpin_shared::{backoff, breaker, settings};
 use machine::Machine;
+use metrics::{Meter, Metrics};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +64,7 @@ const COMMANDS: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Links {
     handles: watch::Receiver<Arc<Vec<Handle>>>,
+    metrics: Metrics,
 }
 
 impl Links {
@@ -82,9 +88,11 @@ impl Links {
         tasks: &TaskTracker,
     ) -> Self {
         let (publish, handles) = watch::channel(Arc::default());
+        let metrics = Metrics::new();
         let common = Common {
             numbers: Numbers::from(settings),
             limiter: Mutex::new(Limiter::new(settings.dials_per_second)),
+            metrics: metrics.clone(),
             nudge,
         };
         let keeper = Keeper {
@@ -96,7 +104,7 @@ impl Links {
             cancel,
         };
         tasks.spawn(keeper.run(snapshot));
-        Self { handles }
+        Self { handles, metrics }
     }
 
     /// The handles of all links, sorted by name; a new list only when the set changes.
@@ -113,6 +121,17 @@ impl Links {
         named.min_by_key(|handle| handle.inner.status.borrow().state == State::Gone).cloned()
     }
 
+    /// Lists what is counted about links.
+    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// Brings up to date what is only counted when somebody looks.
+    pub fn look(&self) {
+        let handles = Arc::clone(&self.handles.borrow());
+        handles.iter().for_each(Handle::look);
+    }
+
     /// Asks every link to make sure of its instance, see [`Handle::check`].
     pub fn check_all(&self, why: &'static str) {
         let handles = Arc::clone(&self.handles.borrow());
@@ -125,7 +144,6 @@ impl Links {
 struct Numbers {
     machine: machine::Params,
     dial: dial::Limits,
-    probe_timeout: Duration,
     in_flight: usize,
 }
 
@@ -144,7 +162,12 @@ impl From<&settings::Link> for Numbers {
                 first,
                 again,
                 breaker,
+                health: health::Policy { base: link.checkup_interval, max: link.checkup_interval_max },
+                ping_interval: link.ping_interval,
+                // The rest of its time a probe has, so both together are what the settings say.
+                ping_grace: link.ping_timeout.saturating_sub(link.suspect_ping_timeout),
                 probe_interval: link.suspect_ping_interval,
+                probe_timeout: link.suspect_ping_timeout,
                 remember_gone: link.remember_gone,
             },
             dial: dial::Limits {
@@ -154,7 +177,6 @@ impl From<&settings::Link> for Numbers {
                 ping_timeout: link.ping_timeout,
                 streams: link.in_flight + OWN_STREAMS,
             },
-            probe_timeout: link.suspect_ping_timeout,
             in_flight: link.in_flight,
         }
     }
@@ -218,17 +240,30 @@ impl Keeper {
         let span = tracing::info_span!("link", instance = name);
         let now = actor::moment();
         let machine = Machine::new(Arc::clone(&record), self.common.numbers.machine, now);
-        let (status, status_seen) = watch::channel(Arc::new(machine.status(now)));
+        let status = machine.status(now);
+        let meter = Meter::new(&self.common.metrics, &name, &status);
+        let (status, status_seen) = watch::channel(Arc::new(status));
         let (vitals, vitals_seen) = watch::channel(None);
         let (lane, lane_seen) = watch::channel(None);
         let (news, news_read) = watch::channel(Presence::Here(record));
         let (commands, commands_read) = mpsc::channel(COMMANDS);
         let mail = Mail { cancel: self.cancel.clone(), news: news_read, commands: commands_read };
-        let actor = Actor::new(machine, mail, Published { status, vitals, lane }, Arc::clone(&self.common));
+        let actor =
+            Actor::new(machine, mail, Published { status, vitals, lane }, Arc::clone(&self.common), Arc::clone(&meter));
         let task = self.actors.spawn(actor.run().instrument(span)).id();
-        let room = [Arc::new(Semaphore::new(self.common.numbers.in_flight)), Arc::clone(&self.room)];
-        let inner =
-            handle::Inner { id, name, status: status_seen, vitals: vitals_seen, lane: lane_seen, commands, room };
+        let in_flight = self.common.numbers.in_flight;
+        let room = [Arc::new(Semaphore::new(in_flight)), Arc::clone(&self.room)];
+        let inner = handle::Inner {
+            id,
+            name,
+            status: status_seen,
+            vitals: vitals_seen,
+            lane: lane_seen,
+            commands,
+            room,
+            in_flight,
+            meter,
+        };
         Kept { handle: Handle { inner: Arc::new(inner) }, news, task }
     }
 

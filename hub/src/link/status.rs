@@ -4,6 +4,7 @@
 //! Invariant: a status is whole and of one moment; nothing here changes after it was published.
 //! Never: carries the record's secret in its serialized form, or decides anything.
 
+use crate::health::Facts;
 use jiff::Timestamp;
 use linchpin_shared::failure::Failure;
 use linchpin_shared::registry::record::Record;
@@ -23,6 +24,9 @@ pub enum State {
     Active,
     /// Connected, but a check is not answered yet. Requests pass.
     Suspect,
+    /// Its process is stopped by a signal, so it cannot answer; a connection is kept for when it goes on. Requests fail
+    /// at once.
+    Unresponsive,
     /// Not connected; the next dial has its time.
     Retrying,
     /// The breaker is not closed: requests fail at once, dials go on, and a new connection is probed before it is used.
@@ -34,6 +38,19 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Discovered,
+        Self::Connecting,
+        Self::Active,
+        Self::Suspect,
+        Self::Unresponsive,
+        Self::Retrying,
+        Self::Tripped,
+        Self::Draining,
+        Self::Gone,
+    ];
+
     /// The stable name, as in JSON and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +59,7 @@ impl State {
             Self::Connecting => "connecting",
             Self::Active => "active",
             Self::Suspect => "suspect",
+            Self::Unresponsive => "unresponsive",
             Self::Retrying => "retrying",
             Self::Tripped => "tripped",
             Self::Draining => "draining",
@@ -75,8 +93,17 @@ pub struct Status {
     pub connection: Option<ConnectionFacts>,
     /// How many connections were proven so far, over all lives of the instance.
     pub connections: u64,
+    /// How many dials were begun, over all lives of the instance.
+    pub dials: u64,
     /// Whether requests may pass.
     pub breaker: BreakerFacts,
+    /// How often the breaker opened.
+    pub trips: u64,
+    /// When and why it opened last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_trip: Option<Trip>,
+    /// How well it answers.
+    pub health: Facts,
 }
 
 /// A proven connection.
@@ -110,6 +137,15 @@ pub enum BreakerFacts {
         /// Successes in a row.
         successes: u32,
     },
+}
+
+/// An opening of the breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trip {
+    /// When.
+    pub at: Timestamp,
+    /// The failure that was one too many.
+    pub why: String,
 }
 
 /// One step of a link's history.

@@ -3,7 +3,6 @@
 mod client;
 mod world;
 
-mod asking;
 mod calls;
 mod continuity;
 mod http;

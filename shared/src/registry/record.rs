@@ -105,6 +105,10 @@ pub struct Server {
     pub name: String,
     /// How the instance reaches it.
     pub transport: Transport,
+    /// Where it is, for a foreign program that speaks MCP over Streamable HTTP: a path, or an address under the
+    /// record's endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// The id of the instance of this name in this project: a UUIDv5 (RFC 9562) of both.
@@ -131,6 +135,14 @@ impl Record {
         crate::name::check(&record.name)?;
         record.address()?;
         Ok(record)
+    }
+
+    /// The path of this MCP server of a foreign program; `None` when the record tells none under its endpoint.
+    #[must_use]
+    pub fn server_path(&self, server: &str) -> Option<&str> {
+        let url = self.servers.iter().find(|known| known.name == server)?.url.as_deref()?;
+        let path = url.strip_prefix(self.endpoint.trim_end_matches('/')).unwrap_or(url);
+        path.starts_with('/').then_some(path)
     }
 
     /// The socket address of the endpoint, which is `http://` and a loopback address with a port.
@@ -182,6 +194,23 @@ mod tests {
         json["weather"] = json!({"sky": [1, 2.0]});
         let record = Record::parse(json.to_string().as_bytes()).unwrap();
         assert_eq!(serde_json::to_value(&record).unwrap(), json);
+    }
+
+    #[test]
+    fn a_server_of_a_foreign_program_has_a_path_under_its_endpoint() {
+        let mut json = sample();
+        for (url, path) in [
+            (json!("/mcp"), Some("/mcp")),
+            (json!("http://127.0.0.1:41873/a/mcp?x=1"), Some("/a/mcp?x=1")),
+            (json!("http://127.0.0.1:41874/mcp"), None),
+            (json!("http://127.0.0.1:418730/mcp"), None),
+            (json!("http://evil.example/mcp"), None),
+            (Value::Null, None),
+        ] {
+            json["servers"] = json!([{"name": "files", "transport": "http", "url": url}]);
+            assert_eq!(Record::parse(json.to_string().as_bytes()).unwrap().server_path("files"), path, "{url}");
+        }
+        assert_eq!(Record::parse(json.to_string().as_bytes()).unwrap().server_path("other"), None);
     }
 
     #[test]

@@ -62,6 +62,12 @@ pub struct Link {
     /// Within which time that one answers.
     #[serde(rename = "suspect_ping_timeout_ms", deserialize_with = "millis")]
     pub suspect_ping_timeout: Duration,
+    /// The pause between two check-ups of an instance that is well.
+    #[serde(rename = "checkup_interval_ms", deserialize_with = "millis")]
+    pub checkup_interval: Duration,
+    /// The longest pause between two check-ups.
+    #[serde(rename = "checkup_interval_max_ms", deserialize_with = "millis")]
+    pub checkup_interval_max: Duration,
     /// The first delay between attempts.
     #[serde(rename = "backoff_min_ms", deserialize_with = "millis")]
     pub backoff_min: Duration,
@@ -128,8 +134,6 @@ pub struct Instance {
     /// How long a process may take to end.
     #[serde(rename = "stop_timeout_ms", deserialize_with = "millis")]
     pub stop_timeout: Duration,
-    /// Whether a command that is no MCP server is given a free port in `PORT`.
-    pub give_port: bool,
     /// The longest line of an MCP server.
     pub max_line_bytes: usize,
 }
@@ -150,6 +154,11 @@ impl Sections {
         let (link, instance) = (&self.link, &self.instance);
         let rules = [
             ("link.backoff_max_ms", link.backoff_max >= link.backoff_min, "must not be less than link.backoff_min_ms"),
+            (
+                "link.checkup_interval_max_ms",
+                link.checkup_interval_max >= link.checkup_interval,
+                "must not be less than link.checkup_interval_ms",
+            ),
             (
                 "link.breaker_open_max_ms",
                 link.breaker_open_max >= link.breaker_open,

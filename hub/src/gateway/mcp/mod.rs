@@ -8,7 +8,6 @@
 //! dies is a pause for its callers or a clear error, never a lost session and never a call made twice.
 //! Never: knows how a link works inside.
 
-mod abilities;
 mod calls;
 mod catalog;
 mod client;
@@ -32,12 +31,11 @@ pub use session_id::SessionKey;
 pub use status::{ClientStatus, ServerStatus, SessionState};
 
 use crate::link::Links;
-use abilities::Abilities;
 use catalog::list::Kind;
 use catalog::view::{Board, Source};
 use client::Place;
 use client::table::Table;
-use fleet::{Boards, Fleet, Servers};
+use fleet::{Fleet, Servers};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings;
 use scope::Scope;
@@ -45,7 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use upstream::Upstream;
@@ -57,7 +55,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// The MCP gateway of a hub.
 #[derive(Debug)]
 pub struct Gateway {
-    boards: watch::Receiver<Arc<Boards>>,
+    board: watch::Receiver<Arc<Servers>>,
     clients: Arc<Table>,
     links: Links,
     wait: Duration,
@@ -89,10 +87,10 @@ impl Gateway {
             dirty: Arc::default(),
             max_message: settings.max_message_bytes,
         };
-        let (fleet, boards) = Fleet::new(links, common, settings.grace);
+        let (fleet, board) = Fleet::new(links, common, settings.grace);
         tasks.spawn(fleet.run());
         Arc::new(Self {
-            boards,
+            board,
             clients,
             links: links.clone(),
             wait: settings.wait,
@@ -107,7 +105,7 @@ impl Gateway {
     /// Every server that is known, with the state of its session.
     #[must_use]
     pub fn catalog(&self) -> Vec<ServerStatus> {
-        self.board(Abilities::NONE).sources().iter().map(ServerStatus::of).collect()
+        self.board().sources().iter().map(ServerStatus::of).collect()
     }
 
     /// The sessions of agents.
@@ -116,42 +114,28 @@ impl Gateway {
         self.clients.all().iter().map(|client| ClientStatus::of(client)).collect()
     }
 
-    /// The board of clients with these abilities as it was published last.
-    fn board(&self, abilities: Abilities) -> Arc<Servers> {
-        let boards = self.boards.borrow();
-        Arc::clone(boards.of(abilities).unwrap_or(boards.base()))
+    /// The board as it was published last.
+    fn board(&self) -> Arc<Servers> {
+        Arc::clone(&self.board.borrow())
     }
 
-    /// The boards, now and whenever they change.
-    fn boards(&self) -> watch::Receiver<Arc<Boards>> {
-        self.boards.clone()
+    /// The board, now and whenever it changes.
+    fn boards(&self) -> watch::Receiver<Arc<Servers>> {
+        self.board.clone()
     }
 
     /// The board with the lists as they are at this moment, ahead of its publication.
-    fn fresh_board(&self, abilities: Abilities) -> Servers {
-        let refreshed = |source: &Source<Arc<Upstream>>| Source {
-            lists: source.backend.known().lists.or(&source.lists),
-            ..source.clone()
-        };
-        Board::new(self.board(abilities).sources().iter().map(refreshed).collect())
-    }
-
-    /// Waits until there are sessions for clients with these abilities, or being begun. It takes no time but for the
-    /// first request of the first of them.
-    async fn has_lane(&self, abilities: Abilities) {
-        if self.boards.borrow().of(abilities).is_none() {
-            // If the fleet is that busy, what everybody is shown has to do.
-            let _ = timeout(FIRST_LOOK, self.boards().wait_for(|boards| boards.of(abilities).is_some())).await;
-        }
+    fn fresh_board(&self) -> Servers {
+        let refreshed =
+            |source: &Source<Arc<Upstream>>| Source { lists: source.backend.known().lists.clone(), ..source.clone() };
+        Board::new(self.board().sources().iter().map(refreshed).collect())
     }
 
     /// Waits until every server of this scope gave this list, or is known to be down, or took too long.
-    async fn settle(&self, abilities: Abilities, scope: &Scope, kind: Kind) {
-        self.has_lane(abilities).await;
+    async fn settle(&self, scope: &Scope, kind: Kind) {
         let mut boards = self.boards();
         loop {
-            boards.mark_unchanged();
-            let pending = self.pending(&self.board(abilities), scope, kind);
+            let pending = self.pending(&boards.borrow_and_update(), scope, kind);
             let Some(deadline) = pending.filter(|deadline| *deadline > Instant::now()) else { return };
             // Whether it changed or the time is over: look again.
             let _ = timeout_at(deadline, boards.changed()).await;
@@ -195,7 +179,7 @@ impl Gateway {
 
     /// What of a scope does not exist.
     fn missing(&self, scope: &Scope) -> Option<Problem> {
-        let board = self.board(Abilities::NONE);
+        let board = self.board();
         if board.view(scope).backends().next().is_some() {
             return None;
         }
@@ -228,8 +212,8 @@ impl Gateway {
         if self.clients.subscribed(place).contains(uri) {
             return None;
         }
-        let boards = self.boards.borrow();
-        let mut upstreams = boards.iter().flat_map(|(_, board)| board.sources()).map(|source| &source.backend);
-        upstreams.find(|upstream| upstream.place == *place).cloned()
+        let board = self.board();
+        let scope = Scope::Server(Arc::clone(&place.instance), Arc::clone(&place.server));
+        board.view(&scope).backends().next().cloned()
     }
 }

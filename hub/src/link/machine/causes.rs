@@ -1,9 +1,12 @@
-//! The edges of the machine, one method for each cause.
+//! The edges of the machine that registry, dials and lost connections cause, one method for each cause.
 //!
-//! Owns every change of [`Stage`]. A cause that means nothing in the present stage changes nothing: a late answer to a
-//! probe, a check while nothing is connected.
+//! Owns every change of [`Stage`] but those of [`super::doubts`]. A cause that means nothing in the present stage
+//! changes nothing: a late answer to a dial, the end of a connection that is not held any more.
+//! Never: doubts.
 
 use super::{Dial, Effect, Machine, Moment, Probe, Stage, Up};
+use crate::health::Health;
+use crate::link::status::Trip;
 use linchpin_shared::breaker::{self, Admission};
 use linchpin_shared::failure::{Class, Failure, Kind, Phase};
 use linchpin_shared::registry::record::{Protocol, Record};
@@ -11,40 +14,43 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// One unanswered probe may be the fault of a busy machine; two in a row are the peer's. So a doubt is settled within
-/// one interval and one deadline, 1.5 s by default: before the PINGs would find it.
-const MISSED_PROBES: u32 = 2;
-
 impl Machine {
     pub(super) fn found(&mut self, record: Arc<Record>, now: Moment) {
         let other = record.generation != self.record.generation
             || record.endpoint != self.record.endpoint
             || record.protocol != self.record.protocol;
         self.record = record;
+        self.revision += 1;
         if other {
             self.start_afresh();
-            return self.begin("a new life of it registered", now);
+            return self.dial("a new life of it registered", true, now);
         }
         match self.stage {
-            Stage::Gone(_) => self.begin("it registered again", now),
-            Stage::Draining(up) => self.enter(Stage::Active(up), "its record is back", now),
+            Stage::Gone(_) => self.dial("it registered again", true, now),
+            Stage::Draining(up) => self.activate(up, "its record is back", now),
             Stage::Discovered
-            | Stage::Foreign
             | Stage::Connecting(_)
             | Stage::Proving(..)
             | Stage::Active(_)
             | Stage::Suspect(..)
+            | Stage::Unresponsive(..)
             | Stage::Retrying(_) => {}
         }
     }
 
     pub(super) fn unregistered(&mut self, now: Moment) {
         match self.stage {
-            Stage::Active(up) | Stage::Suspect(up, ..) => {
+            // The end of its connections would show nothing: they come and go.
+            Stage::Active(_) | Stage::Suspect(..) | Stage::Unresponsive(..)
+                if self.record.protocol == Protocol::Http1 =>
+            {
+                self.leave("it unregistered", now);
+            }
+            Stage::Active(up) | Stage::Suspect(up, ..) | Stage::Unresponsive(up, _) => {
                 self.enter(Stage::Draining(up), "its record is gone, the connection lives", now);
             }
             Stage::Draining(_) | Stage::Gone(_) => {}
-            Stage::Discovered | Stage::Foreign | Stage::Connecting(_) | Stage::Proving(..) | Stage::Retrying(_) => {
+            Stage::Discovered | Stage::Connecting(_) | Stage::Proving(..) | Stage::Retrying(_) => {
                 self.leave("it unregistered", now);
             }
         }
@@ -60,32 +66,13 @@ impl Machine {
         self.last_failure = Some(Failure::new(Kind::ProcessGone, phase).because(cause));
     }
 
-    pub(super) fn due(&mut self, now: Moment) {
-        match self.stage {
-            Stage::Retrying(at) if at <= now.at => self.dial("the time of the next dial has come", false, now),
-            Stage::Active(up) => self.settle(up, now.at),
-            Stage::Proving(up, Probe::Next(at)) if at <= now.at => self.prove(up, now),
-            Stage::Suspect(up, Probe::Next(at), missed) if at <= now.at => {
-                self.stage = Stage::Suspect(up, Probe::Asked(now.at), missed);
-                self.effects.push(Effect::Probe);
-            }
-            Stage::Gone(at) if at <= now.at => self.effects.push(Effect::Forget),
-            Stage::Discovered
-            | Stage::Foreign
-            | Stage::Connecting(_)
-            | Stage::Proving(..)
-            | Stage::Suspect(..)
-            | Stage::Retrying(_)
-            | Stage::Draining(_)
-            | Stage::Gone(_) => {}
-        }
-    }
-
     pub(super) fn connected(&mut self, round_trip: Duration, now: Moment) {
         let Stage::Connecting(_) = self.stage else { return };
         self.connections += 1;
-        self.known = true;
-        let up = Up { number: self.connections, since: now.at, round_trip, settled: false };
+        (self.known, self.stopped) = (true, false);
+        self.health.answered(round_trip);
+        let checkup = Probe::Next(now.at + self.health.pause());
+        let up = Up { number: self.connections, since: now.at, round_trip, settled: false, checkup, heard: now.at };
         // Whatever probe was under way belonged to an earlier connection.
         self.breaker.abandoned();
         // A good hello contradicts failures to get that far. It contradicts nothing when connections broke after it.
@@ -98,91 +85,24 @@ impl Machine {
 
     pub(super) fn dial_failed(&mut self, failure: Failure, now: Moment) {
         if let Stage::Connecting(_) = self.stage {
+            self.stopped = now.stopped && failure.kind == Kind::HelloTimeout;
             self.retry(failure, now);
-        }
-    }
-
-    pub(super) fn probe_answered(&mut self, round_trip: Duration, now: Moment) {
-        match self.stage {
-            Stage::Suspect(up, Probe::Asked(_), _) => {
-                self.enter(Stage::Active(Up { round_trip, ..up }), "it answered", now);
-            }
-            Stage::Proving(up, Probe::Asked(_)) => {
-                self.breaker.success();
-                self.prove(Up { round_trip, ..up }, now);
-            }
-            Stage::Discovered
-            | Stage::Foreign
-            | Stage::Connecting(_)
-            | Stage::Proving(..)
-            | Stage::Active(_)
-            | Stage::Suspect(..)
-            | Stage::Retrying(_)
-            | Stage::Draining(_)
-            | Stage::Gone(_) => {}
-        }
-    }
-
-    pub(super) fn probe_failed(&mut self, failure: Failure, now: Moment) {
-        match self.stage {
-            Stage::Suspect(up, Probe::Asked(asked), missed) if missed + 1 < MISSED_PROBES => {
-                let next = (asked + self.params.probe_interval).max(now.at);
-                self.stage = Stage::Suspect(up, Probe::Next(next), missed + 1);
-            }
-            Stage::Suspect(_, Probe::Asked(_), _) | Stage::Proving(_, Probe::Asked(_)) => self.lost(failure, now),
-            Stage::Discovered
-            | Stage::Foreign
-            | Stage::Connecting(_)
-            | Stage::Proving(..)
-            | Stage::Active(_)
-            | Stage::Suspect(..)
-            | Stage::Retrying(_)
-            | Stage::Draining(_)
-            | Stage::Gone(_) => {}
         }
     }
 
     pub(super) fn lost(&mut self, failure: Failure, now: Moment) {
         match self.stage {
-            Stage::Active(up) | Stage::Suspect(up, ..) => {
+            Stage::Active(up) | Stage::Suspect(up, ..) | Stage::Unresponsive(up, _) => {
                 self.settle(up, now.at);
                 self.retry(failure, now);
             }
             Stage::Proving(..) => self.retry(failure, now),
             Stage::Draining(_) => self.leave("it unregistered, and its connection ended", now),
-            Stage::Discovered | Stage::Foreign | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Gone(_) => {}
+            Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Gone(_) => {}
         }
     }
 
-    pub(super) fn check(&mut self, why: &'static str, now: Moment) {
-        match self.stage {
-            Stage::Active(up) => {
-                self.enter(Stage::Suspect(up, Probe::Asked(now.at), 0), why, now);
-                self.effects.push(Effect::Probe);
-            }
-            Stage::Retrying(_) => self.dial(why, false, now),
-            Stage::Discovered
-            | Stage::Foreign
-            | Stage::Connecting(_)
-            | Stage::Proving(..)
-            | Stage::Suspect(..)
-            | Stage::Draining(_)
-            | Stage::Gone(_) => {}
-        }
-    }
-
-    /// Begins with a record that is new.
-    pub(super) fn begin(&mut self, why: &str, now: Moment) {
-        match self.record.protocol {
-            Protocol::H2c => self.dial(why, true, now),
-            Protocol::Http1 => {
-                let why = "it speaks HTTP/1.1, and this version of the hub connects to h2c instances only";
-                self.enter(Stage::Foreign, why, now);
-            }
-        }
-    }
-
-    fn dial(&mut self, why: &str, fresh: bool, now: Moment) {
+    pub(super) fn dial(&mut self, why: &str, fresh: bool, now: Moment) {
         self.dials += 1;
         self.enter(Stage::Connecting(Dial { number: self.dials, fresh }), why, now);
     }
@@ -192,13 +112,20 @@ impl Machine {
         self.first.reset();
         self.again.reset();
         self.breaker.reset();
-        self.known = false;
+        self.health = Health::new(self.params.health);
+        (self.known, self.stopped) = (false, false);
+    }
+
+    /// Uses a connection.
+    pub(super) fn activate(&mut self, up: Up, why: &str, now: Moment) {
+        let checkup = Probe::Next(now.at + self.health.pause());
+        self.enter(Stage::Active(Up { checkup, ..up }), why, now);
     }
 
     /// Uses a connection as far as the breaker allows.
-    fn prove(&mut self, up: Up, now: Moment) {
+    pub(super) fn prove(&mut self, up: Up, now: Moment) {
         let probe = match self.breaker.admit(now.at) {
-            Admission::Pass => return self.enter(Stage::Active(up), "it proved who it is", now),
+            Admission::Pass => return self.activate(up, "it proved who it is", now),
             Admission::Probe => {
                 self.effects.push(Effect::Probe);
                 Probe::Asked(now.at)
@@ -224,9 +151,10 @@ impl Machine {
     }
 
     /// Forgets earlier failures if the connection was healthy for long enough.
-    fn settle(&mut self, up: Up, now: Instant) {
+    pub(super) fn settle(&mut self, up: Up, now: Instant) {
         if !up.settled && self.again.healthy_for(now.saturating_duration_since(up.since)) {
             self.breaker.success();
+            self.revision += 1;
             if let Stage::Active(up) = &mut self.stage {
                 up.settled = true;
             }
@@ -234,16 +162,17 @@ impl Machine {
     }
 
     /// Dials again, at once or after the backoff.
-    fn retry(&mut self, failure: Failure, now: Moment) {
-        if failure.kind.counts_against_peer() {
-            self.breaker.failure(now.at);
-        } else {
-            self.breaker.abandoned();
-        }
+    pub(super) fn retry(&mut self, failure: Failure, now: Moment) {
+        self.blame(&failure, now);
         let backoff = if self.known { &mut self.again } else { &mut self.first };
-        let delay = match failure.class() {
-            Class::RetryNow => backoff.immediate_or_delay(now.random),
-            Class::Backoff | Class::Rediscover | Class::Terminal | Class::RequestOnly => backoff.next_delay(now.random),
+        let delay = match (failure.class(), failure.retry_after_ms) {
+            (Class::RetryNow, _) => backoff.immediate_or_delay(now.random),
+            (Class::Backoff | Class::Rediscover | Class::Terminal | Class::RequestOnly, Some(wanted)) => {
+                backoff.suggested_delay(Duration::from_millis(wanted), now.random)
+            }
+            (Class::Backoff | Class::Rediscover | Class::Terminal | Class::RequestOnly, None) => {
+                backoff.next_delay(now.random)
+            }
         };
         self.effects.push(Effect::Nudge);
         let why = failure.to_string();
@@ -255,7 +184,17 @@ impl Machine {
         }
     }
 
-    fn leave(&mut self, why: impl Into<String>, now: Moment) {
+    /// Tells the breaker. A process that somebody stopped does not fail: it waits to be continued.
+    fn blame(&mut self, failure: &Failure, now: Moment) {
+        if self.stopped || !failure.kind.counts_against_peer() {
+            self.breaker.abandoned();
+        } else if self.breaker.failure(now.at) {
+            self.trips += 1;
+            self.last_trip = Some(Trip { at: now.wall, why: failure.to_string() });
+        }
+    }
+
+    pub(super) fn leave(&mut self, why: impl Into<String>, now: Moment) {
         self.enter(Stage::Gone(now.at + self.params.remember_gone), why, now);
     }
 }

@@ -1,9 +1,11 @@
 //! The machine alone: no socket, no task, no clock.
 
+mod doubts;
+mod model;
+
 use super::*;
 use linchpin_shared::failure::{Kind, Phase};
 use linchpin_shared::settings::Settings;
-use proptest::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -45,7 +47,8 @@ fn missed() -> Input {
 impl Bench {
     fn new() -> Self {
         // The highest random bits make every delay the longest that it can be.
-        let now = Moment { at: Instant::now(), wall: Timestamp::UNIX_EPOCH, random: u64::MAX };
+        let now =
+            Moment { at: Instant::now(), wall: Timestamp::UNIX_EPOCH, random: u64::MAX, heard: None, stopped: false };
         let params = crate::link::Numbers::from(&Settings::default().link).machine;
         Self { machine: Machine::new(record(1), params, now), now }
     }
@@ -73,10 +76,22 @@ impl Bench {
         self.take(Input::Due)
     }
 
-    fn until_deadline(&self, reason: Reason) -> Duration {
-        let deadline = self.machine.deadline().expect("a deadline");
-        assert_eq!(deadline.reason, reason);
-        deadline.at - self.now.at
+    /// Lets the time of the next deadline for this reason come, and says how long that is from now. Until then the peer
+    /// is well: it is heard, and answers its check-ups.
+    fn until(&mut self, reason: Reason) -> Duration {
+        let begun = self.now.at;
+        loop {
+            let deadline = self.machine.deadline().expect("a deadline");
+            if deadline.reason == reason {
+                return deadline.at - begun;
+            }
+            assert!(matches!(deadline.reason, Reason::Silence | Reason::CheckUp), "{deadline:?} before {reason:?}");
+            self.pass(deadline.at - self.now.at);
+            self.now.heard = Some(self.now.at);
+            if self.take(Input::Due) == [Effect::Probe] {
+                self.take(ANSWERED);
+            }
+        }
     }
 
     #[track_caller]
@@ -94,7 +109,7 @@ fn a_link_dials_at_once_and_then_by_backoff() {
     for _ in 0..9 {
         assert!(bench.machine.dialling().is_some());
         assert_eq!(bench.take(refused()), [Effect::Nudge]);
-        delays.push(bench.until_deadline(Reason::Dial).as_millis());
+        delays.push(bench.until(Reason::Dial).as_millis());
         bench.due();
     }
     assert_eq!(delays, [200, 400, 800, 1600, 3200, 5000, 5000, 5000, 5000], "the policy for never connected");
@@ -108,7 +123,7 @@ fn a_proven_connection_that_breaks_is_dialled_again_at_once_but_only_once() {
     bench.take(CONNECTED);
     bench.take(reset());
     bench.sees(State::Retrying);
-    assert_eq!(bench.until_deadline(Reason::Dial), Duration::from_millis(100));
+    assert_eq!(bench.until(Reason::Dial), Duration::from_millis(100));
 }
 
 #[test]
@@ -123,10 +138,10 @@ fn ten_seconds_of_health_forget_earlier_failures_and_nothing_less_does() {
         }
         bench.take(CONNECTED);
     }
-    assert_eq!(bench.until_deadline(Reason::Settle), Duration::from_secs(10));
+    assert!(bench.machine.status(bench.now).attempts > 0);
+    assert_eq!(bench.until(Reason::Settle), Duration::from_secs(10));
     bench.due();
     assert_eq!(bench.machine.status(bench.now).attempts, 0);
-    assert_eq!(bench.machine.deadline(), None);
 }
 
 #[test]
@@ -166,7 +181,7 @@ fn a_hello_does_not_when_it_was_connections_that_broke() {
         bench.take(CONNECTED);
     }
     bench.sees(State::Tripped);
-    assert!(bench.until_deadline(Reason::Probe) > Duration::from_secs(5), "waits until the breaker is half-open");
+    assert!(bench.until(Reason::Probe) > Duration::from_secs(5), "waits until the breaker is half-open");
     assert_eq!(bench.due(), [Effect::Probe]);
     for _ in 0..3 {
         bench.sees(State::Tripped);
@@ -189,6 +204,30 @@ fn a_probe_of_an_earlier_connection_does_not_keep_the_breaker_half_open() {
 }
 
 #[test]
+fn a_breaker_that_opens_says_why() {
+    let mut bench = Bench::connected();
+    for number in 1..=5 {
+        bench.take(Input::Lost(failed(Kind::PingTimeout, Phase::Serve).because(format!("number {number}"))));
+        assert_eq!(bench.machine.status(bench.now).trips, u64::from(number == 5));
+        bench.due();
+        bench.take(CONNECTED);
+    }
+    let trip = bench.machine.status(bench.now).last_trip.expect("it opened");
+    assert_eq!(trip.why, "ping_timeout: number 5");
+}
+
+#[test]
+fn a_peer_that_names_a_time_is_left_alone_for_it_within_bounds() {
+    for (wanted, delay) in [(1, 1), (4, 4), (3600, 5)] {
+        let mut bench = Bench::new();
+        bench.now.random = 0;
+        let wanted = Some(Duration::from_secs(wanted));
+        bench.take(Input::DialFailed(failed(Kind::Overloaded, Phase::Hello).retry_after(wanted)));
+        assert_eq!(bench.until(Reason::Dial), Duration::from_secs(delay));
+    }
+}
+
+#[test]
 fn drains_never_trip_it_and_need_no_waiting() {
     let mut bench = Bench::connected();
     for _ in 0..20 {
@@ -198,26 +237,6 @@ fn drains_never_trip_it_and_need_no_waiting() {
         bench.take(CONNECTED);
     }
     assert_eq!(bench.machine.status(bench.now).breaker, BreakerFacts::Closed { failures: 0 });
-}
-
-#[test]
-fn a_doubt_is_settled_by_an_answer_or_by_two_missed_probes() {
-    let mut bench = Bench::connected();
-    assert_eq!(bench.take(Input::Check("a test")), [Effect::Probe]);
-    assert_eq!(bench.take(Input::Check("a test")), [], "one probe at a time");
-    bench.sees(State::Suspect);
-    assert!(bench.machine.passes(), "a doubt stops nobody");
-    bench.take(ANSWERED);
-    bench.sees(State::Active);
-
-    bench.take(Input::Check("a test"));
-    bench.pass(Duration::from_millis(500));
-    assert_eq!(bench.take(missed()), []);
-    bench.sees(State::Suspect);
-    assert_eq!(bench.until_deadline(Reason::Probe), Duration::from_millis(500), "one interval after the first");
-    assert_eq!(bench.due(), [Effect::Probe]);
-    assert_eq!(bench.take(missed()), [Effect::Nudge]);
-    bench.sees(State::Retrying);
 }
 
 #[test]
@@ -244,7 +263,7 @@ fn a_vanished_record_drains_and_a_dead_owner_is_gone() {
     bench.take(Input::Unregistered);
     bench.take(Input::Lost(failed(Kind::Drained, Phase::Serve)));
     bench.sees(State::Gone);
-    assert_eq!(bench.until_deadline(Reason::Forget), Duration::from_secs(60));
+    assert_eq!(bench.until(Reason::Forget), Duration::from_secs(60));
     bench.take(Input::Found(record(1)));
     bench.sees(State::Connecting);
     bench.take(CONNECTED);
@@ -274,17 +293,6 @@ fn a_new_generation_is_dialled_at_once_whatever_was_before() {
 }
 
 #[test]
-fn a_foreign_protocol_is_listed_and_says_why() {
-    let mut foreign = Record::clone(&record(1));
-    foreign.protocol = linchpin_shared::registry::record::Protocol::Http1;
-    let mut bench = Bench::new();
-    bench.take(Input::Found(Arc::new(foreign)));
-    bench.sees(State::Discovered);
-    assert!(bench.machine.dialling().is_none());
-    assert!(bench.machine.status(bench.now).why.contains("HTTP/1.1"));
-}
-
-#[test]
 fn the_history_is_bounded_and_a_status_keeps_the_secret() {
     let mut bench = Bench::new();
     for _ in 0..HISTORY {
@@ -296,93 +304,4 @@ fn the_history_is_bounded_and_a_status_keeps_the_secret() {
     assert!(history.iter().any(|transition| transition.why.contains("refused")));
     let json = serde_json::to_value(bench.machine.status(bench.now)).unwrap();
     assert!(json.get("record").is_none(), "{json}");
-}
-
-/// The reference: what must be true of a link whatever happened, from a few facts that are kept apart from the machine.
-#[derive(Debug)]
-struct Reference {
-    registered: bool,
-    generation: u128,
-    /// Whether a probe is under way.
-    probing: bool,
-}
-
-impl Reference {
-    fn check(&self, bench: &Bench) -> Result<(), TestCaseError> {
-        let machine = &bench.machine;
-        let status = machine.status(bench.now);
-        let busy = machine.dialling().is_some() || machine.connection().is_some() || machine.deadline().is_some();
-        prop_assert!(busy, "nothing will ever happen: {status:?}");
-        let leaving = matches!(status.state, State::Gone | State::Draining);
-        prop_assert_eq!(leaving, !self.registered, "{:?}", status);
-        prop_assert_eq!(machine.passes(), matches!(status.state, State::Active | State::Suspect | State::Draining));
-        if machine.passes() {
-            prop_assert!(machine.connection().is_some());
-            prop_assert!(matches!(status.breaker, BreakerFacts::Closed { .. }), "{status:?}");
-        }
-        if machine.connection().is_some() && matches!(status.state, State::Suspect | State::Tripped) {
-            prop_assert!(self.probing || machine.deadline().is_some(), "the doubt will never be settled: {status:?}");
-        }
-        if let Some(deadline) = machine.deadline() {
-            let most = Duration::from_secs(60);
-            prop_assert!(deadline.at <= bench.now.at + most, "{deadline:?}");
-        }
-        prop_assert_eq!(status.record.generation, Uuid::from_u128(self.generation));
-        Ok(())
-    }
-}
-
-/// What may happen now: answers come only to what is under way, as the actor guarantees.
-fn input(choice: u8, bench: &Bench, reference: &mut Reference) -> Option<Input> {
-    let machine = &bench.machine;
-    let (dialling, connected) = (machine.dialling().is_some(), machine.connection().is_some());
-    Some(match choice {
-        0 if dialling => CONNECTED,
-        1 if dialling => refused(),
-        2 if dialling => Input::DialFailed(failed(Kind::HelloTimeout, Phase::Hello)),
-        3 if connected => reset(),
-        4 if connected => Input::Lost(failed(Kind::Drained, Phase::Serve)),
-        5 if connected => Input::Lost(failed(Kind::PingTimeout, Phase::Serve)),
-        6 if reference.probing => ANSWERED,
-        7 if reference.probing => missed(),
-        8 | 9 => Input::Check("a test"),
-        10 => Input::Unregistered,
-        11 => Input::OwnerDead,
-        12 => Input::Found(record(reference.generation)),
-        13 => {
-            reference.generation += 1;
-            Input::Found(record(reference.generation))
-        }
-        14..18 => Input::Due,
-        _ => return None,
-    })
-}
-
-proptest! {
-    #[test]
-    fn nothing_that_can_happen_breaks_what_must_hold(
-        steps in prop::collection::vec((0_u8..18, 0_u64..12_000, any::<u64>()), 0..300)
-    ) {
-        let mut bench = Bench::new();
-        let mut reference = Reference { registered: true, generation: 1, probing: false };
-        for (choice, wait, random) in steps {
-            bench.pass(Duration::from_millis(wait));
-            bench.now.random = random;
-            let Some(input) = input(choice, &bench, &mut reference) else { continue };
-            match &input {
-                Input::Unregistered | Input::OwnerDead => reference.registered = false,
-                Input::Found(_) => reference.registered = true,
-                Input::ProbeAnswered(_) | Input::ProbeFailed(_) => reference.probing = false,
-                Input::Due | Input::Connected(_) | Input::DialFailed(_) | Input::Lost(_) | Input::Check(_) => {}
-            }
-            let held = bench.machine.connection();
-            let effects = bench.take(input);
-            if bench.machine.connection() != held {
-                reference.probing = false;
-            }
-            // A probe replaces one that is under way.
-            reference.probing |= effects.contains(&Effect::Probe);
-            reference.check(&bench)?;
-        }
-    }
 }

@@ -5,7 +5,7 @@ use super::rig::{PATIENCE, Rig, becomes, call, fails, quick, reaches};
 use crate::link::{BreakerFacts, RequestError, State, Status};
 use linchpin_shared::failure::{Class, Kind, Phase};
 use linchpin_shared::protocol::hello;
-use linchpin_shared::registry::record::{Protocol, Record};
+use linchpin_shared::registry::record::Record;
 use linchpin_shared::settings;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -146,11 +146,14 @@ async fn mistaken(change: impl FnOnce(&mut Record)) -> (Peer, Arc<Status>) {
     (peer, status)
 }
 
+/// Fault 63: an instance that claims to be another one.
 #[tokio::test]
-async fn a_wrong_secret_or_generation_is_another_identity_and_learns_nothing() {
+async fn a_wrong_secret_generation_or_id_is_another_identity_and_learns_nothing() {
     let wrong_secret = mistaken(|record| record.secret = hello::random().unwrap()).await;
     let wrong_generation = mistaken(|record| record.generation = Uuid::now_v7()).await;
-    for ((peer, status), word) in [(wrong_secret, "secret"), (wrong_generation, "generation")] {
+    let wrong_id = mistaken(|record| record.id = Uuid::now_v7()).await;
+    for ((peer, status), word) in [(wrong_secret, "secret"), (wrong_generation, "generation"), (wrong_id, "answers at")]
+    {
         never_connected(&status);
         let failure = status.last_failure.clone().unwrap();
         assert_eq!((failure.kind, failure.class()), (Kind::WrongIdentity, Class::Rediscover), "{failure}");
@@ -160,16 +163,25 @@ async fn a_wrong_secret_or_generation_is_another_identity_and_learns_nothing() {
     }
 }
 
+/// Fault 44: an instance that listens on `::1` only.
 #[tokio::test]
-async fn a_foreign_program_is_listed_and_left_alone() {
-    let (address, accepted) = listener(|stream| async { drop(stream) }).await;
-    let mut record = record_at(address, "shop");
-    record.protocol = Protocol::Http1;
+async fn an_instance_that_listens_on_ipv6_only_is_connected_to() {
+    let listener = TcpListener::bind("[::1]:0").await.expect("this machine has ::1");
+    let record = record_at(listener.local_addr().unwrap(), "shop");
+    let (peer, rig) = (Peer::serve(listener, record), Rig::new(&quick()));
+    let handle = rig.link(&peer.record).await;
+    reaches(&handle, State::Active).await;
+    assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_busy_is_left_alone_for_as_long_as_it_asks() {
+    let peer = Peer::start("busy").await;
     let rig = Rig::new(&quick());
-    let handle = rig.link(&record).await;
-    let status = Arc::clone(&handle.status().borrow());
-    assert_eq!(status.state, State::Discovered);
-    assert!(status.why.contains("HTTP/1.1"), "{}", status.why);
-    assert!(!handle.transitions().await.is_empty());
-    assert_eq!(accepted.load(Ordering::SeqCst), 0);
+    let handle = rig.link(&peer.record).await;
+    let status = fails(&handle, Kind::Overloaded).await;
+    never_connected(&status);
+    assert_eq!(status.last_failure.clone().unwrap().retry_after_ms, Some(2000));
+    let wait = status.next_try.unwrap().duration_since(status.since);
+    assert!(wait.as_millis() > 1500, "{wait:?}, and not the 5 ms of these settings");
 }

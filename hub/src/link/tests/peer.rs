@@ -162,6 +162,12 @@ async fn answer(us: Us, request: Request<Incoming>) -> Result<Answer, h2::Error>
         return Ok(full(StatusCode::BAD_REQUEST, Vec::new()));
     };
     Ok(match head.uri.path() {
+        path::HELLO if us.record.name == "busy" => {
+            let answer = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "2");
+            answer.body(Full::from("later").boxed_unsync()).unwrap()
+        }
+        path::HELLO if us.record.name == "babbler" => endless(),
+        path::VITALS if us.record.name == "flood" && head.uri.query().is_some() => flood(&us.record),
         path::HELLO => full(StatusCode::OK, welcome(&us.record, &body)),
         path::PROVE => {
             us.counts.proofs.fetch_add(1, Ordering::SeqCst);
@@ -218,6 +224,16 @@ fn vitals_stream(us: &Us) -> Answer {
         let epoch = *seen.borrow_and_update();
         let frame = Ok(Frame::data(line(&record, epoch)));
         (epoch > 0).then_some((frame, (record, seen, false)))
+    });
+    Response::new(StreamBody::new(lines).boxed_unsync())
+}
+
+/// Vitals that change as fast as they are read.
+fn flood(us: &Record) -> Answer {
+    let (us, mut epoch) = (us.clone(), 0);
+    let lines = futures_util::stream::repeat_with(move || {
+        epoch += 1;
+        Ok(Frame::data(line(&us, epoch)))
     });
     Response::new(StreamBody::new(lines).boxed_unsync())
 }

@@ -12,9 +12,9 @@ use std::sync::atomic::Ordering;
 
 #[tokio::test]
 async fn many_requests_share_one_connection() {
-    let (peer, _rig, handle) = connected(&quick()).await;
+    let (peer, rig, handle) = connected(&quick()).await;
     let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..8 {
+    for _ in 0..64 {
         let handle = handle.clone();
         callers.spawn(async move {
             for _ in 0..50 {
@@ -25,6 +25,8 @@ async fn many_requests_share_one_connection() {
     callers.join_all().await;
     let status = Arc::clone(&handle.status().borrow());
     assert_eq!((peer.connections(), status.connections, status.state), (1, 1, State::Active));
+    let metrics = rig.metrics();
+    assert!(metrics.contains("linchpin_link_tcp_connections_total{instance=\"shop\"} 1\n"), "{metrics}");
 }
 
 #[tokio::test]

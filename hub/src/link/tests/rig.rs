@@ -68,6 +68,15 @@ impl Rig {
         self.links.get(&record.name).unwrap()
     }
 
+    /// What was counted, as it is served.
+    pub(super) fn metrics(&self) -> String {
+        let (mut registry, mut text) = (prometheus_client::registry::Registry::default(), String::new());
+        self.links.register(&mut registry);
+        self.links.look();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
     pub(super) fn nudges(&self) -> usize {
         self.nudges.load(Ordering::SeqCst)
     }

@@ -13,7 +13,6 @@ use super::work::Work;
 use super::{INBOX, Input, Known, Phase, State, Upstream};
 use crate::gateway::mcp::catalog::list::{Kind, List};
 use crate::gateway::mcp::client::Place;
-use crate::gateway::mcp::client::inflight::Inflight;
 use crate::gateway::mcp::client::table::{Table, Wishes, wanted};
 use crate::gateway::mcp::level::Level;
 use crate::link::Handle;
@@ -89,8 +88,7 @@ impl Actor {
             inbox,
             clients: Arc::clone(&common.clients),
             ids: Arc::clone(&common.ids),
-            calls: parking_lot::Mutex::default(),
-            asked: Inflight::default(),
+            tokens: parking_lot::Mutex::default(),
         });
         let actor = Self {
             upstream: Arc::clone(&upstream),
@@ -195,7 +193,7 @@ impl Actor {
                     Input::Lost(number) if number == session.number => return Ok(self.lost(begun)),
                     Input::Lost(_) => {}
                     Input::Stale(topic) => work.stale(topic),
-                    Input::Asked(text) => work.asked(text),
+                    Input::Asked(id, method) => work.refuse(&id, &method),
                 },
                 Ok(()) = self.wishes.changed() => work.set_level(self.wanted()),
                 Some((kind, fetched)) = work.fetched() => self.fetched(kind, fetched, &mut work),

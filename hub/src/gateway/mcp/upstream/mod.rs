@@ -2,14 +2,12 @@
 //!
 //! Owns [`Upstream`], what callers hold of a server. Inside, [`actor`] owns the session and the lists, [`wire`] speaks
 //! Streamable HTTP over the link, [`listen`] follows the server's own messages, [`outlook`] tells when a session can be.
-//! [`ask`] carries what a server asks to the client whose call made it ask.
-//! Invariant: there is one session per server and lane at a time, and losing it begins exactly one new one, whoever
-//! noticed. Ids and progress tokens that a server sees are the hub's own and never used twice.
+//! Invariant: there is one session per server at a time, and losing it begins exactly one new one, whoever noticed.
+//! Ids and progress tokens that a server sees are the hub's own and never used twice.
 //! Never: repeats a call, or lets a caller wait without a deadline.
 
 pub(crate) mod about;
 pub(crate) mod actor;
-pub(crate) mod ask;
 mod fetch;
 mod listen;
 pub(crate) mod notice;
@@ -19,9 +17,8 @@ pub(crate) mod wire;
 mod work;
 
 use super::catalog::list::{Kind, Lists};
-use super::client::inflight::Inflight;
 use super::client::table::Table;
-use super::client::{Client, Place, Topic};
+use super::client::{Place, Topic};
 use super::envelope::Envelope;
 use super::json::{Object, Span};
 use crate::link::{self, Handle};
@@ -46,8 +43,8 @@ pub(crate) enum Input {
     Lost(u64),
     /// A list may have changed.
     Stale(Topic),
-    /// The server asked something, and not on the stream of a call.
-    Asked(String),
+    /// The server asked something of its client: the id of its request, as JSON, and the method.
+    Asked(String, String),
 }
 
 /// Inputs that wait for an actor, which takes them in every state.
@@ -110,25 +107,14 @@ pub(crate) struct Upstream {
     inbox: mpsc::Sender<Input>,
     clients: Arc<Table>,
     ids: Arc<AtomicU64>,
-    /// The clients' requests under way.
-    calls: Mutex<HashMap<u64, Cause>>,
-    /// What the server asked clients.
-    pub(crate) asked: Inflight,
+    tokens: Mutex<HashMap<u64, Progress>>,
 }
 
-/// A client's request under way: whoever caused what the server says or asks meanwhile.
+/// Where progress of a request goes that did not come on the request's own stream.
 #[derive(Debug, Clone)]
-pub(crate) struct Cause {
-    /// Its id, as the server knows it.
-    pub(crate) call: u64,
-    /// The client.
-    pub(crate) client: Arc<Client>,
-    /// Where the messages of the request go.
-    pub(crate) out: mpsc::Sender<String>,
-    /// Whether the client reads them there.
-    pub(crate) streams: bool,
-    /// The token under which it wants to hear of progress.
-    pub(crate) token: Option<String>,
+struct Progress {
+    token: String,
+    out: mpsc::Sender<String>,
 }
 
 impl Upstream {
@@ -207,7 +193,7 @@ impl Upstream {
                     return Err(Broken::Refused(server_error(self, text, error)));
                 }
                 Some((text, Envelope::Notification { method, params })) => self.hear(text, &method, params).await,
-                Some((text, Envelope::Request { .. })) => self.tell(Input::Asked(text.to_owned())).await,
+                Some((text, Envelope::Request { id, method, .. })) => self.asked(text, id, method).await,
                 None => {}
             }
         }
@@ -228,21 +214,15 @@ impl Upstream {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Notes that request `id` is under way. Progress of it, whose token is the same, and questions because of it may
-    /// also come from elsewhere than its own stream.
-    pub(crate) fn under_way(&self, cause: Cause) -> Expecting<'_> {
-        let id = cause.call;
-        self.calls.lock().insert(id, cause);
+    /// Expects progress of request `id`, whose token is the same, also from elsewhere than its own stream.
+    pub(crate) fn expect_progress(&self, id: u64, token: &str, out: &mpsc::Sender<String>) -> Expecting<'_> {
+        self.tokens.lock().insert(id, Progress { token: token.to_owned(), out: out.clone() });
         Expecting { upstream: self, id }
     }
 
-    /// The request that made the server ask something, if that can be told: all that are under way are one client's.
-    /// What a client can do says nothing about whose call it was.
-    fn cause(&self) -> Option<Cause> {
-        let calls = self.calls.lock();
-        let (_, latest) = calls.iter().max_by_key(|(id, _)| **id)?;
-        let one = calls.values().all(|cause| Arc::ptr_eq(&cause.client, &latest.client));
-        one.then(|| latest.clone())
+    /// The server asked something of its client. Nothing was promised to it, so the actor says no.
+    pub(crate) async fn asked(&self, text: &str, id: Span, method: String) {
+        self.tell(Input::Asked(id.of(text).to_owned(), method)).await;
     }
 
     /// A notification that belongs to no request of a client.
@@ -252,7 +232,7 @@ impl Upstream {
             Notice::Updated(uri) => self.updated(&uri, text),
             Notice::Progress(token) => self.progress(text, token),
             Notice::Log(level) => self.clients.log(&self.place, level, text),
-            Notice::Cancelled(id) => self.asked.cancel(id.of(text), text.to_owned()),
+            Notice::Cancelled => {}
             Notice::Other => self.clients.other(&self.place, text),
         }
     }
@@ -273,10 +253,9 @@ impl Upstream {
 
     fn progress(&self, text: &str, token: Span) {
         let Ok(id) = token.of(text).parse::<u64>() else { return };
-        let cause = self.calls.lock().get(&id).map(|cause| (cause.token.clone(), cause.out.clone()));
-        let Some((Some(wanted), out)) = cause else { return };
-        let message = super::json::splice(text, &mut [(token, wanted.into())]);
-        if out.try_send(message).is_err() {
+        let Some(progress) = self.tokens.lock().get(&id).cloned() else { return };
+        let message = super::json::splice(text, &mut [(token, progress.token.as_str().into())]);
+        if progress.out.try_send(message).is_err() {
             tracing::debug!(server = %self, "progress dropped: its reader does not read");
         }
     }
@@ -304,6 +283,7 @@ impl Upstream {
             | link::State::Connecting
             | link::State::Retrying
             | link::State::Tripped
+            | link::State::Unresponsive
             | link::State::Gone => Code::InstanceUnavailable,
         };
         let mut problem = Problem::new(code, format!("{self} cannot be called now: {why}"))
@@ -325,7 +305,7 @@ impl Upstream {
     }
 }
 
-/// While it is held, a request is under way. What the server asked because of it ends with it.
+/// While it is held, progress of a request is taken from the server's own stream too.
 #[derive(Debug)]
 pub(crate) struct Expecting<'u> {
     upstream: &'u Upstream,
@@ -334,10 +314,7 @@ pub(crate) struct Expecting<'u> {
 
 impl Drop for Expecting<'_> {
     fn drop(&mut self) {
-        let Some(cause) = self.upstream.calls.lock().remove(&self.id) else { return };
-        for question in cause.client.questions.end(self.id) {
-            cause.withdraw(question);
-        }
+        self.upstream.tokens.lock().remove(&self.id);
     }
 }
 

@@ -7,8 +7,7 @@
 
 use crate::link::{State, Status};
 use linchpin_shared::failure::{Failure, Kind};
-use linchpin_shared::protocol::vitals::{ProcessState, Transport, Vitals};
-use linchpin_shared::registry::record::Protocol;
+use linchpin_shared::protocol::vitals::{ProcessState, Vitals};
 use uuid::Uuid;
 
 /// What a session with a server depends on.
@@ -53,11 +52,11 @@ pub(crate) struct Sight<'a> {
 }
 
 impl Sight<'_> {
-    /// The names of its servers, in its own order, and how each is reached.
-    pub(crate) fn servers(&self) -> Vec<(String, Transport)> {
+    /// The names of its servers, in its own order.
+    pub(crate) fn servers(&self) -> Vec<String> {
         match self.vitals {
-            Some(vitals) => vitals.servers.iter().map(|server| (server.name.clone(), server.transport)).collect(),
-            None => self.status.record.servers.iter().map(|server| (server.name.clone(), server.transport)).collect(),
+            Some(vitals) => vitals.servers.iter().map(|server| server.name.clone()).collect(),
+            None => self.status.record.servers.iter().map(|server| server.name.clone()).collect(),
         }
     }
 
@@ -65,9 +64,8 @@ impl Sight<'_> {
     pub(crate) fn of(&self, server: &str) -> Outlook {
         match self.status.state {
             State::Active | State::Suspect | State::Draining => self.connected(server),
-            State::Discovered => self.away(self.status.record.protocol == Protocol::Http1),
-            State::Connecting => self.away(false),
-            State::Retrying | State::Tripped => self.away(true),
+            State::Discovered | State::Connecting => self.away(false),
+            State::Retrying | State::Tripped | State::Unresponsive => self.away(true),
             State::Gone if self.died() => self.away(true),
             State::Gone => Outlook::Left { why: self.status.why.clone() },
         }
@@ -120,10 +118,11 @@ fn process(vitals: &Vitals) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::{Health, Policy};
     use crate::link::{BreakerFacts, ConnectionFacts};
     use jiff::Timestamp;
     use linchpin_shared::failure::Phase;
-    use linchpin_shared::protocol::vitals::Server;
+    use linchpin_shared::protocol::vitals::{Server, Transport};
     use linchpin_shared::registry::record::Record;
     use serde_json::json;
     use std::sync::Arc;
@@ -147,7 +146,11 @@ mod tests {
             next_try: None,
             connection: Some(ConnectionFacts { number: 3, since: Timestamp::UNIX_EPOCH, round_trip: Duration::ZERO }),
             connections: 3,
+            dials: 3,
             breaker: BreakerFacts::Closed { failures: 0 },
+            trips: 0,
+            last_trip: None,
+            health: Health::new(Policy { base: Duration::ZERO, max: Duration::ZERO }).facts(),
         }
     }
 
@@ -193,13 +196,7 @@ mod tests {
         let mut spoken = vitals(true);
         spoken.servers[0].name = String::from("other");
         let status = status(State::Active);
-        assert_eq!(
-            Sight { status: &status, vitals: None, before: None }.servers(),
-            [(String::from("files"), Transport::Stdio)]
-        );
-        assert_eq!(
-            Sight { status: &status, vitals: Some(&spoken), before: None }.servers(),
-            [(String::from("other"), Transport::Stdio)]
-        );
+        assert_eq!(Sight { status: &status, vitals: None, before: None }.servers(), ["files"]);
+        assert_eq!(Sight { status: &status, vitals: Some(&spoken), before: None }.servers(), ["other"]);
     }
 }

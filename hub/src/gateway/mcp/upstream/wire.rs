@@ -16,6 +16,7 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::{mcp, path};
+use linchpin_shared::registry::record::Protocol;
 use std::time::Duration;
 
 /// An answer that is no MCP message is only read to tell what it says.
@@ -51,7 +52,8 @@ impl Broken {
 pub(crate) struct Wire {
     handle: Handle,
     place: Place,
-    uri: Uri,
+    /// Its address on the link to an instance of ours.
+    ours: Uri,
     max_message: usize,
 }
 
@@ -59,8 +61,21 @@ impl Wire {
     /// The way to this server of the instance behind `handle`.
     pub(crate) fn new(handle: Handle, place: Place, max_message: usize) -> Self {
         // A server's name is made of letters, digits and hyphens, so the path is always one.
-        let uri = Uri::try_from(format!("{}{}", path::MCP, place.server)).unwrap_or_default();
-        Self { handle, place, uri, max_message }
+        let ours = Uri::try_from(format!("{}{}", path::MCP, place.server)).unwrap_or_default();
+        Self { handle, place, ours, max_message }
+    }
+
+    /// Where the server is: with an instance of ours under its name, with a foreign program where its record says.
+    fn uri(&self) -> Uri {
+        let status = self.handle.status();
+        let status = status.borrow();
+        match status.record.protocol {
+            Protocol::H2c => self.ours.clone(),
+            Protocol::Http1 => {
+                let path = status.record.server_path(&self.place.server);
+                path.and_then(|path| path.parse().ok()).unwrap_or_default()
+            }
+        }
     }
 
     /// The link.
@@ -115,7 +130,7 @@ impl Wire {
     fn request(&self, method: Method, session: Option<&Session>, body: Body) -> Request<Body> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = self.uri();
         if let Some(session) = session {
             session.mark(request.headers_mut());
         }
@@ -163,7 +178,7 @@ impl Wire {
         if let Ok(problem) = serde_json::from_str::<Problem>(text) {
             return problem;
         }
-        let Place { instance, server, .. } = &self.place;
+        let Place { instance, server } = &self.place;
         let said: String = text.chars().take(400).collect();
         Problem::new(Code::ServerUnavailable, format!("the MCP server {server:?} of {instance} answered with {status}"))
             .seen("instance", &**instance)
@@ -224,7 +239,7 @@ impl Answering {
 
     /// The error of a request whose answer broke off, or ended without a response.
     pub(crate) fn interrupted(&self, why: &str) -> Broken {
-        let Place { instance, server, .. } = &self.place;
+        let Place { instance, server } = &self.place;
         let detail = format!("the MCP server {server:?} of {instance} did not finish its answer: {why}");
         Broken::Interrupted(
             Problem::new(Code::CallInterrupted, detail)
