@@ -9,4 +9,6 @@
 pub mod agent;
 pub mod kit;
 pub mod lab;
+pub mod preload;
+pub mod races;
 pub mod wait;

@@ -34,6 +34,7 @@ pub(super) struct Sweep {
     ending: BTreeMap<Uuid, JoinHandle<()>>,
     in_vain: BTreeSet<Uuid>,
     again: Option<Instant>,
+    tidied: bool,
 }
 
 /// What came of one round over the records.
@@ -55,6 +56,7 @@ impl Sweep {
             ending: BTreeMap::new(),
             in_vain: BTreeSet::new(),
             again: None,
+            tidied: false,
         }
     }
 
@@ -70,10 +72,15 @@ impl Sweep {
         }
         let dead = to_sweep(snapshot, &self.in_vain).into_iter().filter(|id| !self.ending.contains_key(id));
         let dead: Vec<_> = dead.filter_map(|id| Some(Arc::clone(&snapshot.instances.get(&id)?.record))).collect();
-        if self.running.is_none() && !dead.is_empty() {
+        // The first time also when nobody is dead: a hub that was killed may have left something.
+        if self.running.is_none() && !(dead.is_empty() && self.tidied) {
+            self.tidied = true;
             let (registry, nudged) = (self.registry.clone(), Arc::clone(&self.nudged));
             self.running = Some(tokio::task::spawn_blocking(move || {
                 let swept = sweep(&registry, dead);
+                if let Err(problem) = registry.tidy() {
+                    tracing::debug!(%problem, "cannot remove what the dead left beside records; it does no harm");
+                }
                 nudged.notify_one();
                 swept
             }));

@@ -1,64 +1,70 @@
-//! Writing a file so that a reader sees the old one or the new one, whole, also after a power cut.
+//! Writing a file so that a reader sees the old one or the new one, whole.
 //!
-//! Owns the one sequence for it: a temporary file in the same directory, mode 0600, synced, renamed over the old one,
-//! then the directory synced. Invariant: a failed write leaves the old file as it was and no temporary one; what a killed
-//! writer left says in its name who that was. Never: writes in place, or follows a link at the path (a rename replaces
-//! the link itself).
+//! Owns the one sequence for it: a temporary file in the same directory, mode 0600, under a name that nobody can guess,
+//! renamed over the old one. [`write`] also syncs, file before and directory after, so that this holds over a power cut;
+//! a record needs no sync, see [`super::Registry`]. Invariant: a failed write leaves the old file as it was and no
+//! temporary one; what a killed writer left says in its name who that was.
+//! Never: writes in place, or follows a link at the path (a rename replaces the link itself).
 
 use crate::process::Identity;
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use uuid::Uuid;
 
 /// How the name of a temporary file begins: this, the pid and the start ticks of its writer, each with a dash.
 const TEMPORARY: &str = ".new-";
 
-/// Replaces the file at `path` by one with these bytes.
+/// Replaces the file at `path` by one with these bytes, for good: also after a power cut.
 ///
 /// # Errors
 /// When any step fails; the file at `path` is then the old one, except if only the last step (syncing the directory)
 /// failed.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    Prepared::new(path, bytes)?.place()?.sync()
+    let prepared = Prepared::new(path, bytes)?;
+    prepared.file.sync_all()?;
+    prepared.place()?;
+    File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
 }
 
-/// A file that is written and synced, but not yet in its place. Removed when dropped.
+/// A file that is written, but not yet in its place. Removed when dropped.
 pub(crate) struct Prepared {
-    file: NamedTempFile,
+    file: File,
+    /// Where it is; `None` once it is in its place.
+    temporary: Option<PathBuf>,
     path: PathBuf,
 }
 
-/// The file is in its place; a power cut may still undo that.
-#[must_use]
-pub(crate) struct Placed(PathBuf);
-
 impl Prepared {
-    /// The slow part: writing and syncing.
+    /// The slow part: writing.
     pub(crate) fn new(path: &Path, bytes: &[u8]) -> io::Result<Self> {
         let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let writer = Identity::current()?;
-        let prefix = format!("{TEMPORARY}{}-{}-", writer.pid, writer.start_ticks);
-        let mut file = tempfile::Builder::new().prefix(&prefix).tempfile_in(dir)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        Ok(Self { file, path: path.to_owned() })
+        let unique = Uuid::new_v4().simple();
+        let temporary = dir.join(format!("{TEMPORARY}{}-{}-{unique}", writer.pid, writer.start_ticks));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut prepared = Self { file, temporary: Some(temporary), path: path.to_owned() };
+        prepared.file.write_all(bytes)?;
+        Ok(prepared)
     }
 
     /// The quick part: the rename.
-    pub(crate) fn place(self) -> io::Result<Placed> {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that syncs around it")]
-        self.file.persist(&self.path)?;
-        Ok(Placed(self.path))
+    pub(crate) fn place(mut self) -> io::Result<()> {
+        if let Some(temporary) = &self.temporary {
+            std::fs::rename(temporary, &self.path)?;
+        }
+        self.temporary = None;
+        Ok(())
     }
 }
 
-impl Placed {
-    /// Makes it last.
-    pub(crate) fn sync(self) -> io::Result<()> {
-        let dir = self.0.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        File::open(dir)?.sync_all()
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
+        }
     }
 }
 
@@ -127,7 +133,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let prepared = Prepared::new(&dir.path().join("file"), b"x").unwrap();
         let names = names(dir.path());
-        assert!(names[0].starts_with(&name(me.start_ticks)[..names[0].len() - 6]), "{names:?}");
+        assert!(names[0].starts_with(name(me.start_ticks).trim_end_matches("abc")), "{names:?}");
         drop(prepared);
     }
 

@@ -17,6 +17,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Pauses between attempts grow from the first to the longest: short for a probe, cheap for a queue.
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
@@ -79,9 +80,10 @@ impl Lease {
         wait: Duration,
         attempt: impl Fn(&File) -> io::Result<Attempt>,
     ) -> io::Result<Option<Self>> {
-        let (mut waited, mut pause) = (Duration::ZERO, FIRST_PAUSE);
+        let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
             let (file, _) = private::open(path, OFlags::RDWR | OFlags::CREATE)?;
+            let waited = began.elapsed();
             match attempt(&file)? {
                 Attempt::Locked if is_at(&file, path)? => return Ok(Some(Self::locked(file, path))),
                 Attempt::Unsupported if claim(&file)? => {
@@ -94,8 +96,7 @@ impl Lease {
                 Attempt::Locked | Attempt::Held | Attempt::Probed | Attempt::Unsupported => {}
             }
             drop(file);
-            sleep(pause);
-            waited += pause;
+            sleep(pause.mul_f64(jitter()));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -227,6 +228,13 @@ fn signed_by(file: &File) -> Option<Identity> {
     let mut bytes = vec![0; usize::try_from(MAX_BYTES).ok()?];
     let length = file.read_at(&mut bytes, 0).ok()?;
     serde_json::from_slice(&bytes[..length]).ok()
+}
+
+/// Between a half and one: a crowd that began to wait at one moment must not look at the same moments ever after, or all
+/// but one of each look find the lock taken, and nobody looks when it is free.
+fn jitter() -> f64 {
+    let random = getrandom::u32().unwrap_or_default();
+    0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX)
 }
 
 #[expect(clippy::disallowed_methods, reason = "there is no lock with a deadline, and nothing to wait on")]

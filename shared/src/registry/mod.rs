@@ -5,11 +5,16 @@
 //! instances no two have one name; a record is removed by its owner, or by a sweeper that took the lease and so proved
 //! the owner dead. Never: decides that an instance is dead by age, or lets one bad file affect another.
 //!
+//! Records are not synced to disk: a rename shows a reader the old or the new one, whole, whatever process dies, and after
+//! a power cut the machine has another boot id, with which every record of before is void. What must outlive the machine
+//! is written by [`atomic::write`].
+//!
 //! Everything here blocks: async code calls it by `spawn_blocking`.
 
 pub mod atomic;
 mod lease;
 mod lock;
+mod names;
 pub mod private;
 mod quarantine;
 pub mod record;
@@ -29,9 +34,9 @@ use crate::process::{Identity, command_line};
 use crate::space::cannot_write;
 use atomic::Prepared;
 use lock::DirLock;
+use names::Names;
 use record::Record;
 use scan::{lease_path, record_path};
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -96,7 +101,7 @@ impl Registry {
     /// The live instance of this name.
     #[must_use]
     pub fn find_live(&self, name: &str) -> Option<Entry> {
-        self.live_entries(name, |_| true).ok()?.next()
+        self.live_entries(name).ok()?.next()
     }
 
     /// Removes the record and the lease of a dead owner; `false` when the owner lives. A record that is not there any
@@ -134,51 +139,47 @@ impl Registry {
         }
     }
 
-    /// Writes a record whose name no other live instance has, and does `then` right before, under the lock. Whatever is
-    /// slow (reading all records, syncing to disk) is done without the lock: a disk that stalls must not stop the others.
+    /// Writes a record whose name no other live instance has, and does `then` right before, under the lock. What may be
+    /// slow, writing, is done without the lock: a disk that stalls must not stop the others.
     fn publish<T>(&self, record: &Record, then: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
         check(record)?;
         private_dir(&self.dir)?;
         let path = record_path(&self.dir, record.id);
         let unwritten = |error: io::Error| cannot_write(&error, "cannot write the record", &path);
-        let others = self.others(&record.name).map_err(unwritten)?;
         let json = serde_json::to_vec(record).map_err(|error| unwritten(error.into()))?;
         let file = Prepared::new(&path, &json).map_err(unwritten)?;
-        let lock = self.lock()?;
-        self.refuse_taken(record, &others).map_err(unwritten)??;
+        let _lock = self.lock()?;
+        let names = Names::read(&self.dir);
+        let ids = self.ids().map_err(unwritten)?;
+        self.refuse_taken(record, &ids, &names)?;
         let done = then()?;
-        let placed = file.place().map_err(unwritten)?;
-        drop(lock);
-        placed.sync().map_err(unwritten)?;
+        // Without this line the next one reads our record, which is no reason to fail.
+        let _ = names.note(&self.dir, record.id, &record.name, ids.len());
+        file.place().map_err(unwritten)?;
         Ok(done)
     }
 
-    /// The instances that have another name than this; names never change. And, while we are at it, the end of what dead
-    /// writers left.
-    fn others(&self, name: &str) -> io::Result<BTreeSet<Uuid>> {
-        let mut others = BTreeSet::new();
-        for file in self.dir.read_dir()?.flatten() {
-            let path = file.path();
-            if atomic::is_leftover(&file.file_name()) {
-                let _ = std::fs::remove_file(path);
-            } else if let Some(id) = scan::id_of(&path).filter(|_| scan::is_surely_not(&path, name)) {
-                others.insert(id);
-            }
-        }
-        Ok(others)
+    /// The ids that the files of the registry are named after.
+    fn ids(&self) -> io::Result<Vec<Uuid>> {
+        Ok(self.dir.read_dir()?.flatten().filter_map(|file| scan::id_of(Path::new(&file.file_name()))).collect())
     }
 
-    /// Refuses a name that another live instance has.
-    fn refuse_taken(&self, record: &Record, others: &BTreeSet<Uuid>) -> io::Result<Result<(), Problem>> {
-        let differs = |id| scan::is_surely_not(&record_path(&self.dir, id), &record.name);
-        let interesting = |id| id != record.id && !others.contains(&id) && !differs(id);
-        let taken = self.live_entries(&record.name, interesting)?.next();
-        Ok(taken.map_or(Ok(()), |entry| Err(name_taken(&entry.record, &entry.path))))
+    /// Refuses a name that another live instance has, and to be the second life of an instance at one time.
+    fn refuse_taken(&self, record: &Record, ids: &[Uuid], names: &Names) -> Result<(), Problem> {
+        for id in ids.iter().filter(|id| !names.differs(**id, &record.name)) {
+            let path = record_path(&self.dir, *id);
+            let Ok(Some(other)) = scan::read(&path) else { continue };
+            let ours = other.generation == record.generation;
+            if !ours && other.name == record.name && scan::owner(&self.dir, &other)? == Owner::Alive {
+                return Err(name_taken(&other, &path));
+            }
+        }
+        Ok(())
     }
 
     /// The live instances of this name: at most one, except for a moment after the directory was lost.
-    fn live_entries(&self, name: &str, among: impl Fn(Uuid) -> bool) -> io::Result<impl Iterator<Item = Entry>> {
-        Ok(scan::records(&self.dir, among)?.filter_map(move |(path, record)| {
+    fn live_entries(&self, name: &str) -> io::Result<impl Iterator<Item = Entry>> {
+        Ok(scan::records(&self.dir)?.filter_map(move |(path, record)| {
             let record = record.ok().filter(|record| record.name == name)?;
             let owner = scan::owner(&self.dir, &record).ok()?;
             (owner == Owner::Alive).then_some(Entry { record, owner, path })

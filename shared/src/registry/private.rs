@@ -6,10 +6,11 @@
 //! Never: repairs a file that fails the check, or lets its descriptor reach a child process.
 
 use crate::problem::{Code, Problem};
-use rustix::fs::{Mode, OFlags};
-use std::fs::{File, Metadata};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Why a file is not read.
@@ -97,13 +98,16 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, Untrusted> {
 
 /// Opens a private file; with `OFlags::CREATE` it is made, mode 0600.
 pub(crate) fn open(path: &Path, flags: OFlags) -> Result<(File, Metadata), Untrusted> {
-    let safe = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = match rustix::fs::open(path, flags | safe, Mode::RUSR | Mode::WUSR) {
-        Ok(fd) => File::from(fd),
-        Err(rustix::io::Errno::LOOP) => return Err(Untrusted::Link),
-        Err(rustix::io::Errno::ISDIR | rustix::io::Errno::NXIO) => return Err(Untrusted::NotAFile),
-        Err(error) => return Err(Untrusted::Io(error.into())),
-    };
+    let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut options = OpenOptions::new();
+    options.read(!flags.contains(OFlags::WRONLY)).write(flags.intersects(OFlags::WRONLY | OFlags::RDWR));
+    options.append(flags.contains(OFlags::APPEND)).create(flags.contains(OFlags::CREATE));
+    let opened = options.mode(0o600).custom_flags(safe.bits().cast_signed()).open(path);
+    let file = opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => Untrusted::Link,
+        Some(Errno::ISDIR | Errno::NXIO) => Untrusted::NotAFile,
+        Some(_) | None => Untrusted::Io(error),
+    })?;
     let facts = file.metadata()?;
     check(&facts)?;
     Ok((file, facts))
@@ -137,6 +141,7 @@ fn check(facts: &Metadata) -> Result<(), Untrusted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::Mode;
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 

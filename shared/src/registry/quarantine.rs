@@ -1,21 +1,22 @@
 //! Files that cannot be read as records, put aside: `quarantine/`, each beside a `.why` file with the [`Problem`].
 //!
 //! Owns the move and the list. Invariant: a file is moved only as it was seen: ours, unreadable, unchanged, and with no
-//! lease held by who may be writing it; it is moved whole and its reason is there before it.
+//! lease held by who may be writing it; it is moved whole and its reason is there before it,
+//! under the same lock.
 //! Never: touches a file that is not ours to touch (another owner, a link, an open mode) or a newer format. Only the hub
 //! calls this; what it removes again is decided in [`prune`].
 
 mod prune;
 
+use super::atomic::Prepared;
 use super::lease::Lease;
 use super::record::{FORMAT, MAX_BYTES};
 use super::scan::{self, Rejected, lease_path};
-use super::{Registry, atomic, private};
+use super::{Registry, private};
 use crate::home::private_dir;
 use crate::problem::{Code, Problem};
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Deserialize;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ impl Registry {
         let Some(seen) = rejected.stamp.filter(|seen| self.may_be_moved(&rejected.path, *seen)) else {
             return Ok(None);
         };
-        let dir = self.dir.join(QUARANTINE);
+        let dir = self.quarantine_dir();
         private_dir(&dir)?;
         let place = dir.join(new_name(&rejected.path));
         let why = why_of(&place);
@@ -104,31 +105,26 @@ impl Registry {
         };
         let json =
             serde_json::to_vec_pretty(&put_aside(rejected, &place, &why)).map_err(|error| cannot(error.into()))?;
-        atomic::write(&why, &json).map_err(cannot)?;
-        let moved = self.lock().and_then(|_lock| self.move_aside(&rejected.path, seen, &place).map_err(cannot));
+        let reason = Prepared::new(&why, &json).map_err(cannot)?;
+        let _lock = self.lock()?;
+        let moved = self.move_aside(&rejected.path, seen, &place, reason);
         if !matches!(moved, Ok(true)) {
             let _ = std::fs::remove_file(&why);
         }
-        Ok(moved?.then_some(place))
+        Ok(moved.map_err(cannot)?.then_some(place))
     }
 
     /// Moves it, under the directory lock.
-    fn move_aside(&self, path: &Path, seen: Stamp, place: &Path) -> io::Result<bool> {
+    fn move_aside(&self, path: &Path, seen: Stamp, place: &Path, reason: Prepared) -> io::Result<bool> {
         if !self.may_be_moved(path, seen) || Stamp::at(place).is_some() {
             return Ok(false);
         }
+        reason.place()?;
         std::fs::rename(path, place)?;
         // A writer that knows nothing of the lock may have replaced it just now; then that file goes back, unless there
         // is a newer one already.
-        if Stamp::at(place) != Some(seen)
-            && rustix::fs::renameat_with(CWD, place, CWD, path, RenameFlags::NOREPLACE).is_ok()
-        {
-            return Ok(false);
-        }
-        for dir in [place.parent(), path.parent()].into_iter().flatten() {
-            File::open(dir)?.sync_all()?;
-        }
-        Ok(true)
+        let other = Stamp::at(place) != Some(seen);
+        Ok(!other || renameat_with(CWD, place, CWD, path, RenameFlags::NOREPLACE).is_err())
     }
 
     /// Whether the file is as it was seen, still no record, and nobody holds the lease of any id that it may be of.
@@ -165,7 +161,7 @@ impl Registry {
 
     /// The files that were put aside, the newest first, each with the time in milliseconds since 1970.
     fn places(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        let files = match self.dir.join(QUARANTINE).read_dir() {
+        let files = match self.quarantine_dir().read_dir() {
             Ok(files) => files,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
@@ -173,6 +169,17 @@ impl Registry {
         let mut places: Vec<(u64, PathBuf)> = files.flatten().filter_map(|file| when(&file.path())).collect();
         places.sort_by(|a, b| b.cmp(a));
         Ok(places)
+    }
+
+    /// The directory.
+    pub(super) fn quarantine_dir(&self) -> PathBuf {
+        self.dir.join(QUARANTINE)
+    }
+
+    /// The reasons whose file is not there: the mover died before the move, or somebody took the file away.
+    pub(super) fn lonely_reasons(&self) -> Vec<PathBuf> {
+        let files = self.quarantine_dir().read_dir().into_iter().flatten().flatten().map(|file| file.path());
+        files.filter(|path| when(path).is_some_and(|(_, place)| Stamp::at(&place).is_none())).collect()
     }
 }
 

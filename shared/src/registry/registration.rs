@@ -63,15 +63,22 @@ impl Registration {
         Ok(())
     }
 
-    /// Removes the record and the lease. Needs no lock: both are ours.
+    /// Removes the record and the lease. Needs no lock while both are ours; where the lease file is gone, the record may
+    /// be another's by now.
     ///
     /// # Errors
     /// When a file cannot be removed. The lease is let go in any case.
     pub fn unregister(self) -> Result<(), Problem> {
-        if !self.lease.is_current() {
-            return Ok(());
-        }
         let path = self.path();
+        let _lock = if self.lease.is_current() {
+            None
+        } else {
+            let lock = self.registry.dir.is_dir().then(|| self.registry.lock()).transpose()?;
+            match scan::read(&path) {
+                Ok(Some(on_disk)) if on_disk.generation == self.record.generation => lock,
+                Ok(_) | Err(_) => return Ok(()),
+            }
+        };
         let removed = match std::fs::remove_file(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other,

@@ -66,7 +66,7 @@ pub(crate) fn lease_path(dir: &Path, id: Uuid) -> PathBuf {
 /// Reads and judges every record of a registry directory.
 pub(crate) fn scan(dir: &Path) -> io::Result<Scan> {
     let mut scan = Scan::default();
-    for (path, read) in records(dir, |_| true)? {
+    for (path, read) in records(dir)? {
         match read.map(|record| (owner(dir, &record), record)) {
             Ok((Ok(owner), record)) => scan.entries.push(Entry { record, owner, path }),
             Ok((Err(problem), _)) => scan.rejected.push(Rejected { path, problem, stamp: None }),
@@ -78,16 +78,12 @@ pub(crate) fn scan(dir: &Path) -> io::Result<Scan> {
     Ok(scan)
 }
 
-/// The records of a directory, not yet judged: those of the ids that are asked for, and all files that are named after no
-/// id. One that vanishes while we look was never there.
-pub(crate) fn records(
-    dir: &Path,
-    wanted: impl Fn(Uuid) -> bool,
-) -> io::Result<impl Iterator<Item = (PathBuf, Result<Record, Rejected>)>> {
+/// The records of a directory, not yet judged. One that vanishes while we look was never there.
+pub(crate) fn records(dir: &Path) -> io::Result<impl Iterator<Item = (PathBuf, Result<Record, Rejected>)>> {
     let mut paths = Vec::new();
     for file in dir.read_dir()? {
         let path = file?.path();
-        if is_record(&path) && id_of(&path).is_none_or(&wanted) {
+        if is_record(&path) {
             paths.push(path);
         }
     }
@@ -104,15 +100,6 @@ fn is_record(path: &Path) -> bool {
 /// The id that a record's file is named after.
 pub(crate) fn id_of(path: &Path) -> Option<Uuid> {
     path.file_stem().filter(|_| is_record(path))?.to_str()?.parse().ok()
-}
-
-/// Whether the instance of the record in this file has another name, told cheaply: a name stands in its JSON as it is,
-/// unless something there is escaped. `false` when it cannot be told.
-pub(crate) fn is_surely_not(path: &Path, name: &str) -> bool {
-    let quoted = format!("\"{name}\"");
-    let differs =
-        |bytes: &[u8]| !bytes.contains(&b'\\') && !bytes.windows(quoted.len()).any(|w| w == quoted.as_bytes());
-    private::read(path, MAX_BYTES).is_ok_and(|bytes| differs(&bytes))
 }
 
 /// Reads the record in this file; `None` where there is no such file.

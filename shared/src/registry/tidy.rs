@@ -1,8 +1,9 @@
 //! What is left in the registry by those who died, and who holds its lock: for a person who looks, and for who tidies.
 //!
-//! Owns leases without a record and temporary files of dead writers. Invariant: looking changes nothing and needs no
-//! lock; removing is done under the directory lock, a lease only by who could lock it, a temporary file only after its
-//! writer's very process was seen to be gone. Never: touches a record, which is for [`Registry::sweep`].
+//! Owns leases without a record, temporary files of dead writers, and reasons whose file is not in the quarantine.
+//! Invariant: looking changes nothing and needs no lock; removing is done under the directory lock, a lease only by who
+//! could lock it, a temporary file only after its writer's very process was seen to be gone.
+//! Never: touches a record, which is for [`Registry::sweep`].
 
 use super::lease::{self, Lease, LeaseState};
 use super::{LEASE_PATIENCE, Registry, atomic, lock, scan};
@@ -24,6 +25,17 @@ pub struct Orphan {
 }
 
 impl Registry {
+    /// Removes all that the dead left beside records. The hub does it when it starts and whenever it swept a record.
+    ///
+    /// # Errors
+    /// [`Code::LockTimeout`], or what keeps something from being looked at or removed.
+    pub fn tidy(&self) -> Result<(), Problem> {
+        self.remove_leftovers()?;
+        let orphans = self.orphans().map_err(|error| cannot_remove(&error, &self.dir))?;
+        let free = orphans.into_iter().filter(|orphan| orphan.state == LeaseState::Free);
+        free.map(|orphan| orphan.id).try_for_each(|id| self.remove_orphan(id).map(drop))
+    }
+
     /// Whether the directory lock is held at this moment. It is, for milliseconds, whenever somebody writes.
     ///
     /// # Errors
@@ -74,13 +86,16 @@ impl Registry {
         Ok(true)
     }
 
-    /// The temporary files that dead writers left, beside the records and beside the hub's file, by path.
+    /// The temporary files that dead writers left, beside the records, beside the hub's file and in the quarantine, and
+    /// there the reasons without a file, by path.
     ///
     /// # Errors
     /// When a directory cannot be read.
     pub fn leftovers(&self) -> io::Result<Vec<PathBuf>> {
-        let mut leftovers = Vec::new();
-        for dir in std::iter::once(self.dir.as_path()).chain(self.dir.parent()) {
+        let mut leftovers = self.lonely_reasons();
+        let quarantine = Some(self.quarantine_dir()).filter(|dir| dir.is_dir());
+        let dirs = [Some(self.dir.clone()), self.dir.parent().map(Path::to_owned), quarantine];
+        for dir in dirs.into_iter().flatten() {
             for file in dir.read_dir()? {
                 let file = file?;
                 if atomic::is_leftover(&file.file_name()) && file.file_type()?.is_file() {

@@ -135,8 +135,36 @@ fn an_unfinished_write_is_no_record_and_is_cleared_away() {
     let lab = Lab::new();
     let left = lab.plant(".new-1-1-abcdef", b"{\"format\":1,");
     assert_eq!(lab.scan(), Scan::default());
-    let _shop = lab.register("shop");
+    lab.registry.tidy().unwrap();
     assert!(!left.exists());
+}
+
+/// The lease file is gone, so its lock proves nothing to others: the process does.
+#[test]
+fn a_second_life_beside_one_that_lost_its_lease_file_is_refused() {
+    let lab = Lab::new();
+    let mut first = lab.start("shop", "/project");
+    assert_eq!(first.outcome(), "registered");
+    std::fs::remove_file(lab.registry.dir().join(format!("{}.lease", record("shop", "/project").id))).unwrap();
+    let problem = lab.registry.register(record("shop", "/project")).unwrap_err();
+    assert_eq!((problem.code, problem.observed["pid"].as_u64()), (Code::NameTaken, Some(first.child.id().into())));
+}
+
+#[test]
+fn who_lost_its_lease_file_takes_its_record_along() {
+    let lab = Lab::new();
+    let registration = lab.register("shop");
+    std::fs::remove_file(lab.registry.dir().join(format!("{}.lease", registration.record().id))).unwrap();
+    registration.unregister().unwrap();
+    assert_eq!(lab.scan(), Scan::default());
+
+    // Not the record of another, though: it came when the whole directory was gone.
+    let lost = lab.register("shop");
+    std::fs::rename(lab.registry.dir(), lab.root.path().join("aside")).unwrap();
+    let mut other = lab.start("shop", "/project");
+    assert_eq!(other.outcome(), "registered");
+    lost.unregister().unwrap();
+    assert_eq!(lab.owners(), [(String::from("shop"), Owner::Alive)]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn unregistering_leaves_nothing_but_the_directory_lock() {
     lab.register("shop").unregister().unwrap();
     let mut left: Vec<_> = lab.registry.dir().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, [".lock", "quarantine"]);
+    assert_eq!(left, [".lock", ".names", "quarantine"]);
 }
 
 /// 1, 22: the kernel lets go of what a killed process held.

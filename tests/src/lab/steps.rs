@@ -244,7 +244,7 @@ impl Lab {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if name != ".lock" && name != "quarantine" && !name.ends_with(".lease") {
+            if ![".lock", ".names", "quarantine"].contains(&name.as_str()) && !name.ends_with(".lease") {
                 names.push(name);
             }
         }

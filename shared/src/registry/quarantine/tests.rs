@@ -108,7 +108,7 @@ fn only_the_newest_are_shown() {
     for time in 1..=30 {
         let place = dir.join(format!("x.json.{time}"));
         std::fs::write(&place, b"x").unwrap();
-        atomic::write(&why_of(&place), &problem).unwrap();
+        crate::registry::atomic::write(&why_of(&place), &problem).unwrap();
     }
     let shown = lab.registry.quarantined(20).unwrap();
     assert_eq!(shown.len(), 20);

@@ -6,6 +6,7 @@
 
 mod calls;
 mod presence;
+mod registry;
 mod stats;
 mod wire;
 
@@ -17,6 +18,16 @@ use std::time::Duration;
 #[tokio::main]
 async fn main() -> Result<()> {
     let lab = Lab::new()?;
+    if std::env::args().nth(1).as_deref() == Some("registry") {
+        let registry = registry::run().await?;
+        println!(
+            "{:?} {:?} scan {:?}",
+            registry.registered.median(),
+            registry.registered.percentile(99),
+            registry.scanned.median()
+        );
+        return Ok(());
+    }
     println!("measuring {} in {}\n", lab.binary().display(), lab.home().display());
     let measured = tokio::select! {
         measured = measure(&lab) => measured,
@@ -28,6 +39,7 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(lab: &Lab) -> Result<Vec<Row>> {
+    let registry = registry::run().await?;
     let hub = lab.hub().await?;
     let (presence, _hub) = presence::run(lab, hub).await?;
     let added = calls::run(lab, |text| println!("{text}")).await?;
@@ -35,6 +47,17 @@ async fn measure(lab: &Lab) -> Result<Vec<Row>> {
     let crowd = presence::CROWD;
     let deaths = presence.known_dead.len();
     Ok(vec![
+        Row::time(
+            format!("{} registrations at once, none lost, p50", registry::CROWD),
+            millis(50),
+            registry.registered.median(),
+        ),
+        Row::time(
+            format!("{} registrations at once, p99 of {}", registry::CROWD, registry.registered.len()),
+            millis(50),
+            registry.registered.percentile(99),
+        ),
+        Row::time(format!("reading {} records, median", registry::RECORDS), millis(100), registry.scanned.median()),
         Row::time(
             format!("instance registers → hub routes to it, p50 of {}", presence.routable.len()),
             millis(10),
