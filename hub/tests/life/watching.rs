@@ -202,13 +202,12 @@ fn a_registry_that_became_a_link_is_not_read() -> Result<()> {
 }
 
 /// Puts a record in its place as fast as it can be done, without a lease: its process tells that its owner lives.
-fn put(instances: &Path, name: &str) -> Result<PathBuf> {
+fn put(instances: &Path, name: &str) -> Result<()> {
     let record = record(name)?;
     let (new, path) = (instances.join(format!(".{name}.tmp")), instances.join(format!("{}.json", record.id)));
     std::fs::write(&new, serde_json::to_vec(&record)?)?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&new, &path)?;
-    Ok(path)
+    Ok(std::fs::rename(&new, &path)?)
 }
 
 /// How many instances the hub lists; it answers, and its memory is bounded.
@@ -243,9 +242,8 @@ fn ten_thousand_at_once_are_all_found() -> Result<()> {
     let world = World::with(NEVER.0, NEVER.1)?;
     world.json(&["status"])?;
     let instances = world.home().join("instances");
-    let mut paths = Vec::new();
     for number in 0..CROWD {
-        paths.push(put(&instances, &format!("crowd-{number}"))?);
+        put(&instances, &format!("crowd-{number}"))?;
         if number % 1000 == 0 {
             listed(&world)?;
         }
@@ -253,16 +251,7 @@ fn ten_thousand_at_once_are_all_found() -> Result<()> {
     all_are_listed(&world, CROWD)?;
     world.hub()?.signal(Signal::STOP)?;
     overflow(&instances)?;
-    paths.push(put(&instances, "after-the-overflow")?);
+    put(&instances, "after-the-overflow")?;
     world.hub()?.signal(Signal::CONT)?;
-    all_are_listed(&world, CROWD + 1)?;
-    for path in &paths {
-        std::fs::remove_file(path)?;
-    }
-    until("nobody is left in the registry", || {
-        let log = std::fs::read_to_string(world.home().join("logs/hub.log"))?;
-        let gone = log.matches("gone from the registry").count() as u64;
-        ensure!(gone > CROWD, "{gone}");
-        Ok(())
-    })
+    all_are_listed(&world, CROWD + 1)
 }
