@@ -1,7 +1,7 @@
 //! What the hub hears of its registry: without watches, in a crowd, and when the registry goes.
 
 use crate::within::{Changes, within};
-use crate::world::{World, remove_whole, throughout, until};
+use crate::world::{PATIENCE, World, remove_whole, throughout, until, until_within};
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
 use linchpin_shared::process::{Identity, Signal};
@@ -218,7 +218,7 @@ fn listed(world: &World) -> Result<u64> {
 }
 
 fn all_are_listed(world: &World, number: u64) -> Result<()> {
-    until("all are listed", || {
+    until_within(2 * PATIENCE, "all are listed", || {
         let listed = listed(world)?;
         ensure!(listed == number, "{listed}");
         Ok(())

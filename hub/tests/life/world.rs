@@ -337,8 +337,13 @@ fn pause() {
 }
 
 /// Looks until it is so, and tells what was seen last when it does not come.
-pub(crate) fn until(what: &str, mut look: impl FnMut() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn until(what: &str, look: impl FnMut() -> Result<()>) -> Result<()> {
+    until_within(PATIENCE, what, look)
+}
+
+/// As [`until`], for what takes a busy machine longer.
+pub(crate) fn until_within(patience: Duration, what: &str, mut look: impl FnMut() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + patience;
     loop {
         match look() {
             Ok(()) => return Ok(()),
