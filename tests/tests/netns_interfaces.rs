@@ -38,6 +38,13 @@ fn interfaces_and_addresses_that_change_touch_no_link() -> Result<()> {
             net.ip(step)?;
             calls.goes_on(&lab, 20).await?;
         }
+        lab.wait_for("the link is asked because of it", async || {
+            let (hub, link) = (lab.status().await?["hub"].take(), lab.link("shop").await?);
+            ensure!(hub["network"]["interfaces"] == "netlink" && hub["network"]["changes"] != 0, "{hub}");
+            ensure!(link["transitions"].to_string().contains("interfaces or addresses changed"), "{link}");
+            Ok(())
+        })
+        .await?;
         let calls = calls.finish().await?;
         ensure!(calls.interrupted == 0 && calls.refused == 0, "{calls:?}");
         for witness in witnesses {

@@ -172,20 +172,53 @@ fn an_instance_that_is_refused_at_first_is_connected_when_it_accepts() -> Result
     })
 }
 
-/// Fault 39: almost a third of all packets is lost in both directions. Calls take longer; the link does not flap.
+/// Fault 39: almost a third of all packets is lost in both directions. Calls take longer; the breaker stays closed.
 #[test]
-fn heavy_loss_makes_calls_slower_and_no_link_flap() -> Result<()> {
+fn heavy_loss_makes_calls_slower_and_trips_nothing() -> Result<()> {
     isolated(async |net| {
         let scene = Scene::new().await?;
         let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
         net.lossy(30, &scene.port())?;
-        calls.goes_on(&scene.lab, 60).await?;
+        calls.goes_on(&scene.lab, 30).await?;
         let link = scene.lab.link("shop").await?;
         net.heal()?;
         let calls = calls.finish().await?;
-        // A PING may be lost so often that TCP does not get it through in its second: rare, and no reason to flap.
-        let connections = link["connections"].as_u64().context("connections")?;
-        ensure!(connections <= 2 && calls.interrupted <= 2, "{calls:?} {link}");
-        scene.ends_well(connections - 1).await
+        // TCP doubles its waits, so it is sometimes silent for as long as a dead connection may go unnoticed. That makes
+        // a new connection now and then, and no more than that.
+        let lost = link["connections"].as_u64().context("connections")? - 1;
+        ensure!(lost <= 3 && calls.interrupted <= 2 * usize::try_from(lost)?, "{calls:?} {link}");
+        ensure!(!link["transitions"].to_string().contains("tripped"), "{link}");
+        // The last look may have been before the last loss.
+        let more = scene.lab.link("shop").await?["connections"].as_u64().context("connections")? - 1;
+        ensure!(more <= lost + 1, "{link}");
+        scene.ends_well(more).await
+    })
+}
+
+/// Grade P of the ladder: when most links are lost together, the machine is suspected, and that is seen.
+#[test]
+fn links_that_are_lost_together_hold_the_ladder() -> Result<()> {
+    isolated(async |net| {
+        let scene = Scene::new().await?;
+        let mut more = Vec::new();
+        for name in ["third", "fourth"] {
+            scene.lab.detached(name, &kit::echo(name)?).await?;
+            more.push(Witness::of(&scene.lab, name).await?);
+        }
+        for witness in more.iter().chain([&scene.shop]) {
+            net.cut(witness.port)?;
+        }
+        scene
+            .lab
+            .wait_for("the ladder is held", async || {
+                let hub = scene.lab.status().await?["hub"].take();
+                ensure!(hub["hold"]["why"].as_str().is_some_and(|why| why.contains("3 of 4 links")), "{hub}");
+                Ok(())
+            })
+            .await?;
+        for witness in more {
+            witness.same_life(&scene.lab, 1).await?;
+        }
+        scene.ends_well(1).await
     })
 }

@@ -97,13 +97,12 @@ async fn a_stopped_instance_is_unresponsive_and_comes_back_as_it_was() -> Result
     let mut agent = lab.http("/mcp").await?;
     let shop = &witnesses[0];
     send(shop.pid()?, Signal::STOP)?;
-    let link = lab.fails("shop", &["ping_timeout", "hello_timeout"]).await?;
-    ensure!(link["state"] != "gone", "{link}");
+    lab.shows("shop", "it is unresponsive", |instance| instance["state"] == "unresponsive").await?;
     let error = agent.request("tools/call", counted("refused", &lab.dir().join("ledger"))).await?.error()?;
     ensure!(error["data"]["code"].as_str().is_some_and(|code| code.ends_with("_unavailable")), "{error}");
     others.goes_on(&lab, 20).await?;
     send(shop.pid()?, Signal::CONT)?;
-    shop.same_life(&lab, 1).await?;
+    shop.untouched(&lab).await.context("its connection is kept")?;
     let next = agent.request("tools/call", counted("next", &lab.dir().join("ledger"))).await?.result()?;
     ensure!(next["content"][0]["text"] == "next" && executions(&lab.dir().join("ledger"), "refused") == 0, "{next}");
     let others = others.finish().await?;

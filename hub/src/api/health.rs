@@ -23,6 +23,7 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         (None, 0) => "ok",
         (None, _) => "records rejected",
     };
+    let held = api.recovery.held().borrow().clone();
     reply::json(&json!({
         "status": "ok",
         "instance": "hub",
@@ -33,7 +34,11 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         "version": api.hub.version,
         "pid": api.hub.process.pid,
         "connections": connected,
-        "checks": {"registry": registry, "watch": if senses.deaf.is_none() { "ok" } else { "polling" }},
+        "checks": {
+            "registry": registry,
+            "watch": if senses.deaf.is_none() { "ok" } else { "polling" },
+            "machine": held.map_or_else(|| "ok".to_owned(), |held| held.why),
+        },
         "metrics": {"instances": links.len(), "connected": connected, "rejected": rejected, "quarantined": aside.files, "quarantined_since": aside.since, "memory_bytes": memory(&api)},
     }))
 }

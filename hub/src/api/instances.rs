@@ -82,6 +82,8 @@ pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Res
             "uptime_seconds": api.started.elapsed().as_secs(),
             "warnings": warnings,
             "problems": problems,
+            "network": *api.network.watch().borrow(),
+            "hold": *api.recovery.held().borrow(),
         },
         "instances": list(&api),
         "rejected": rejected,

@@ -19,6 +19,8 @@ use crate::daemon::file::HubFile;
 use crate::discovery::Discovery;
 use crate::gateway::mcp::{self, Gateway};
 use crate::link::Links;
+use crate::network::Network;
+use crate::recovery::Recovery;
 use crate::table::{Route, Table};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -39,24 +41,34 @@ pub struct Api {
     guard: Arc<Guard>,
     discovery: Discovery,
     links: Links,
+    network: Network,
+    recovery: Recovery,
     gateway: Arc<Gateway>,
     stop: CancellationToken,
     started: Instant,
 }
 
+/// The rooms whose facts the routes show.
+pub struct Rooms {
+    /// Which instances there are.
+    pub discovery: Discovery,
+    /// The connections to them.
+    pub links: Links,
+    /// Whether the hub was away, and whether interfaces changed.
+    pub network: Network,
+    /// What may be done to instances.
+    pub recovery: Recovery,
+    /// What agents call.
+    pub gateway: Arc<Gateway>,
+}
+
 impl Api {
     /// Puts together what the routes are given.
     #[must_use]
-    pub fn new(
-        home: Home,
-        hub: HubFile,
-        guard: Guard,
-        discovery: Discovery,
-        links: Links,
-        gateway: Arc<Gateway>,
-        stop: CancellationToken,
-    ) -> Self {
-        Self { home, hub, guard: Arc::new(guard), discovery, links, gateway, stop, started: Instant::now() }
+    pub fn new(home: Home, hub: HubFile, guard: Guard, rooms: Rooms, stop: CancellationToken) -> Self {
+        let Rooms { discovery, links, network, recovery, gateway } = rooms;
+        let (guard, started) = (Arc::new(guard), Instant::now());
+        Self { home, hub, guard, discovery, links, network, recovery, gateway, stop, started }
     }
 }
 

@@ -12,10 +12,12 @@ mod logging;
 mod presence;
 mod stop;
 
-use crate::api::{self, Api, guard::Guard};
+use crate::api::{self, Api, Rooms, guard::Guard};
 use crate::discovery::Discovery;
 use crate::gateway::mcp::{Gateway, SessionKey};
 use crate::link::Links;
+use crate::network::Network;
+use crate::recovery::Recovery;
 use bind::Wanted;
 use file::HubFile;
 use jiff::Timestamp;
@@ -157,6 +159,8 @@ fn open(
 ) -> Result<Arc<Api>, Problem> {
     let discovery = Discovery::start(Registry::new(home), settings.into(), end.clone(), tasks);
     let links = Links::start(&discovery, &settings.link, end.clone(), tasks);
+    let network = Network::start(&links, end.clone(), tasks);
+    let recovery = Recovery::start(&links, network.watch(), end.clone(), tasks);
     let key = SessionKey::from_token(&file.token);
     let gateway = Gateway::start(&links, &settings.gateway, key, stop.token(), tasks);
     let token = settings.hub.token_required.then(|| file.token.clone());
@@ -164,7 +168,8 @@ fn open(
         tracing::warn!("the token is switched off by the settings: every program of this machine may use the hub");
     }
     let guard = Guard { port: file.port, token };
-    Ok(Arc::new(Api::new(home.clone(), file.clone(), guard, discovery, links, gateway, stop.token())))
+    let rooms = Rooms { discovery, links, network, recovery, gateway };
+    Ok(Arc::new(Api::new(home.clone(), file.clone(), guard, rooms, stop.token())))
 }
 
 /// Asks for as many open files as the system allows; the usual soft limit of 1,024 is for programs that use select(2).
