@@ -5,7 +5,7 @@
 //! ```
 #![expect(clippy::print_stderr, reason = "an example talks to people")]
 
-use linchpin_instance::agent::{self, Kind, RunOptions};
+use linchpin_instance::agent::{self, Kind, Port, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch};
 use linchpin_instance::{Conflict, agent::Ended};
 use linchpin_shared::home::Home;
@@ -89,6 +89,14 @@ fn parse(words: &[OsString]) -> (RunOptions, bool) {
         (false, false) => Conflict::Fail,
     };
     let project_dir = std::env::current_dir().unwrap_or_default();
-    let options = RunOptions { name: value("--name"), project_dir, command, kind, conflict, pass_through: true };
+    let options = RunOptions {
+        name: value("--name"),
+        project_dir,
+        command,
+        kind,
+        conflict,
+        port: Port::Default,
+        pass_through: true,
+    };
     (options, has("--detach"))
 }

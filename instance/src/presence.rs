@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// How long calls under way may take once the instance stops. Most take milliseconds; who wants all of them to end stops
@@ -93,6 +94,11 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
+    /// Where to say which services the instance offers.
+    pub(crate) fn services(&self) -> watch::Sender<Vec<Service>> {
+        self.registrar.services()
+    }
+
     /// Takes no more work, and gives what is under way a moment.
     pub(crate) async fn drain(&self) {
         self.app.draining.cancel();

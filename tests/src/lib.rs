@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod clock;
+pub mod conformance;
 pub mod kit;
 pub mod lab;
 pub mod preload;

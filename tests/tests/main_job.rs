@@ -83,7 +83,9 @@ async fn an_instance_s_own_door_changes_nothing() -> Result<()> {
     let (program, arguments) = line.split_first().context("an empty command line")?;
     let mut command = world.lab.command(program);
     command.args(arguments);
-    let (mut direct, _) = Stdio::open(command, &world.lab.dir().join("out/direct.log")).await?;
+    // The hub offers a server on stdio all that any client can do, so that is what the direct run must offer too.
+    let able = json!({"sampling": {"context": {}, "tools": {}}, "elicitation": {"form": {}, "url": {}}, "roots": {"listChanged": true}});
+    let (mut direct, _) = Stdio::open_able(command, &world.lab.dir().join("out/direct.log"), able).await?;
     let mut through = world.lab.http("/i/everything/mcp").await?;
     let server = world.lab.instance_status("everything").await?["servers"][0]["name"].clone();
     let path = format!("/i/everything/{}/mcp", server.as_str().context("a server has a name")?);
@@ -101,7 +103,8 @@ async fn an_instance_s_own_door_changes_nothing() -> Result<()> {
     let params = json!({"name": "get-structured-content", "arguments": {"location": "Chicago"}});
     let wanted = direct.request("tools/call", params.clone()).await?.result()?.to_string();
     assert_eq!(through.request("tools/call", params).await?.result()?.to_string(), wanted);
-    direct.close().await?;
+    // It waits for answers to what it asked, so it does not end by itself.
+    direct.kill().await?;
     world.lab.finish().await
 }
 

@@ -110,6 +110,7 @@ pub(super) async fn link(extract::State(api): extract::State<Arc<Api>>, Path(nam
             let transitions = link.transitions().await;
             let mut story = json!(*status);
             story["name"] = json!(link.name());
+            story["processes"] = json!(link.vitals().borrow().as_deref().map(|vitals| &vitals.processes));
             story["transitions"] = json!(transitions);
             reply::json(&story)
         }

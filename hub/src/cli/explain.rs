@@ -45,10 +45,35 @@ fn explain(link: &Value, lines: usize) -> String {
     }
     breaker(link, &mut out);
     quality(&link["health"], &mut out);
+    for process in list(&link["processes"]) {
+        out.push_str(&self::process(process));
+    }
     let transitions = list(&link["transitions"]);
     out.push_str(&format!("\nlast {} of {} transitions:\n", lines.min(transitions.len()), transitions.len()));
     let rows: Vec<_> = transitions.iter().skip(transitions.len().saturating_sub(lines)).map(row).collect();
     out.push_str(&table(&rows));
+    out
+}
+
+/// What a process does and where it listens, beside where it was to.
+fn process(process: &Value) -> String {
+    let mut out = format!("process {}: {}", text(&process["name"]), text(&process["state"]));
+    if let Some(pid) = process["pid"].as_u64() {
+        out.push_str(&format!(", pid {pid}"));
+    }
+    let ports = list(&process["ports"]);
+    for at in ports {
+        out.push_str(&format!(", listens on port {} of {}", at["port"], text(&at["address"])));
+    }
+    if let Some(given) = process["given_port"].as_u64() {
+        let there = ports.iter().any(|at| at["port"] == given);
+        let but = if there { "" } else { ", where it does not listen" };
+        out.push_str(&format!(", was given PORT={given}{but}"));
+    }
+    if let Some(end) = process["last_end"].as_str() {
+        out.push_str(&format!("; it ended last with {end}"));
+    }
+    out.push('\n');
     out
 }
 

@@ -8,7 +8,7 @@
 use super::reach::{executable, reach};
 use super::{Context, ask, single_threaded};
 use linchpin_instance::Conflict;
-use linchpin_instance::agent::{self, Ended, Kind, RunOptions};
+use linchpin_instance::agent::{self, Ended, Kind, Port, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch, Started};
 use linchpin_shared::problem::{Code, Exit, Problem};
 use std::ffi::OsString;
@@ -32,9 +32,21 @@ pub(super) struct Args {
     detach: bool,
     #[command(flatten)]
     conflict: OnConflict,
+    /// The port that CMD is given in the variable PORT: a number, `any` free one, or `none`; by default a free one, unless
+    /// PORT is set or CMD speaks MCP
+    #[arg(long, value_name = "PORT", value_parser = port)]
+    port: Option<Port>,
     /// The command and its arguments
     #[arg(last = true, value_name = "CMD", required_unless_present = "mcp_url")]
     command: Vec<OsString>,
+}
+
+fn port(text: &str) -> Result<Port, String> {
+    match text {
+        "any" | "0" => Ok(Port::Any),
+        "none" => Ok(Port::Nothing),
+        number => number.parse().map(Port::Exactly).map_err(|_| "not a port, `any` or `none`".to_owned()),
+    }
 }
 
 /// What to do when a live instance has the name.
@@ -104,6 +116,7 @@ fn options(args: Args) -> Result<RunOptions, Problem> {
             None => Kind::Plain,
         },
         conflict: args.conflict.into(),
+        port: args.port.unwrap_or_default(),
         pass_through: true,
     })
 }
@@ -180,4 +193,16 @@ pub(super) fn log_to_stderr(level: LevelFilter) {
     let logging = tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).with_target(false);
     // Refused only where something logs already.
     let _ = logging.with_env_filter(filter.from_env_lossy()).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports() {
+        assert_eq!(port("3000"), Ok(Port::Exactly(3000)));
+        assert_eq!((port("any"), port("0"), port("none")), (Ok(Port::Any), Ok(Port::Any), Ok(Port::Nothing)));
+        assert!(port("65536").is_err() && port("").is_err());
+    }
 }

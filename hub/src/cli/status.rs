@@ -8,6 +8,7 @@ use super::output::table;
 use jiff::Timestamp;
 use linchpin_shared::problem::{Exit, Problem};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -73,14 +74,21 @@ fn row(instance: &Value) -> Vec<String> {
 }
 
 fn processes(instance: &Value) -> String {
-    let all: Vec<String> = list(&instance["processes"])
-        .iter()
-        .map(|process| match process["restarts"].as_u64() {
-            None | Some(0) => format!("{} {}", text(&process["name"]), text(&process["state"])),
-            Some(restarts) => format!("{} {} (restarts: {restarts})", text(&process["name"]), text(&process["state"])),
-        })
-        .collect();
+    let all: Vec<String> = list(&instance["processes"]).iter().map(process).collect();
     if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+}
+
+/// Name and state, and where it listens: `main running :5173`.
+fn process(process: &Value) -> String {
+    let mut shown = format!("{} {}", text(&process["name"]), text(&process["state"]));
+    let ports: BTreeSet<u64> = list(&process["ports"]).iter().filter_map(|at| at["port"].as_u64()).collect();
+    for port in ports {
+        shown.push_str(&format!(" :{port}"));
+    }
+    match process["restarts"].as_u64() {
+        None | Some(0) => shown,
+        Some(restarts) => format!("{shown} (restarts: {restarts})"),
+    }
 }
 
 fn servers(instance: &Value) -> String {
@@ -149,6 +157,14 @@ mod tests {
         let shown =
             all(&json!({"hub": {"url": "http://127.0.0.1:7777", "pid": 1, "uptime_seconds": 3, "version": "0"}}));
         assert!(shown.contains("linchpin run"), "{shown}");
+    }
+
+    #[test]
+    fn a_process_shows_where_it_listens() {
+        let at = |address: &str| json!({"port": 5173, "address": address});
+        let one = json!({"name": "main", "state": "running", "restarts": 2, "ports": [at("127.0.0.1"), at("::1")]});
+        assert_eq!(process(&one), "main running :5173 (restarts: 2)");
+        assert_eq!(process(&json!({"name": "main", "state": "waiting", "restarts": 0})), "main waiting");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! upgrades; then the 23 from the configured one on, 7777 to 7799; then any. A port that was asked for is the only one.
 //! Never: listens on anything but loopback.
 
-use linchpin_shared::port::{self, Holder};
+use linchpin_shared::home::Home;
+use linchpin_shared::port::Culprit;
 use linchpin_shared::problem::{Code, Problem};
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::net::TcpListener;
@@ -47,7 +48,7 @@ fn candidates(wanted: Wanted, before: Option<u16>) -> Vec<u16> {
 /// # Errors
 /// [`Code::PortTaken`] when the one port that was asked for is taken, with the way out; [`Code::PermissionDenied`] for a
 /// privileged one.
-pub async fn bind(wanted: Wanted, before: Option<u16>) -> Result<TcpListener, Problem> {
+pub async fn bind(home: &Home, wanted: Wanted, before: Option<u16>) -> Result<TcpListener, Problem> {
     let mut last = None;
     for port in candidates(wanted, before) {
         match TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
@@ -56,23 +57,18 @@ pub async fn bind(wanted: Wanted, before: Option<u16>) -> Result<TcpListener, Pr
         }
     }
     match last {
-        Some((port, error)) => Err(taken(port, &error)),
+        Some((port, error)) => Err(taken(home, port, &error)),
         None => Err(Problem::new(Code::Internal, "no port to try")),
     }
 }
 
 /// Names who holds the port, as far as the system tells.
-fn taken(port: u16, error: &std::io::Error) -> Problem {
+fn taken(home: &Home, port: u16, error: &std::io::Error) -> Problem {
     let problem =
         Problem::from_io(error, Code::PortTaken, format!("cannot listen on 127.0.0.1:{port}")).seen("port", port);
-    let holder = port::holder(port).ok().flatten();
-    let problem = match holder {
-        Some(Holder { process: Some(process), command, .. }) => problem
-            .seen("pid", process.pid)
-            .seen("command", command.unwrap_or_else(|| process.executable.display().to_string()))
-            .next(format!("stop it if it is yours: kill {}", process.pid)),
-        Some(Holder { uid, .. }) => problem.seen("held by user", uid),
-        None => problem,
+    let problem = match Culprit::find(home, port) {
+        Ok(Some(culprit)) => culprit.named_in(problem),
+        Ok(None) | Err(_) => problem,
     };
     problem.next("start without --port; the hub then takes the next free one")
 }
@@ -92,11 +88,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_passed_over_unless_it_was_asked_for() {
-        let first = bind(Wanted::From(0), None).await.unwrap();
+        let home = Home::at("/nowhere");
+        let first = bind(&home, Wanted::From(0), None).await.unwrap();
         let port = first.local_addr().unwrap().port();
-        let second = bind(Wanted::From(0), Some(port)).await.unwrap();
+        let second = bind(&home, Wanted::From(0), Some(port)).await.unwrap();
         assert_ne!(second.local_addr().unwrap().port(), port);
-        let problem = bind(Wanted::Exactly(port), None).await.unwrap_err();
+        let problem = bind(&home, Wanted::Exactly(port), None).await.unwrap_err();
         assert_eq!((problem.code, problem.observed["port"].as_u64()), (Code::PortTaken, Some(u64::from(port))));
         assert_eq!(problem.observed["pid"], std::process::id());
     }

@@ -69,7 +69,7 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
     let stop = Stop::on_signals()?;
     let before = HubFile::read(&start.home)?;
     let wanted = start.port.map_or(Wanted::From(settings.hub.port), Wanted::Exactly);
-    let listener = bind::bind(wanted, before.as_ref().map(|file| file.port)).await?;
+    let listener = bind::bind(&start.home, wanted, before.as_ref().map(|file| file.port)).await?;
     let port = listener.local_addr().map_err(|error| Problem::from_io(&error, Code::Internal, "no address"))?.port();
     let file = describe(port, before)?;
     let (tasks, end) = (TaskTracker::new(), CancellationToken::new());

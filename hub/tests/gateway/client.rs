@@ -58,10 +58,14 @@ impl Agent {
 
     /// Begins a session of another version.
     pub(crate) async fn begin_as(url: impl Into<String>, version: &str) -> Result<Self> {
+        Self::begin_with(url, version, json!({})).await
+    }
+
+    /// Begins a session of a client that can do this.
+    pub(crate) async fn begin_with(url: impl Into<String>, version: &str, capabilities: Value) -> Result<Self> {
         let mut agent =
             Self { http: reqwest::Client::new(), url: url.into(), session: String::new(), about: Value::Null };
-        let params =
-            json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+        let params = json!({"protocolVersion": version, "capabilities": capabilities, "clientInfo": {"name": "t", "version": "1"}});
         let response =
             agent.send(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).await?;
         let session =
@@ -172,6 +176,11 @@ impl Stream {
                 return Ok(None);
             }
         }
+    }
+
+    /// The stream of this response.
+    pub(crate) fn of(response: Response) -> Self {
+        Self { response, buffer: String::new() }
     }
 
     /// The next message that `wanted` takes; others are left out.

@@ -1,6 +1,6 @@
 //! Servers behind a URL, several of them in one instance, that forget their sessions.
 
-use crate::client::PATIENCE;
+use crate::client::{Agent, PATIENCE};
 use crate::world::{World, until};
 use anyhow::{Result, ensure};
 use axum::Router;
@@ -18,16 +18,18 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 struct Web {
     name: String,
-    session: Mutex<Option<u64>>,
+    /// The last session that it does not know any more.
+    forgotten: Mutex<u64>,
     sessions: Mutex<u64>,
     calls: Mutex<u64>,
     forgets_with: Mutex<Option<(u16, &'static str)>>,
     tools: Mutex<Vec<String>>,
+    offered: Mutex<Vec<Value>>,
 }
 
 impl Web {
     fn forget(&self, status: u16, words: &'static str) {
-        *self.session.lock() = None;
+        *self.forgotten.lock() = *self.sessions.lock();
         *self.forgets_with.lock() = Some((status, words));
     }
 
@@ -36,11 +38,11 @@ impl Web {
         if message["method"] == "initialize" {
             let mut sessions = self.sessions.lock();
             *sessions += 1;
-            *self.session.lock() = Some(*sessions);
+            self.offered.lock().push(message["params"]["capabilities"].clone());
             let about = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": self.name}});
             return ([("mcp-session-id", sessions.to_string())], reply(message, &about)).into_response();
         }
-        if session.is_none() || *self.session.lock() != session {
+        if session.is_none_or(|session| session <= *self.forgotten.lock()) {
             while message["params"]["arguments"]["late"] == true && *self.sessions.lock() < 2 {
                 tokio::task::yield_now().await;
             }
@@ -177,5 +179,22 @@ async fn a_server_that_does_not_tell_is_asked() -> Result<()> {
     assert_eq!(agent.call("web__new", json!({})).await?.text()?, "a new", "a tool that was not there before");
     web.tools.lock().push(String::from("newer"));
     assert_eq!(agent.list("tools").await?, ["web__go", "web__new", "web__newer"]);
+    instance.stop().await.map_err(anyhow::Error::from)
+}
+
+#[tokio::test]
+async fn clients_that_can_do_other_things_have_another_session() -> Result<()> {
+    let world = World::new().await?;
+    let (a, url) = web("a", &["go"]).await?;
+    let instance = instance(&world, &[("a", &url)]).await?;
+    let plain = world.agent("/i/web/mcp").await?;
+    assert_eq!(plain.call("go", json!({})).await?.text()?, "a go");
+    let sampling = json!({"sampling": {}, "experimental": {"x": {}}});
+    for path in ["/i/web/mcp", "/mcp"] {
+        let able = Agent::begin_with(world.url(path), "2025-11-25", sampling.clone()).await?;
+        assert_eq!(able.list("tools").await?.len(), 1);
+    }
+    assert_eq!(*a.offered.lock(), [json!({}), json!({"sampling": {}})], "one session for each set, and no more");
+    assert_eq!(*a.sessions.lock(), 2);
     instance.stop().await.map_err(anyhow::Error::from)
 }

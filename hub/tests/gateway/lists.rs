@@ -15,7 +15,7 @@ async fn instances_that_come_and_go_are_told() -> Result<()> {
     let mut stream = agent.listen().await?;
     world.start("shop").await?;
     stream.wait_for_method(CHANGED).await?;
-    assert_eq!(agent.list("tools").await?.len(), 11);
+    assert_eq!(agent.list("tools").await?.len(), 12);
     world.stop("shop")?;
     stream.wait_for_method(CHANGED).await?;
     assert!(agent.list("tools").await?.is_empty());
@@ -50,7 +50,7 @@ async fn a_list_that_is_another_after_a_restart_is_told_and_an_equal_one_is_not(
     let first = stream.wait_for("the first message", |_| true).await?;
     assert_eq!(first["method"], CHANGED, "and nothing before it, for the first restart changed nothing");
     let names = agent.list("tools").await?;
-    assert_eq!((names.len(), names.last().map(String::as_str)), (12, Some("shop__added")));
+    assert_eq!((names.len(), names.last().map(String::as_str)), (13, Some("shop__added")));
     Ok(())
 }
 
@@ -63,10 +63,10 @@ async fn lists_are_served_while_a_server_is_down_until_its_grace_is_over() -> Re
     .await?;
     world.start("shop").await?;
     let agent = world.agent("/mcp").await?;
-    assert_eq!(agent.list("tools").await?.len(), 11);
+    assert_eq!(agent.list("tools").await?.len(), 12);
     let mut stream = agent.listen().await?;
     world.kill("shop")?;
-    assert_eq!(agent.list("tools").await?.len(), 11, "what was known last");
+    assert_eq!(agent.list("tools").await?.len(), 12, "what was known last");
     let answered = agent.call("shop__echo", json!({})).await?;
     let error = answered.error()?;
     assert_eq!((&error["code"], &error["data"]["code"]), (&json!(-32000), &json!("instance_unavailable")), "{error}");
@@ -78,7 +78,7 @@ async fn lists_are_served_while_a_server_is_down_until_its_grace_is_over() -> Re
     assert_eq!(answered.error()?["data"]["code"], "instance_unavailable", "but it is not unknown");
     world.start("shop").await?;
     stream.wait_for_method(CHANGED).await?;
-    assert_eq!(agent.list("tools").await?.len(), 11);
+    assert_eq!(agent.list("tools").await?.len(), 12);
     Ok(())
 }
 
@@ -88,6 +88,6 @@ async fn the_first_list_waits_for_an_instance_that_is_coming() -> Result<()> {
     world.start("shop").await?;
     world.restart_hub().await?;
     let agent = world.agent("/mcp").await?;
-    assert_eq!(agent.list("tools").await?.len(), 11, "the new hub had not met it yet");
+    assert_eq!(agent.list("tools").await?.len(), 12, "the new hub had not met it yet");
     Ok(())
 }

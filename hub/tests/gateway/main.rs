@@ -3,6 +3,7 @@
 mod client;
 mod world;
 
+mod asking;
 mod calls;
 mod continuity;
 mod http;

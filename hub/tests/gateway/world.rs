@@ -5,7 +5,7 @@ use linchpin_hub::discovery::Discovery;
 use linchpin_hub::gateway::mcp::{Gateway, SessionKey, routes};
 use linchpin_hub::link::Links;
 use linchpin_instance::Conflict;
-use linchpin_instance::agent::{self, RunOptions};
+use linchpin_instance::agent::{self, Port, RunOptions};
 use linchpin_shared::home::Home;
 use linchpin_shared::registry::Registry;
 use linchpin_shared::settings::Settings;
@@ -231,6 +231,7 @@ pub(crate) fn be_an_instance() {
         project_dir: state.clone(),
         command: ["python3".into(), script.into(), name.into(), state.into()].to_vec(),
         kind: agent::Kind::McpStdio,
+        port: Port::Default,
         conflict: Conflict::Fail,
         pass_through: false,
     };

@@ -6,9 +6,10 @@
 //! Never: registers before it listens, or starts the process before the name is ours: two of one project fight.
 
 mod options;
+mod services;
 pub(crate) mod signals;
 
-pub use options::{Kind, RunOptions};
+pub use options::{Kind, Port, RunOptions};
 
 use crate::board::Board;
 use crate::leftovers;
@@ -20,6 +21,7 @@ use crate::supervisor::child::Program;
 use crate::supervisor::mark::Life;
 use crate::supervisor::output::{Log, Terminal};
 use crate::supervisor::policy::OnSuccess;
+use crate::supervisor::port::Given;
 use crate::supervisor::reaper::{Reaper, collect};
 use crate::supervisor::tree::{Patience, Tree};
 use crate::supervisor::{Process, Spec, Surroundings, Wiring};
@@ -100,7 +102,11 @@ impl Agent {
         };
         let servers: BTreeMap<_, _> = server.map(|server| (MAIN.to_owned(), server)).into_iter().collect();
         let app = App::new(record, board, servers, process.clone().into_iter().collect());
-        Ok(Self { presence: place.serve(app), process, reaper, stop_timeout, hurry })
+        let presence = place.serve(app);
+        if let (Some(process), options::Wiring::Plain) = (&process, &plan.wiring) {
+            tokio::spawn(services::keep(process.clone(), presence.services()));
+        }
+        Ok(Self { presence, process, reaper, stop_timeout, hurry })
     }
 
     /// Waits for a reason to end.
@@ -171,10 +177,15 @@ fn wire(
     board: &Arc<Board>,
     reaper: &Arc<Reaper>,
 ) -> Result<(Option<Process>, Option<mcp::Server>), Problem> {
+    port(plan, record).check(home)?;
     let names = Names { instance: record.name.clone(), server: MAIN.to_owned() };
     let max_message = plan.settings.gateway.max_message_bytes;
-    let surroundings =
-        Surroundings { board: Arc::clone(board), reaper: Arc::clone(reaper), log: log(home, plan, record)? };
+    let surroundings = Surroundings {
+        board: Arc::clone(board),
+        reaper: Arc::clone(reaper),
+        log: log(home, plan, record)?,
+        home: home.clone(),
+    };
     match &plan.wiring {
         options::Wiring::Plain => Ok((supervise(plan, record, Wiring::Output, OnSuccess::Done, surroundings), None)),
         options::Wiring::Stdio => {
@@ -213,8 +224,22 @@ fn supervise(
     let backoff =
         backoff::Policy { min: instance.backoff_min, max: instance.backoff_max, reset_after: instance.backoff_reset };
     let stop_timeout = instance.stop_timeout;
-    let spec = Spec { name: MAIN.to_owned(), program, wiring, on_success, backoff, stop_timeout };
+    let spec =
+        Spec { name: MAIN.to_owned(), program, port: port(plan, record), wiring, on_success, backoff, stop_timeout };
     Some(Process::start(spec, surroundings))
+}
+
+/// Which port the process is given. An MCP server on a pipe needs none, and one at a URL has its own.
+fn port(plan: &Plan, record: &Record) -> Given {
+    let is_set = || std::env::var_os("PORT").is_some_and(|port| !port.is_empty());
+    match (plan.port, &plan.wiring) {
+        (Port::Exactly(port), _) => Given::Exactly(port),
+        (Port::Any, _) => Given::any(record.id),
+        (Port::Default, options::Wiring::Plain) if plan.settings.instance.give_port && !is_set() => {
+            Given::any(record.id)
+        }
+        (Port::Nothing | Port::Default, _) => Given::Nothing,
+    }
 }
 
 fn log(home: &Home, plan: &Plan, record: &Record) -> Result<Log, Problem> {

@@ -29,8 +29,25 @@ pub struct RunOptions {
     pub kind: Kind,
     /// What to do when a live instance has the name already.
     pub conflict: Conflict,
+    /// Which port it is given in `PORT`.
+    pub port: Port,
     /// Whether the command's output is passed through to our own.
     pub pass_through: bool,
+}
+
+/// Which port a command is given in the variable `PORT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Port {
+    /// A free one, if it is no MCP server, `PORT` is not set already and the settings do not forbid it.
+    #[default]
+    Default,
+    /// A free one.
+    Any,
+    /// This one; when it is taken, nothing is started.
+    Exactly(u16),
+    /// None.
+    Nothing,
 }
 
 /// What the command is.
@@ -55,6 +72,7 @@ pub(super) struct Plan {
     pub(super) words: Vec<OsString>,
     pub(super) wiring: Wiring,
     pub(super) conflict: Conflict,
+    pub(super) port: Port,
     pub(super) pass_through: bool,
     pub(super) settings: Settings,
 }
@@ -69,7 +87,7 @@ pub(super) enum Wiring {
 
 impl Plan {
     pub(super) fn new(home: &Home, options: RunOptions) -> Result<Self, Problem> {
-        let RunOptions { name, project_dir, command, kind, conflict, pass_through } = options;
+        let RunOptions { name, project_dir, command, kind, conflict, port, pass_through } = options;
         let name = name.unwrap_or_else(|| name::from_path(&project_dir));
         name::check(&name)?;
         if !(project_dir.is_absolute() && project_dir.is_dir()) {
@@ -97,7 +115,7 @@ impl Plan {
             }
         };
         let settings = Settings::load(home)?;
-        Ok(Self { name, project_dir, executable, words: command, wiring, conflict, pass_through, settings })
+        Ok(Self { name, project_dir, executable, words: command, wiring, conflict, port, pass_through, settings })
     }
 }
 
@@ -141,6 +159,7 @@ mod tests {
                 command: vec!["true".into()],
                 kind: Kind::Plain,
                 conflict: Conflict::Fail,
+                port: Port::Default,
                 pass_through: false,
             };
             let problem = Plan::new(&Home::at("/nowhere"), options).unwrap_err();

@@ -1,7 +1,8 @@
 //! `initialize` in front of a server whose session is as long as its life.
 //!
 //! Owns what a life remembers of it: a hub that was restarted asks again, and gets the same answer and session from
-//! memory as long as it asks for the same. A server that was initialized otherwise must begin a new life first.
+//! memory as long as it asks for the same version. A server that was initialized with another must begin a new life
+//! first. What the hub can do for the server never makes one: a hub that can do more or less now is no reason to end work.
 //! Invariant: a server sees at most one `initialize` in a life, also when who asked went away before the answer.
 //! Never: remembers an answer that was an error.
 
@@ -21,14 +22,12 @@ pub(crate) struct Initialized {
     result: Box<RawValue>,
 }
 
-/// What makes one `initialize` another than the other. Who asks (`clientInfo`) does not.
+/// What makes one `initialize` another than the other. Who asks (`clientInfo`) and what it can do does not.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Asked {
     #[serde(default)]
     protocol_version: Value,
-    #[serde(default)]
-    capabilities: Value,
 }
 
 /// What came of it.

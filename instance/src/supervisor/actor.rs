@@ -5,15 +5,17 @@
 //! Invariant: one life at a time; the next begins only after the tree of the last is gone.
 //! Never: blocks on the log or on who reads the state.
 
-use super::child::{Child, Pipes};
+use super::child::{Child, End, Pipes};
+use super::listening::Ports;
 use super::output::{Stream, pump};
 use super::policy::{Cause, Next, Policy};
 use super::tree::{Patience, Tree};
-use super::{Spec, Surroundings, Wiring, random};
+use super::{Spec, Surroundings, Wiring, port, random};
 use crate::mcp::Session;
 use jiff::Timestamp;
 use linchpin_shared::protocol::vitals::{self, ProcessState};
 use std::io;
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -38,11 +40,14 @@ pub(super) struct Actor {
     stop: CancellationToken,
     hurry: CancellationToken,
     epoch: u64,
+    /// The port that this life was given.
+    given: Option<u16>,
 }
 
 /// What is attached to one life.
 struct Attached {
     session: Option<Session>,
+    ports: Ports,
     pumps: TaskTracker,
     ended: CancellationToken,
 }
@@ -57,7 +62,7 @@ impl Actor {
         hurry: CancellationToken,
     ) -> Self {
         let policy = Policy::new(spec.on_success, spec.backoff);
-        Self { spec, surroundings, policy, state, orders, stop, hurry, epoch: 0 }
+        Self { spec, surroundings, policy, state, orders, stop, hurry, epoch: 0, given: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -97,10 +102,11 @@ impl Actor {
             Err(error) => return self.not_started(&error),
         };
         let (child, mut attached) = started;
-        let pid = child.pid().as_raw_nonzero().get();
+        let (pid, given) = (child.pid().as_raw_nonzero().get(), self.given);
         self.tell(|state| {
             state.state = ProcessState::Running;
             state.pid = Some(pid.cast_unsigned());
+            state.given_port = given;
             state.next_start = None;
         });
         let cause = self.watch(&child, &mut attached).await;
@@ -114,14 +120,16 @@ impl Actor {
             Wiring::Stdio(_) => Stdio::piped(),
             Wiring::Output | Wiring::Url(_) => Stdio::null(),
         };
+        self.given = self.spec.port.next(&self.surroundings.home)?;
+        self.spec.program.set(port::VARIABLE, self.given.map(|port| port.to_string().into()));
         let (child, pipes) = Child::start(&self.spec.program, stdin, &self.surroundings.reaper)?;
         self.epoch += 1;
         self.surroundings.log.note(&format!("{} started, pid {}", self.spec.name, child.pid()));
-        let attached = self.attach(pipes)?;
+        let attached = self.attach(&child, pipes)?;
         Ok((child, attached))
     }
 
-    fn attach(&self, pipes: Pipes) -> io::Result<Attached> {
+    fn attach(&self, child: &Child, pipes: Pipes) -> io::Result<Attached> {
         let Pipes { stdin, mut stdout, stderr } = pipes;
         let log = &self.surroundings.log;
         let session = match (&self.spec.wiring, stdin) {
@@ -141,26 +149,48 @@ impl Actor {
                 pumps.spawn(pump(pipe, stream, log.clone(), ended.clone()));
             }
         }
-        Ok(Attached { session, pumps, ended })
+        let ports = Ports::watch(child.pid(), &self.spec.program.owner, &self.surroundings.reaper);
+        Ok(Attached { session, ports, pumps, ended })
     }
 
     /// Waits for what ends this life.
     async fn watch(&mut self, child: &Child, attached: &mut Attached) -> Cause {
-        let broken = async {
-            match &mut attached.session {
+        let Attached { session, ports, .. } = attached;
+        let mut broken = std::pin::pin!(async {
+            match session {
                 Some(session) => session.broken().await,
                 None => std::future::pending().await,
             }
-        };
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Cause::Stop,
-            end = child.exited() => Cause::Exited(end),
-            Some(()) = self.orders.recv() => Cause::Asked,
-            why = broken => match timeout(CLOSING, child.exited()).await {
-                Ok(end) => Cause::Exited(end),
-                Err(_) => Cause::Broken(why),
-            },
+        });
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Cause::Stop,
+                end = child.exited() => return Cause::Exited(end),
+                Some(()) = self.orders.recv() => return Cause::Asked,
+                why = broken.as_mut() => return match timeout(CLOSING, child.exited()).await {
+                    Ok(end) => Cause::Exited(end),
+                    Err(_) => Cause::Broken(why),
+                },
+                ports = ports.changed() => self.listens(ports),
+            }
+        }
+    }
+
+    fn listens(&self, ports: Vec<vitals::Port>) {
+        let text: Vec<String> = ports.iter().map(|at| SocketAddr::new(at.address, at.port).to_string()).collect();
+        let text = if text.is_empty() { "no port any more".to_owned() } else { text.join(", ") };
+        self.surroundings.log.note(&format!("{} listens on {text}", self.spec.name));
+        self.tell(|state| state.ports = ports);
+    }
+
+    /// How a life ended that failed with the port in somebody else's hands: that may well be why.
+    fn with_culprit(&self, end: String, cause: &Cause) -> String {
+        match (cause, self.given) {
+            (Cause::Exited(End::Code(code)), Some(port)) if *code != 0 && !port::is_free(port) => {
+                format!("{end}; {}", port::taken_by(&self.surroundings.home, port))
+            }
+            (Cause::Exited(_) | Cause::NotStarted(_) | Cause::Broken(_) | Cause::Asked | Cause::Stop, _) => end,
         }
     }
 
@@ -193,10 +223,13 @@ impl Actor {
             }
         };
         child.reap();
+        let end = self.with_culprit(end, cause);
         self.surroundings.log.note(&format!("{} ended: {end}", self.spec.name));
         self.tell(|state| {
             state.pid = None;
             state.last_end = Some(end);
+            state.given_port = None;
+            state.ports = Vec::new();
         });
     }
 

@@ -38,6 +38,14 @@ pub(crate) struct Program {
     pub(crate) owner: String,
 }
 
+impl Program {
+    /// Sets a variable for all starts from now on, or leaves it as it is in our own environment.
+    pub(super) fn set(&mut self, name: &'static str, value: Option<OsString>) {
+        self.env.retain(|(known, _)| *known != name);
+        self.env.extend(value.map(|value| (name, value)));
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {

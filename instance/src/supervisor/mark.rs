@@ -5,6 +5,8 @@
 //! be proven of each process that it is a leftover, also under a home or in a life of which nothing else is known.
 //! Invariant: the mark of one agent is never that of another. Never: takes a process without a mark for ours.
 
+pub use linchpin_shared::process::OWNER;
+
 use super::table;
 use linchpin_shared::process::Identity;
 use std::collections::BTreeSet;
@@ -14,8 +16,6 @@ use uuid::Uuid;
 
 /// Set in the environment of a program that shall outlive who started it: the hub, and the keeper of an instance.
 pub const DETACHED: &str = "LINCHPIN_DETACHED";
-/// Set in the environment of a supervised process and, unless they change it, of all its descendants: whose they are.
-pub const OWNER: &str = "LINCHPIN_PROCESS";
 
 /// One life of an instance, as its marks name it: `ID/PID-TICKS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,9 +7,11 @@
 
 mod actor;
 pub(crate) mod child;
+mod listening;
 pub(crate) mod mark;
 pub(crate) mod output;
 pub(crate) mod policy;
+pub(crate) mod port;
 pub(crate) mod reaper;
 pub(crate) mod table;
 pub(crate) mod tree;
@@ -21,9 +23,11 @@ use crate::mcp::{proxy, stdio};
 use child::Program;
 use jiff::Timestamp;
 use linchpin_shared::backoff;
+use linchpin_shared::home::Home;
 use linchpin_shared::protocol::vitals::{self, ProcessState};
 use output::Log;
 use policy::OnSuccess;
+use port::Given;
 use reaper::Reaper;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +52,8 @@ pub(crate) struct Spec {
     pub(crate) name: String,
     /// What to start.
     pub(crate) program: Program,
+    /// Which port it is given.
+    pub(crate) port: Given,
     /// What to attach.
     pub(crate) wiring: Wiring,
     /// What exit code 0 means.
@@ -67,6 +73,8 @@ pub(crate) struct Surroundings {
     pub(crate) reaper: Arc<Reaper>,
     /// Where its output goes.
     pub(crate) log: Log,
+    /// Where to find out of whose port somebody has.
+    pub(crate) home: Home,
 }
 
 /// The handle of a supervised process.
@@ -90,6 +98,8 @@ impl Process {
             since: Timestamp::now(),
             last_end: None,
             next_start: None,
+            given_port: None,
+            ports: Vec::new(),
         };
         surroundings.board.set_process(first.clone());
         let (restart, orders) = mpsc::channel(1);
@@ -114,6 +124,11 @@ impl Process {
     /// How it is.
     pub(crate) fn state(&self) -> vitals::Process {
         self.state.borrow().clone()
+    }
+
+    /// Reads how it is, now and at every change.
+    pub(crate) fn watch(&self) -> watch::Receiver<vitals::Process> {
+        self.state.clone()
     }
 
     /// Orders a restart. Orders that come while one is under way are one.

@@ -4,6 +4,7 @@
 //! Invariant: an entry is what one process was at one moment; who acts on it checks the start ticks again.
 //! Never: fails because a process ended while it was read.
 
+pub(crate) use linchpin_shared::process::variable;
 use std::io;
 
 /// What the kernel says of one process.
@@ -36,15 +37,6 @@ pub(crate) fn read() -> io::Result<Vec<Entry>> {
         }
     }
     Ok(entries)
-}
-
-/// A variable of the environment that a process was started with; `None` when it has none or cannot be read.
-pub(crate) fn variable(pid: u32, name: &str) -> Option<String> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let value = environment
-        .split(|byte| *byte == 0)
-        .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
-    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 fn is_gone(error: &io::Error) -> bool {

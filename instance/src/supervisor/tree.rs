@@ -154,7 +154,7 @@ impl Tree<'_> {
     }
 
     /// Who of the tree is alive.
-    fn members(&self) -> io::Result<Vec<Entry>> {
+    pub(super) fn members(&self) -> io::Result<Vec<Entry>> {
         let table = table::read()?;
         let (group, roots) = match *self {
             Self::Process { leader, owner, reaper } => {

@@ -44,7 +44,9 @@ async fn a_restarted_hub_finds_the_same_session_and_another_one_a_new_server() {
     let seen = [stream.next().await.unwrap(), stream.next().await.unwrap()];
     let methods = seen.each_ref().map(|event| event["params"]["data"]["method"].as_str().unwrap());
     assert_eq!(methods, ["notifications/initialized", "notifications/x"], "the server was told once");
-    let (other, three) = Mcp::initialize(&hub, json!({"sampling": {}})).await;
+    let (able, _) = Mcp::initialize(&hub, json!({"sampling": {}})).await;
+    assert_eq!(able.session, first.session, "what a hub can do makes no new life");
+    let (other, three) = Mcp::initialize_as(&hub, "2025-06-18", json!({})).await;
     assert_ne!(other.session, first.session);
     assert_ne!(three["result"]["pid"], one["result"]["pid"], "a new process");
     assert_eq!(three["result"]["times"], 1);

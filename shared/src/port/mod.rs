@@ -5,7 +5,10 @@
 //! moment; a process that cannot be seen (another user's) is reported as its user, never guessed.
 //! Never: connects to the port, or runs another program.
 
+mod culprit;
 mod diag;
+
+pub use culprit::{Culprit, Whose};
 
 use crate::process::{Identity, command_line};
 use serde::Serialize;

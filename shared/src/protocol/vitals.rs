@@ -7,6 +7,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use uuid::Uuid;
 
 /// An instance's whole state.
@@ -44,6 +45,21 @@ pub struct Process {
     /// When it will be started again, while it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_start: Option<Timestamp>,
+    /// The port that it was given in the variable `PORT`, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_port: Option<u16>,
+    /// Where it, or what it started, really listens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
+}
+
+/// A TCP port on which a process listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Port {
+    /// The port.
+    pub port: u16,
+    /// On which address: one, or `0.0.0.0` or `::` for all.
+    pub address: IpAddr,
 }
 
 /// What a process is doing.

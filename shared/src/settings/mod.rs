@@ -302,7 +302,7 @@ mod tests {
         }
         let problem = with("[hub]\nprot = 1\nhots = 2", &[]).unwrap_err();
         assert!(problem.detail.ends_with("hub.hots, hub.prot"), "all of them: {problem}");
-        assert_eq!(problem.observed["there are"], "hub.port, hub.token_required");
+        assert_eq!(problem.observed["there are"], "hub.max_connections, hub.port, hub.token_required");
     }
 
     #[test]

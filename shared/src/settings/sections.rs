@@ -134,6 +134,8 @@ pub struct Instance {
     /// How long a process may take to end.
     #[serde(rename = "stop_timeout_ms", deserialize_with = "millis")]
     pub stop_timeout: Duration,
+    /// Whether a command that is no MCP server is given a free port in `PORT`.
+    pub give_port: bool,
     /// The longest line of an MCP server.
     pub max_line_bytes: usize,
 }

@@ -32,8 +32,18 @@ impl Stdio {
     /// # Errors
     /// When it cannot be started or does not answer as a server does.
     pub async fn open(command: Command, errors: &Path) -> Result<(Self, Value)> {
+        Self::open_able(command, errors, json!({})).await
+    }
+
+    /// The same as a client with these capabilities. It says that it has them; it answers no request.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not answer as a server does.
+    pub async fn open_able(command: Command, errors: &Path, capabilities: Value) -> Result<(Self, Value)> {
         let mut agent = Self::start(command, errors)?;
-        let result = agent.request("initialize", introduction()).await?.result()?;
+        let mut params = introduction();
+        params["capabilities"] = capabilities;
+        let result = agent.request("initialize", params).await?.result()?;
         agent.notify("notifications/initialized", json!({})).await?;
         Ok((agent, result))
     }
@@ -151,6 +161,14 @@ impl Stdio {
         let status = timeout(GOODBYE, child.wait()).await.context("it stays when its agent goes")??;
         anyhow::ensure!(status.success(), "it ended with {status}");
         Ok(())
+    }
+
+    /// Ends the program, for one that does not end by itself.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    pub async fn kill(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::daemon::bind::{self, Wanted};
 use crate::daemon::file::HubFile;
 use jiff::{SignedDuration, Timestamp};
 use linchpin_shared::home::Home;
-use linchpin_shared::port::{self, Holder};
+use linchpin_shared::port::Culprit;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::registry::Registry;
 use linchpin_shared::settings::Settings;
@@ -31,7 +31,7 @@ struct Usage {
 
 /// All checks of this file.
 pub(super) fn checks(home: &Home, settings: &Settings, hub: &hub::Facts) -> Vec<Check> {
-    vec![watch(), ports(settings.hub.port, hub), clock(home, hub.file.as_ref())]
+    vec![watch(), ports(home, settings.hub.port, hub), clock(home, hub.file.as_ref())]
 }
 
 fn watch() -> Check {
@@ -79,7 +79,7 @@ fn judge_watch(instances: Usage, watches: Usage) -> Check {
 }
 
 /// The hub's port belongs to the hub; with no hub, the port that the next one wants is free.
-fn ports(preferred: u16, hub: &hub::Facts) -> Check {
+fn ports(home: &Home, preferred: u16, hub: &hub::Facts) -> Check {
     if hub.is_stopping() {
         return Check::ok("ports", "the hub is stopping");
     }
@@ -90,8 +90,8 @@ fn ports(preferred: u16, hub: &hub::Facts) -> Check {
         return Check::ok("ports", "the system chooses the hub's port");
     }
     let hub = running.map(|file| file.process.pid);
-    match port::holder(port) {
-        Ok(holder) => judge_port(port, hub, holder.as_ref()),
+    match Culprit::find(home, port) {
+        Ok(culprit) => judge_port(port, hub, culprit.as_ref()),
         Err(error) => {
             let problem = Problem::from_io(&error, Code::PortTaken, "cannot tell who listens");
             Check::warning("ports", problem.next(format!("ss -ltnp 'sport = :{port}'")))
@@ -99,10 +99,10 @@ fn ports(preferred: u16, hub: &hub::Facts) -> Check {
     }
 }
 
-fn judge_port(port: u16, hub: Option<u32>, holder: Option<&Holder>) -> Check {
-    let pid = holder.and_then(|holder| holder.process.as_ref()).map(|process| process.pid);
+fn judge_port(port: u16, hub: Option<u32>, culprit: Option<&Culprit>) -> Check {
+    let pid = culprit.and_then(|culprit| culprit.holder.process.as_ref()).map(|process| process.pid);
     let problem = |detail: String| Problem::new(Code::PortTaken, detail).seen("port", port);
-    match (hub, holder) {
+    match (hub, culprit) {
         (None, None) => Check::ok("ports", format!("{port} is free for the next hub")),
         (Some(hub), Some(_)) if pid == Some(hub) => Check::ok("ports", format!("{port} is the hub's (pid {hub})")),
         (Some(hub), None) => Check::error(
@@ -111,32 +111,20 @@ fn judge_port(port: u16, hub: Option<u32>, holder: Option<&Holder>) -> Check {
                 .next("linchpin hub stop")
                 .next("linchpin status    (starts it again)"),
         ),
-        (Some(hub), Some(holder)) => Check::error(
+        (Some(hub), Some(culprit)) => Check::error(
             "ports",
-            held(problem(format!("{port} is the port of the hub (pid {hub}), and another listens there")), holder)
+            culprit
+                .named_in(problem(format!("{port} is the port of the hub (pid {hub}), and another listens there")))
                 .next("linchpin hub stop; linchpin status"),
         ),
-        (None, Some(holder)) => Check::warning(
+        (None, Some(culprit)) => Check::warning(
             "ports",
-            held(
-                problem(format!("{port} is taken; the next hub takes another port, and agents over HTTP look here")),
-                holder,
-            )
-            .next("set hub.port in the settings to another one, and tell it to your agents"),
+            culprit
+                .named_in(problem(format!(
+                    "{port} is taken; the next hub takes another port, and agents over HTTP look here"
+                )))
+                .next("set hub.port in the settings to another one, and tell it to your agents"),
         ),
-    }
-}
-
-fn held(problem: Problem, holder: &Holder) -> Problem {
-    match holder {
-        Holder { process: Some(process), command, .. } => {
-            let command = command.clone().unwrap_or_else(|| process.executable.display().to_string());
-            let problem = problem.seen("pid", process.pid).seen("command", command);
-            problem.next(format!("stop it if it is yours: kill {}", process.pid))
-        }
-        Holder { process: None, uid, .. } => {
-            problem.seen("held by user", *uid).next("sudo ss -ltnp    (shows its process)")
-        }
     }
 }
 
@@ -178,6 +166,7 @@ fn judge_clock(now: Timestamp, newest: Option<(String, Timestamp)>) -> Check {
 mod tests {
     use super::super::check::Level;
     use super::*;
+    use linchpin_shared::port::{Holder, Whose};
     use linchpin_shared::process::Identity;
 
     #[test]
@@ -203,14 +192,15 @@ mod tests {
     #[test]
     fn the_hubs_port_belongs_to_the_hub() {
         let me = Identity::current().unwrap();
-        let holder = Holder { uid: 1, process: Some(me.clone()), command: None };
-        let level = |hub, holder| judge_port(7777, hub, holder).level;
+        let seen = |process| Culprit { holder: Holder { uid: 1, process, command: None }, whose: Whose::Stranger };
+        let culprit = seen(Some(me.clone()));
+        let level = |hub, culprit| judge_port(7777, hub, culprit).level;
         assert_eq!(level(None, None), Level::Ok);
-        assert_eq!(level(Some(me.pid), Some(&holder)), Level::Ok);
-        assert_eq!(level(Some(me.pid + 1), Some(&holder)), Level::Error);
+        assert_eq!(level(Some(me.pid), Some(&culprit)), Level::Ok);
+        assert_eq!(level(Some(me.pid + 1), Some(&culprit)), Level::Error);
         assert_eq!(level(Some(me.pid), None), Level::Error);
-        assert_eq!(level(None, Some(&holder)), Level::Warning);
-        let unseen = Holder { uid: 1, process: None, command: None };
+        assert_eq!(level(None, Some(&culprit)), Level::Warning);
+        let unseen = seen(None);
         assert_eq!(judge_port(7777, None, Some(&unseen)).problem.unwrap().observed["held by user"], 1);
     }
 

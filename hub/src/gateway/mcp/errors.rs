@@ -36,6 +36,12 @@ impl RpcError {
         Self::new(-32601, Problem::new(Code::BadRequest, format!("method {method:?} is not known here")))
     }
 
+    /// The same with a reason.
+    pub(crate) fn because(mut self, why: &str) -> Self {
+        self.problem.detail = format!("{}: {why}", self.problem.detail);
+        self
+    }
+
     /// The parameters cannot be used.
     pub(crate) fn invalid_params(detail: impl Into<String>) -> Self {
         Self::new(-32602, Problem::new(Code::BadRequest, detail))

@@ -8,6 +8,7 @@
 //! dies is a pause for its callers or a clear error, never a lost session and never a call made twice.
 //! Never: knows how a link works inside.
 
+mod abilities;
 mod calls;
 mod catalog;
 mod client;
@@ -31,11 +32,12 @@ pub use session_id::SessionKey;
 pub use status::{ClientStatus, ServerStatus, SessionState};
 
 use crate::link::Links;
+use abilities::Abilities;
 use catalog::list::Kind;
 use catalog::view::{Board, Source};
 use client::Place;
 use client::table::Table;
-use fleet::{Fleet, Servers};
+use fleet::{Boards, Fleet, Servers};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings;
 use scope::Scope;
@@ -43,7 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use upstream::Upstream;
@@ -55,7 +57,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// The MCP gateway of a hub.
 #[derive(Debug)]
 pub struct Gateway {
-    board: watch::Receiver<Arc<Servers>>,
+    boards: watch::Receiver<Arc<Boards>>,
     clients: Arc<Table>,
     links: Links,
     wait: Duration,
@@ -87,10 +89,10 @@ impl Gateway {
             dirty: Arc::default(),
             max_message: settings.max_message_bytes,
         };
-        let (fleet, board) = Fleet::new(links, common, settings.grace);
+        let (fleet, boards) = Fleet::new(links, common, settings.grace);
         tasks.spawn(fleet.run());
         Arc::new(Self {
-            board,
+            boards,
             clients,
             links: links.clone(),
             wait: settings.wait,
@@ -105,7 +107,7 @@ impl Gateway {
     /// Every server that is known, with the state of its session.
     #[must_use]
     pub fn catalog(&self) -> Vec<ServerStatus> {
-        self.board().sources().iter().map(ServerStatus::of).collect()
+        self.board(Abilities::NONE).sources().iter().map(ServerStatus::of).collect()
     }
 
     /// The sessions of agents.
@@ -114,28 +116,42 @@ impl Gateway {
         self.clients.all().iter().map(|client| ClientStatus::of(client)).collect()
     }
 
-    /// The board as it was published last.
-    fn board(&self) -> Arc<Servers> {
-        Arc::clone(&self.board.borrow())
+    /// The board of clients with these abilities as it was published last.
+    fn board(&self, abilities: Abilities) -> Arc<Servers> {
+        let boards = self.boards.borrow();
+        Arc::clone(boards.of(abilities).unwrap_or(boards.base()))
     }
 
-    /// The board, now and whenever it changes.
-    fn boards(&self) -> watch::Receiver<Arc<Servers>> {
-        self.board.clone()
+    /// The boards, now and whenever they change.
+    fn boards(&self) -> watch::Receiver<Arc<Boards>> {
+        self.boards.clone()
     }
 
     /// The board with the lists as they are at this moment, ahead of its publication.
-    fn fresh_board(&self) -> Servers {
-        let refreshed =
-            |source: &Source<Arc<Upstream>>| Source { lists: source.backend.known().lists.clone(), ..source.clone() };
-        Board::new(self.board().sources().iter().map(refreshed).collect())
+    fn fresh_board(&self, abilities: Abilities) -> Servers {
+        let refreshed = |source: &Source<Arc<Upstream>>| Source {
+            lists: source.backend.known().lists.or(&source.lists),
+            ..source.clone()
+        };
+        Board::new(self.board(abilities).sources().iter().map(refreshed).collect())
+    }
+
+    /// Waits until there are sessions for clients with these abilities, or being begun. It takes no time but for the
+    /// first request of the first of them.
+    async fn has_lane(&self, abilities: Abilities) {
+        if self.boards.borrow().of(abilities).is_none() {
+            // If the fleet is that busy, what everybody is shown has to do.
+            let _ = timeout(FIRST_LOOK, self.boards().wait_for(|boards| boards.of(abilities).is_some())).await;
+        }
     }
 
     /// Waits until every server of this scope gave this list, or is known to be down, or took too long.
-    async fn settle(&self, scope: &Scope, kind: Kind) {
+    async fn settle(&self, abilities: Abilities, scope: &Scope, kind: Kind) {
+        self.has_lane(abilities).await;
         let mut boards = self.boards();
         loop {
-            let pending = self.pending(&boards.borrow_and_update(), scope, kind);
+            boards.mark_unchanged();
+            let pending = self.pending(&self.board(abilities), scope, kind);
             let Some(deadline) = pending.filter(|deadline| *deadline > Instant::now()) else { return };
             // Whether it changed or the time is over: look again.
             let _ = timeout_at(deadline, boards.changed()).await;
@@ -179,7 +195,7 @@ impl Gateway {
 
     /// What of a scope does not exist.
     fn missing(&self, scope: &Scope) -> Option<Problem> {
-        let board = self.board();
+        let board = self.board(Abilities::NONE);
         if board.view(scope).backends().next().is_some() {
             return None;
         }
@@ -212,8 +228,8 @@ impl Gateway {
         if self.clients.subscribed(place).contains(uri) {
             return None;
         }
-        let board = self.board();
-        let scope = Scope::Server(Arc::clone(&place.instance), Arc::clone(&place.server));
-        board.view(&scope).backends().next().cloned()
+        let boards = self.boards.borrow();
+        let mut upstreams = boards.iter().flat_map(|(_, board)| board.sources()).map(|source| &source.backend);
+        upstreams.find(|upstream| upstream.place == *place).cloned()
     }
 }

@@ -8,8 +8,9 @@
 mod answer;
 
 use super::Gateway;
-use super::calls::{Call, Caller, begin, release};
+use super::calls::{Call, Caller, begin, release, tell_all};
 use super::client::Client;
+use super::client::questions::Said;
 use super::client::table::{Found, prints};
 use super::envelope::Envelope;
 use super::errors::{RpcError, success};
@@ -77,21 +78,25 @@ async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Bo
         return Ok(initialize(&gateway, scope, &text, *id, *params).await);
     }
     let client = client(&gateway, &scope, headers)?;
+    gateway.has_lane(client.abilities).await;
     match envelope {
         Envelope::Request { id, method, params } => {
             let call = Call { text, id, method, params };
             let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
-            let caller = Caller { gateway, client, out };
             let may_stream = accepts(headers, "text/event-stream");
+            let caller = Caller { gateway, client, out, streams: may_stream };
             let answer = Box::pin(async move { caller.answer(&call).await });
             Ok(answer::Under::way(answer, messages).respond(may_stream).await)
         }
         Envelope::Notification { method, params } => {
-            notified(&client, text, &method, params);
+            notified(&gateway, &client, text, &method, params);
             Ok(StatusCode::ACCEPTED.into_response())
         }
-        // Nothing is asked of clients yet, so an answer of theirs is nobody's.
-        Envelope::Response { .. } => Ok(StatusCode::ACCEPTED.into_response()),
+        Envelope::Response { id, .. } => {
+            let id = id.of(&text).to_owned();
+            client.questions.say(&id, Said::Answer(text));
+            Ok(StatusCode::ACCEPTED.into_response())
+        }
     }
 }
 
@@ -110,14 +115,26 @@ async fn initialize(gateway: &Gateway, scope: Scope, text: &str, id: Span, param
     }
 }
 
-/// A notification of a client: the only one that asks for something is a cancellation.
-fn notified(client: &Client, text: String, method: &str, params: Option<Span>) {
-    if method != "notifications/cancelled" {
-        return;
-    }
-    let request = params.and_then(|at| Object::parse(&text, at).ok()?.get("requestId"));
-    if let Some(request) = request.map(|at| at.of(&text).to_owned()) {
-        client.inflight.cancel(&request, text);
+/// A notification of a client.
+fn notified(gateway: &Arc<Gateway>, client: &Arc<Client>, text: String, method: &str, params: Option<Span>) {
+    let param = |key: &str| Some(Object::parse(&text, params?).ok()?.get(key)?.of(&text).to_owned());
+    match method {
+        "notifications/cancelled" => {
+            if let Some(request) = param("requestId") {
+                client.inflight.cancel(&request, text);
+            }
+        }
+        "notifications/progress" => {
+            if let Some(token) = param("progressToken") {
+                client.questions.say(&token, Said::Progress(text));
+            }
+        }
+        "notifications/roots/list_changed" => {
+            let (gateway, client) = (Arc::clone(gateway), Arc::clone(client));
+            // Nobody waits for the backends to hear of it.
+            tokio::spawn(async move { tell_all(&gateway, &client, &text).await });
+        }
+        _ => {}
     }
 }
 
@@ -129,7 +146,7 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
         return Err((StatusCode::NOT_ACCEPTABLE, RpcError::on_the_way(problem)));
     }
     let client = client(gateway, scope, headers)?;
-    let reader = client.open_stream(prints(&gateway.board().view(scope)));
+    let reader = client.open_stream(prints(&gateway.board(client.abilities).view(scope)));
     Ok(answer::stream(reader, gateway.stop.clone()))
 }
 
@@ -157,10 +174,11 @@ fn client(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Arc<C
             .next("initialize first, and send the session id of that answer");
         return Err((StatusCode::BAD_REQUEST, RpcError::on_the_way(problem)));
     }
-    let seen = || prints(&gateway.board().view(scope));
+    let seen = |abilities| prints(&gateway.board(abilities).view(scope));
     match gateway.clients.find(id, scope, seen) {
         Found::Client(client) => {
             client.touch(Instant::now());
+            gateway.clients.keep_set(&client);
             Ok(client)
         }
         Found::Unknown => {

@@ -1,10 +1,11 @@
 //! Session ids that prove by themselves that this hub, or an earlier life of it, gave them out.
 //!
-//! Owns the form `1.<version>.<random>.<proof>`: the proof is an HMAC-SHA-256 over version, scope and random part under
-//! a key that outlives the hub's process. So a session that a killed hub cannot remember is continued, not refused
+//! Owns the form `2.<version>.<abilities>.<random>.<proof>`: the proof is an HMAC-SHA-256 over all before it and the
+//! scope, under a key that outlives the hub's process. So a session that a killed hub cannot remember is continued, not refused
 //! (legacy clients never recover from a refused session), and a forged or moved id is an unknown one.
 //! Invariant: proofs are compared in constant time. Never: tells why an id was not accepted.
 
+use super::abilities::Abilities;
 use super::scope::Scope;
 use super::version::Version;
 use base64::Engine;
@@ -28,22 +29,23 @@ impl SessionKey {
         Self(mac.finalize().into_bytes().into())
     }
 
-    /// A new id for a session of this version and scope.
-    pub(crate) fn sign(&self, version: Version, scope: &Scope, random: [u8; 16]) -> String {
-        let body = format!("1.{}.{}", version.as_str(), URL_SAFE_NO_PAD.encode(random));
+    /// A new id for a session of this version and scope, of a client that can do this.
+    pub(crate) fn sign(&self, version: Version, abilities: Abilities, scope: &Scope, random: [u8; 16]) -> String {
+        let body = format!("2.{}.{}.{}", version.as_str(), abilities.code(), URL_SAFE_NO_PAD.encode(random));
         let proof = URL_SAFE_NO_PAD.encode(self.proof(&body, scope).finalize().into_bytes());
         format!("{body}.{proof}")
     }
 
-    /// The version of the session that `id` names, if it was signed for this scope.
-    pub(crate) fn verify(&self, id: &str, scope: &Scope) -> Option<Version> {
+    /// The version of the session that `id` names and what its client can do, if it was signed for this scope.
+    pub(crate) fn verify(&self, id: &str, scope: &Scope) -> Option<(Version, Abilities)> {
         if id.len() > MAX_LEN {
             return None;
         }
         let (body, proof) = id.rsplit_once('.')?;
         let proof = URL_SAFE_NO_PAD.decode(proof).ok()?;
         self.proof(body, scope).verify_slice(&proof).ok()?;
-        Version::parse(body.split('.').nth(1)?)
+        let mut parts = body.split('.').skip(1);
+        Some((Version::parse(parts.next()?)?, Abilities::of_code(parts.next()?)?))
     }
 
     fn proof(&self, body: &str, scope: &Scope) -> Hmac<Sha256> {
@@ -76,20 +78,21 @@ mod tests {
     fn an_id_is_good_for_its_key_and_scope_only() {
         let key = SessionKey::from_token("t");
         let shop = Scope::Instance("shop".into());
-        let id = key.sign(Version::V2025_06_18, &shop, [7; 16]);
-        assert_eq!(SessionKey::from_token("t").verify(&id, &shop), Some(Version::V2025_06_18));
+        let id = key.sign(Version::V2025_06_18, Abilities::ALL, &shop, [7; 16]);
+        assert_eq!(SessionKey::from_token("t").verify(&id, &shop), Some((Version::V2025_06_18, Abilities::ALL)));
         assert_eq!(key.verify(&id, &Scope::All), None);
         assert_eq!(SessionKey::from_token("u").verify(&id, &shop), None);
         assert_eq!(key.verify(&id.replace("06-18", "11-25"), &shop), None);
+        assert_eq!(key.verify(&id.replace(".ff.", ".00."), &shop), None);
         assert!(id.bytes().all(|byte| byte.is_ascii_graphic()) && id.len() <= MAX_LEN);
     }
 
     proptest! {
         #[test]
-        fn nothing_else_is_accepted(text in ".*", at in 0_usize..80, with: char) {
+        fn nothing_else_is_accepted(text in ".*", at in 0_usize..90, with: char) {
             let key = SessionKey::from_token("t");
             prop_assert_eq!(key.verify(&text, &Scope::All), None);
-            let good = key.sign(Version::LATEST, &Scope::All, [1; 16]);
+            let good = key.sign(Version::LATEST, Abilities::NONE, &Scope::All, [1; 16]);
             let mut forged: Vec<char> = good.chars().collect();
             let at = at % forged.len();
             forged[at] = with;

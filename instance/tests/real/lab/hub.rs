@@ -150,8 +150,11 @@ pub(crate) const MAIN: &str = "/.linchpin/mcp/main";
 
 impl Mcp {
     pub(crate) async fn initialize(hub: &Hub, capabilities: Value) -> (Self, Value) {
-        let params =
-            json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": {"name": "t"}});
+        Self::initialize_as(hub, "2025-11-25", capabilities).await
+    }
+
+    pub(crate) async fn initialize_as(hub: &Hub, version: &str, capabilities: Value) -> (Self, Value) {
+        let params = json!({"protocolVersion": version, "capabilities": capabilities, "clientInfo": {"name": "t"}});
         let message = json!({"jsonrpc": "2.0", "id": "init", "method": "initialize", "params": params});
         let answer = hub.post(MAIN, &[("linchpin-wait-ms", "15000")], message).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");

@@ -5,9 +5,10 @@
 //! that is not offered yet is an empty list, and the client is told when it changes.
 
 use crate::gateway::mcp::Gateway;
+use crate::gateway::mcp::abilities::Abilities;
 use crate::gateway::mcp::catalog::list::Kind;
-use crate::gateway::mcp::client::Client;
 use crate::gateway::mcp::client::table::{Full, prints};
+use crate::gateway::mcp::client::{About, Client};
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::json::{Object, Span};
 use crate::gateway::mcp::scope::Scope;
@@ -28,13 +29,15 @@ pub(crate) async fn begin(
     let asked = params.and_then(|at| Object::parse(text, at).ok()?.get("protocolVersion")?.string(text));
     let asked = asked.ok_or_else(|| RpcError::invalid_params("params.protocolVersion must be a string"))?;
     let version = Version::negotiate(&asked);
+    let can = params.and_then(|at| Object::parse(text, at).ok()?.get("capabilities"));
+    let abilities = can.map_or(Abilities::NONE, |at| Abilities::read(text, at));
     if scope != Scope::All {
         gateway.appears(&scope).await.map_err(RpcError::unknown)?;
         // The server's own words are worth waiting for.
-        gateway.settle(&scope, Kind::Tools).await;
+        gateway.settle(Abilities::NONE, &scope, Kind::Tools).await;
     }
 
-    let board = gateway.board();
+    let board = gateway.board(abilities);
     let view = board.view(&scope);
     let about = view.single().and_then(|upstream| upstream.known().about.clone());
     let result = about.map_or_else(|| own_result(&scope, version), |about| about.shown(version));
@@ -42,7 +45,7 @@ pub(crate) async fn begin(
     getrandom::fill(&mut random).map_err(|error| {
         RpcError::on_the_way(Problem::new(Code::Internal, format!("the system has no randomness: {error}")))
     })?;
-    let client = gateway.clients.begin(scope, version, prints(&view), random).map_err(|Full| {
+    let client = gateway.clients.begin(scope, About { version, abilities }, prints(&view), random).map_err(|Full| {
         let problem = Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use");
         RpcError::on_the_way(problem.next("end sessions that are not needed"))
     })?;

@@ -20,16 +20,15 @@ impl Caller {
             return Err(RpcError::invalid_params("params.cursor is none of ours: lists are given whole"));
         }
         let scope = &self.client.scope;
-        self.gateway.settle(scope, kind).await;
-        let silent: Vec<_> =
-            self.gateway.board().view(scope).backends().filter(|it| is_silent(it, kind)).cloned().collect();
+        self.settle(kind).await;
+        let silent: Vec<_> = self.board().view(scope).backends().filter(|it| is_silent(it, kind)).cloned().collect();
         refresh(&silent, kind).await;
 
-        let board = self.gateway.fresh_board();
+        let board = self.gateway.fresh_board(self.client.abilities);
         let view = board.view(scope);
         self.client.fetched(kind.topic(), prints(&view));
         // It may have changed meanwhile, and the client been told before it was given this one.
-        self.client.lists_are(prints(&self.gateway.fresh_board().view(scope)));
+        self.client.lists_are(prints(&self.gateway.fresh_board(self.client.abilities).view(scope)));
         Ok(Reply::Result(format!(r#"{{"{}":{}}}"#, kind.member(), view.list(kind))))
     }
 }

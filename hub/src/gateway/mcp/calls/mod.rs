@@ -11,13 +11,14 @@ mod relay;
 mod resources;
 mod route;
 
-pub(crate) use resources::release;
+pub(crate) use resources::{release, tell_all};
 
 use super::Gateway;
 use super::catalog::list::Kind;
 use super::client::Client;
 use super::client::inflight::{Entry, TooMany};
 use super::errors::{RpcError, success};
+use super::fleet::Servers;
 use super::json::{Object, Span};
 use super::level::Level;
 use linchpin_shared::problem::{Code, Problem};
@@ -93,9 +94,21 @@ pub(crate) struct Caller {
     pub(crate) client: Arc<Client>,
     /// Where the messages go that belong to the request but are not its answer.
     pub(crate) out: mpsc::Sender<String>,
+    /// Whether the client reads them.
+    pub(crate) streams: bool,
 }
 
 impl Caller {
+    /// The board of clients that can do what this one can.
+    fn board(&self) -> Arc<Servers> {
+        self.gateway.board(self.client.abilities)
+    }
+
+    /// Waits for a list of all that the client sees.
+    async fn settle(&self, kind: Kind) {
+        self.gateway.settle(self.client.abilities, &self.client.scope, kind).await;
+    }
+
     /// The response; none if the client cancelled the request.
     pub(crate) async fn answer(&self, call: &Call) -> Option<String> {
         let reply = match self.client.inflight.begin(call.id()) {
@@ -178,11 +191,11 @@ impl Caller {
     /// A method that we do not know: to the backend, where there is only one that it can be meant for.
     async fn anything_else(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
         let settled = async {
-            self.gateway.settle(&self.client.scope, Kind::Tools).await;
+            self.settle(Kind::Tools).await;
             Ok(())
         };
         let Some(()) = unless_cancelled(entry, settled).await? else { return Ok(Reply::Cancelled) };
-        let board = self.gateway.board();
+        let board = self.board();
         let single = board.view(&self.client.scope).single().cloned();
         let upstream = single.ok_or_else(|| RpcError::method_not_found(&call.method))?;
         Relay::new(self, call, &upstream, Vec::new(), false)?.run(entry).await

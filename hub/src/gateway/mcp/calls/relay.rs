@@ -10,14 +10,15 @@ use crate::gateway::mcp::client::inflight::Entry;
 use crate::gateway::mcp::envelope::Envelope;
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::json::{Object, Span, splice};
-use crate::gateway::mcp::upstream::Upstream;
 use crate::gateway::mcp::upstream::notice::Notice;
 use crate::gateway::mcp::upstream::session::Session;
 use crate::gateway::mcp::upstream::wire::{Broken, read};
+use crate::gateway::mcp::upstream::{Cause, Upstream, ask};
 use linchpin_shared::problem::Problem;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long telling a backend of a cancellation may take; the client does not wait for it.
 const TELL: Duration = Duration::from_secs(5);
@@ -80,10 +81,9 @@ impl<'a> Relay<'a> {
         }
     }
 
-    async fn attempt(&self, session: &Session, entry: &mut Entry) -> Attempt {
+    async fn attempt(&self, session: &Arc<Session>, entry: &mut Entry) -> Attempt {
         let id = self.upstream.next_id();
-        let token = self.token.map(|token| token.of(&self.call.text));
-        let _expecting = token.map(|token| self.upstream.expect_progress(id, token, &self.caller.out));
+        let _under_way = self.upstream.under_way(self.cause(id));
         let mut exchange = std::pin::pin!(self.exchange(session, id));
         tokio::select! {
             done = &mut exchange => done.map_or_else(Attempt::Broken, Attempt::Answered),
@@ -95,8 +95,10 @@ impl<'a> Relay<'a> {
     }
 
     /// Sends the request and hands on its messages until the response, which it gives with the client's id.
-    async fn exchange(&self, session: &Session, id: u64) -> Result<String, Broken> {
+    async fn exchange(&self, session: &Arc<Session>, id: u64) -> Result<String, Broken> {
         let own = id.to_string();
+        // What the server asks is open as long as the request that made it ask.
+        let mut asked = Vec::new();
         let mut answering = self.upstream.call(session, self.message(&own)).await?;
         while let Some(message) = answering.next().await? {
             match read(&message) {
@@ -113,11 +115,21 @@ impl<'a> Relay<'a> {
                 Some((text, Envelope::Notification { method, params })) => {
                     self.pass(text, Notice::read(text, &method, params), &own).await;
                 }
-                Some((text, Envelope::Request { id, method, .. })) => self.upstream.asked(text, id, method).await,
+                Some((text, Envelope::Request { .. })) => {
+                    let (upstream, session) = (Arc::clone(self.upstream), Arc::clone(session));
+                    let answering = ask::answer(upstream, session, text.to_owned(), Some(self.cause(id)));
+                    asked.push(AbortOnDropHandle::new(tokio::spawn(answering)));
+                }
                 None => {}
             }
         }
         Err(answering.interrupted("it ended without a response"))
+    }
+
+    fn cause(&self, call: u64) -> Cause {
+        let Caller { client, out, streams, .. } = self.caller;
+        let token = self.token.map(|token| token.of(&self.call.text).to_owned());
+        Cause { call, client: Arc::clone(client), out: out.clone(), streams: *streams, token }
     }
 
     /// The request as the backend sees it.
@@ -144,7 +156,7 @@ impl<'a> Relay<'a> {
             }
             Notice::Changed(topic) => return self.upstream.changed(topic).await,
             Notice::Updated(uri) => return self.upstream.updated(&uri, text),
-            Notice::Cancelled => return,
+            Notice::Cancelled(asked) => return self.upstream.asked.cancel(asked.of(text), text.to_owned()),
             Notice::Other => text.to_owned(),
         };
         // Nobody reads any more: the client went away, and so will this request.

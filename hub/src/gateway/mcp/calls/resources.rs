@@ -54,12 +54,12 @@ impl Caller {
         entry: &mut Entry,
     ) -> Result<(Reply, Option<Arc<Upstream>>), RpcError> {
         let settled = async {
-            self.gateway.settle(&self.client.scope, Kind::Resources).await;
-            self.gateway.settle(&self.client.scope, Kind::Templates).await;
+            self.settle(Kind::Resources).await;
+            self.settle(Kind::Templates).await;
             Ok(())
         };
         let Some(()) = unless_cancelled(entry, settled).await? else { return Ok((Reply::Cancelled, None)) };
-        let board = self.gateway.board();
+        let board = self.board();
         let candidates: Vec<_> = board.view(&self.client.scope).resource(uri).into_iter().cloned().collect();
         let mut last = Err(self.unknown(&board, Kind::Resources, uri));
         for upstream in &candidates {
@@ -83,6 +83,18 @@ fn succeeded(reply: &Reply) -> bool {
             matches!(Envelope::parse_trusted(text), Ok(Envelope::Response { error: None, .. }))
         }
         Reply::Cancelled => false,
+    }
+}
+
+/// Tells a client's notification to all servers that it sees.
+pub(crate) async fn tell_all(gateway: &super::Gateway, client: &Client, text: &str) {
+    let board = gateway.board(client.abilities);
+    let upstreams: Vec<_> = board.view(&client.scope).backends().cloned().collect();
+    for upstream in upstreams {
+        let Some(session) = upstream.session() else { continue };
+        if let Err(broken) = upstream.notify(&session, text.to_owned()).await {
+            tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "it was not told");
+        }
     }
 }
 

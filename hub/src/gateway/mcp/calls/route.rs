@@ -62,7 +62,7 @@ impl Caller {
         let mut asked = false;
         loop {
             boards.mark_unchanged();
-            let board = if asked { Arc::new(self.gateway.fresh_board()) } else { self.gateway.board() };
+            let board = if asked { Arc::new(self.gateway.fresh_board(self.client.abilities)) } else { self.board() };
             let view = board.view(&self.client.scope);
             let until = match (step(view.resolve(kind, name)), view.single()) {
                 (Step::Go(routed), _) => return Ok(routed),
@@ -86,8 +86,8 @@ impl Caller {
 
     /// The backend that offers this resource template, or the first that may know it.
     pub(super) async fn template(&self, template: &str) -> Result<Arc<Upstream>, RpcError> {
-        self.gateway.settle(&self.client.scope, Kind::Templates).await;
-        let board = self.gateway.board();
+        self.settle(Kind::Templates).await;
+        let board = self.board();
         let view = board.view(&self.client.scope);
         let upstream = view.template(template).or_else(|| view.resource(template).into_iter().next());
         upstream.cloned().ok_or_else(|| self.unknown(&board, Kind::Templates, template))
@@ -95,7 +95,7 @@ impl Caller {
 
     /// Waiting was in vain: because lists are still missing, or because nobody has the name.
     async fn given_up(&self, kind: Kind, name: &str) -> RpcError {
-        let board = self.gateway.board();
+        let board = self.board();
         match step(board.view(&self.client.scope).resolve(kind, name)) {
             Step::Wait(upstreams) => self.not_listed(&upstreams).await,
             Step::Go(_) | Step::Ask(_) => self.unknown(&board, kind, name),

@@ -211,6 +211,11 @@ impl Lists {
         self.0[kind.index()].as_ref()
     }
 
+    /// These lists, and those of `other` that are missing.
+    pub(crate) fn or(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at].as_ref().or(other.0[at].as_ref()).cloned()))
+    }
+
     /// Takes a new one and says whether it differs from what was known.
     pub(crate) fn set(&mut self, kind: Kind, list: List) -> bool {
         let slot = &mut self.0[kind.index()];

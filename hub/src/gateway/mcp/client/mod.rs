@@ -1,7 +1,7 @@
 //! The sessions of agents.
 //!
 //! Owns [`Client`], one session: its address, its version, and what must outlast a request: the wanted log level,
-//! subscriptions, the requests under way ([`inflight`]), the messages that wait for its stream ([`outbox`]) and which
+//! subscriptions, the requests under way ([`inflight`]), what servers asked it ([`questions`]), the messages that wait for its stream ([`outbox`]) and which
 //! lists it has seen. [`table`] owns all of them.
 //! Invariant: a client is told of a changed list exactly when the list differs from the one it was told of last, and
 //! again when it opens its stream without having fetched that list since.
@@ -9,25 +9,30 @@
 
 pub(crate) mod inflight;
 pub(crate) mod outbox;
+pub(crate) mod questions;
 pub(crate) mod table;
 
+use super::abilities::{Abilities, Lane};
 use super::level::Level;
 use super::scope::Scope;
 use super::version::Version;
 use inflight::Inflight;
 use outbox::{Outbox, Reader};
 use parking_lot::Mutex;
+use questions::Questions;
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// A server of an instance.
+/// A server of an instance, and whom a session with it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     /// The instance.
     pub(crate) instance: Arc<str>,
     /// Its server.
     pub(crate) server: Arc<str>,
+    /// For whom.
+    pub(crate) lane: Lane,
 }
 
 /// Fingerprints of the three things that clients are told about.
@@ -83,6 +88,15 @@ struct Knowledge {
     told: u64,
 }
 
+/// What a client said when it began its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct About {
+    /// The agreed version.
+    pub(crate) version: Version,
+    /// What it can do.
+    pub(crate) abilities: Abilities,
+}
+
 /// One session.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -92,8 +106,12 @@ pub(crate) struct Client {
     pub(crate) scope: Scope,
     /// The agreed version.
     pub(crate) version: Version,
+    /// What it can do.
+    pub(crate) abilities: Abilities,
     /// Its requests under way.
     pub(crate) inflight: Inflight,
+    /// What servers asked it.
+    pub(crate) questions: Questions,
     outbox: Arc<Outbox>,
     memory: Mutex<Memory>,
 }
@@ -109,13 +127,22 @@ struct Memory {
 impl Client {
     /// A session. `fresh` tells whether the client has seen nothing but these lists; a session that is continued from
     /// an earlier life of the hub may have seen others.
-    pub(crate) fn new(id: String, scope: Scope, version: Version, prints: Prints, fresh: bool) -> Self {
+    pub(crate) fn new(id: String, scope: Scope, about: About, prints: Prints, fresh: bool) -> Self {
         let knowledge = Topic::ALL.map(|topic| {
             let told = topic.of(prints);
             Knowledge { fetched: fresh.then_some(told), told }
         });
         let memory = Memory { level: None, subscriptions: HashSet::new(), knowledge, used: Instant::now() };
-        Self { id, scope, version, inflight: Inflight::default(), outbox: Arc::default(), memory: Mutex::new(memory) }
+        Self {
+            id,
+            scope,
+            version: about.version,
+            abilities: about.abilities,
+            inflight: Inflight::default(),
+            questions: Questions::default(),
+            outbox: Arc::default(),
+            memory: Mutex::new(memory),
+        }
     }
 
     /// Puts a message on the client's stream.
@@ -189,6 +216,11 @@ impl Client {
         self.memory.lock().subscriptions.iter().any(|(of, wanted)| of == place && uri.starts_with(wanted.as_str()))
     }
 
+    /// Whether it sees this session with a server.
+    pub(crate) fn sees(&self, place: &Place) -> bool {
+        place.lane.serves(self.abilities) && self.scope.covers(&place.instance, &place.server)
+    }
+
     /// Whether it reads its stream.
     pub(crate) fn is_listening(&self) -> bool {
         self.outbox.is_read()
@@ -200,7 +232,7 @@ impl Client {
     }
 
     /// Since when the client has not shown itself; none while it reads its stream or waits for an answer.
-    fn idle_since(&self) -> Option<Instant> {
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
         let busy = self.outbox.is_read() || self.inflight.len() > 0;
         (!busy).then(|| self.memory.lock().used)
     }
@@ -214,7 +246,8 @@ pub(crate) mod tests {
     const B: Prints = Prints { tools: 9, ..A };
 
     pub(crate) fn client(fresh: bool) -> Client {
-        Client::new(String::from("s"), Scope::All, Version::LATEST, A, fresh)
+        let about = About { version: Version::LATEST, abilities: Abilities::NONE };
+        Client::new(String::from("s"), Scope::All, about, A, fresh)
     }
 
     async fn next(reader: &mut Reader) -> String {
@@ -261,7 +294,7 @@ pub(crate) mod tests {
     #[test]
     fn a_part_of_a_subscribed_resource_concerns_the_client() {
         let client = client(true);
-        let place = Place { instance: "a".into(), server: "s".into() };
+        let place = Place { instance: "a".into(), server: "s".into(), lane: Lane::Shared };
         client.subscribe(&place, "file:///a");
         assert!(client.is_subscribed(&place, "file:///a/b"));
         assert!(!client.is_subscribed(&Place { instance: "b".into(), ..place.clone() }, "file:///a"));

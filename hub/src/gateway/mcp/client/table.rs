@@ -1,22 +1,24 @@
 //! All sessions of agents.
 //!
-//! Owns [`Table`]: which sessions there are, which ids were ended by their clients, and what log levels the clients of
-//! each scope want. Invariant: an id that this hub or an earlier life of it signed names a session until its client ends
+//! Owns [`Table`]: which sessions there are, which ids were ended by their clients, what log levels the clients of each
+//! scope want, and for which abilities sessions with servers are needed. Invariant: an id that this hub or an earlier life of it signed names a session until its client ends
 //! it; a session that was forgotten (a restart, too many of them) is continued as soon as its client shows itself.
 //! Never: holds its lock across an await.
 
-use super::{Client, Place, Prints};
+use super::{About, Client, Place, Prints};
+use crate::gateway::mcp::abilities::Abilities;
 use crate::gateway::mcp::catalog::list::Kind;
 use crate::gateway::mcp::catalog::view::{Board, View};
 use crate::gateway::mcp::level::{Level, Wish, shows};
 use crate::gateway::mcp::scope::Scope;
 use crate::gateway::mcp::session_id::SessionKey;
-use crate::gateway::mcp::version::Version;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Far more agents than one person runs; beyond it the one that has been silent longest is forgotten, and continued
 /// when it speaks again.
@@ -25,8 +27,17 @@ const MAX_CLIENTS: usize = 4096;
 /// How many ended sessions are remembered.
 const MAX_ENDED: usize = 4096;
 
-/// What the clients of each scope want to be logged.
-pub(crate) type Wishes = Arc<HashMap<Scope, Wish>>;
+/// How many sets of abilities have sessions of their own; agents of one person differ in three or four.
+const MAX_SETS: usize = 16;
+
+/// For this long sessions with servers are kept for a set whose clients are all silent.
+const SET_IDLE: Duration = Duration::from_secs(600);
+
+/// What the clients of each scope and each set of abilities want to be logged.
+pub(crate) type Wishes = Arc<HashMap<(Scope, Abilities), Wish>>;
+
+/// The sets of abilities, other than none, that clients in use have.
+pub(crate) type Sets = Arc<Vec<Abilities>>;
 
 /// All sessions of agents.
 #[derive(Debug)]
@@ -34,6 +45,7 @@ pub(crate) struct Table {
     key: SessionKey,
     inner: Mutex<Inner>,
     wishes: watch::Sender<Wishes>,
+    sets: watch::Sender<Sets>,
 }
 
 #[derive(Debug, Default)]
@@ -61,23 +73,24 @@ pub(crate) enum Found {
 impl Table {
     /// No sessions.
     pub(crate) fn new(key: SessionKey) -> Self {
-        Self { key, inner: Mutex::default(), wishes: watch::Sender::default() }
+        Self { key, inner: Mutex::default(), wishes: watch::Sender::default(), sets: watch::Sender::default() }
     }
 
     /// Begins a session of a client that sees these lists.
     pub(crate) fn begin(
         &self,
         scope: Scope,
-        version: Version,
+        about: About,
         prints: Prints,
         random: [u8; 16],
     ) -> Result<Arc<Client>, Full> {
-        let id = self.key.sign(version, &scope, random);
-        self.add(Client::new(id, scope, version, prints, true))
+        let id = self.key.sign(about.version, about.abilities, &scope, random);
+        self.add(Client::new(id, scope, about, prints, true))
     }
 
-    /// The session of this id at this address; `prints` is asked for when it has to be continued.
-    pub(crate) fn find(&self, id: &str, scope: &Scope, prints: impl FnOnce() -> Prints) -> Found {
+    /// The session of this id at this address; what a client with these abilities is shown is asked for when it has to
+    /// be continued.
+    pub(crate) fn find(&self, id: &str, scope: &Scope, prints: impl FnOnce(Abilities) -> Prints) -> Found {
         {
             let inner = self.inner.lock();
             if let Some(client) = inner.live.get(id) {
@@ -87,9 +100,10 @@ impl Table {
                 return Found::Unknown;
             }
         }
-        let Some(version) = self.key.verify(id, scope) else { return Found::Unknown };
+        let Some((version, abilities)) = self.key.verify(id, scope) else { return Found::Unknown };
         tracing::info!(scope = %scope, "a session of an earlier life is continued");
-        match self.add(Client::new(id.to_owned(), scope.clone(), version, prints(), false)) {
+        let about = About { version, abilities };
+        match self.add(Client::new(id.to_owned(), scope.clone(), about, prints(abilities), false)) {
             Ok(client) => Found::Client(client),
             Err(Full) => Found::Full,
         }
@@ -110,6 +124,7 @@ impl Table {
         inner.live.insert(client.id.clone(), Arc::clone(&client));
         drop(inner);
         self.publish_wishes();
+        self.keep_set(&client);
         Ok(client)
     }
 
@@ -127,12 +142,13 @@ impl Table {
         }
         drop(inner);
         self.publish_wishes();
+        self.publish_sets(Instant::now());
     }
 
     /// The sessions that see this server.
     pub(crate) fn covering(&self, place: &Place) -> Vec<Arc<Client>> {
         let mut clients = self.all();
-        clients.retain(|client| client.scope.covers(&place.instance, &place.server));
+        clients.retain(|client| client.sees(place));
         clients
     }
 
@@ -141,13 +157,48 @@ impl Table {
         self.inner.lock().live.values().cloned().collect()
     }
 
-    /// Tells every client whose lists are others on this board.
-    pub(crate) fn tell<B>(&self, board: &Board<B>) {
+    /// Tells every client with these abilities whose lists are others on this board.
+    pub(crate) fn tell<B>(&self, abilities: Abilities, board: &Board<B>) {
         let mut known: HashMap<Scope, Prints> = HashMap::new();
-        for client in self.all() {
+        for client in self.all().into_iter().filter(|client| client.abilities == abilities) {
             let prints = *known.entry(client.scope.clone()).or_insert_with(|| prints(&board.view(&client.scope)));
             client.lists_are(prints);
         }
+    }
+
+    /// The sets of abilities for which sessions with servers are needed, now and whenever they change.
+    pub(crate) fn sets(&self) -> watch::Receiver<Sets> {
+        self.sets.subscribe()
+    }
+
+    /// A client is in use, so its set needs sessions. To be called before it is served.
+    pub(crate) fn keep_set(&self, client: &Client) {
+        let set = client.abilities;
+        if set != Abilities::NONE && !self.sets.borrow().contains(&set) {
+            self.publish_sets(Instant::now());
+        }
+    }
+
+    /// Works out which sets are needed now.
+    pub(crate) fn publish_sets(&self, now: Instant) {
+        let mut last: HashMap<Abilities, Instant> = HashMap::new();
+        for client in self.all().into_iter().filter(|client| client.abilities != Abilities::NONE) {
+            let used = client.idle_since().unwrap_or(now);
+            let known = last.entry(client.abilities).or_insert(used);
+            *known = used.max(*known);
+        }
+        let mut sets: Vec<_> = last.into_iter().filter(|(_, used)| now.duration_since(*used) < SET_IDLE).collect();
+        sets.sort_by_key(|(set, used)| (std::cmp::Reverse(*used), *set));
+        sets.truncate(MAX_SETS);
+        let mut sets: Vec<_> = sets.into_iter().map(|(set, _)| set).collect();
+        sets.sort_unstable();
+        self.sets.send_if_modified(|known| {
+            let differs = **known != sets;
+            if differs {
+                *known = Arc::new(sets);
+            }
+            differs
+        });
     }
 
     /// Shows a server's log message to every client that wants its level.
@@ -192,9 +243,9 @@ impl Table {
     }
 
     fn publish_wishes(&self) {
-        let mut wishes: HashMap<Scope, Wish> = HashMap::new();
+        let mut wishes: HashMap<(Scope, Abilities), Wish> = HashMap::new();
         for client in self.all() {
-            let wish = wishes.entry(client.scope.clone()).or_default();
+            let wish = wishes.entry((client.scope.clone(), client.abilities)).or_default();
             *wish = wish.and(client.level());
         }
         self.wishes.send_if_modified(|known| {
@@ -208,8 +259,9 @@ impl Table {
 }
 
 /// What to ask this server for.
-pub(crate) fn wanted(wishes: &HashMap<Scope, Wish>, place: &Place) -> Option<Level> {
-    let covering = wishes.iter().filter(|(scope, _)| scope.covers(&place.instance, &place.server));
+pub(crate) fn wanted(wishes: &HashMap<(Scope, Abilities), Wish>, place: &Place) -> Option<Level> {
+    let covers = |scope: &Scope, set| place.lane.serves(set) && scope.covers(&place.instance, &place.server);
+    let covering = wishes.iter().filter(|((scope, set), _)| covers(scope, *set));
     covering.fold(Wish::default(), |all, (_, wish)| all.merged(*wish)).upstream()
 }
 
@@ -223,8 +275,10 @@ pub(crate) fn prints<B>(view: &View<'_, B>) -> Prints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::Instant;
+    use crate::gateway::mcp::abilities::Lane;
+    use crate::gateway::mcp::version::Version;
 
+    const ABOUT: About = About { version: Version::LATEST, abilities: Abilities::NONE };
     const NOTHING: Prints = Prints { tools: 0, prompts: 0, resources: 0 };
 
     fn table() -> Table {
@@ -232,7 +286,7 @@ mod tests {
     }
 
     fn begin(table: &Table, scope: Scope, n: u8) -> Arc<Client> {
-        table.begin(scope, Version::LATEST, NOTHING, [n; 16]).unwrap()
+        table.begin(scope, ABOUT, NOTHING, [n; 16]).unwrap()
     }
 
     #[test]
@@ -240,12 +294,12 @@ mod tests {
         let first = table();
         let id = begin(&first, Scope::All, 1).id.clone();
         let second = table();
-        let Found::Client(client) = second.find(&id, &Scope::All, || NOTHING) else { panic!("not continued") };
+        let Found::Client(client) = second.find(&id, &Scope::All, |_| NOTHING) else { panic!("not continued") };
         assert_eq!((client.version, second.all().len()), (Version::LATEST, 1));
-        assert!(matches!(second.find(&id, &Scope::Instance("a".into()), || NOTHING), Found::Unknown));
+        assert!(matches!(second.find(&id, &Scope::Instance("a".into()), |_| NOTHING), Found::Unknown));
         second.end(&client);
-        assert!(matches!(second.find(&id, &Scope::All, || NOTHING), Found::Unknown));
-        assert!(matches!(second.find("1.2025-11-25.AAAA.BBBB", &Scope::All, || NOTHING), Found::Unknown));
+        assert!(matches!(second.find(&id, &Scope::All, |_| NOTHING), Found::Unknown));
+        assert!(matches!(second.find("1.2025-11-25.AAAA.BBBB", &Scope::All, |_| NOTHING), Found::Unknown));
     }
 
     #[test]
@@ -257,7 +311,7 @@ mod tests {
             .map(|n| {
                 let mut random = [0; 16];
                 random[..8].copy_from_slice(&n.to_be_bytes());
-                table.begin(Scope::All, Version::LATEST, NOTHING, random).unwrap()
+                table.begin(Scope::All, ABOUT, NOTHING, random).unwrap()
             })
             .map(|client| (client.inflight.begin("1").unwrap(), client))
             .collect();
@@ -265,16 +319,16 @@ mod tests {
         let one_more = begin(&table, Scope::All, 2);
         assert!(!table.all().iter().any(|client| client.id == quiet.id));
         let entry = one_more.inflight.begin("1").unwrap();
-        assert!(matches!(table.find(&quiet.id, &Scope::All, || NOTHING), Found::Full));
+        assert!(matches!(table.find(&quiet.id, &Scope::All, |_| NOTHING), Found::Full));
         drop(entry);
-        assert!(matches!(table.find(&quiet.id, &Scope::All, || NOTHING), Found::Client(_)));
+        assert!(matches!(table.find(&quiet.id, &Scope::All, |_| NOTHING), Found::Client(_)));
         drop(busy);
     }
 
     #[test]
     fn the_lowest_level_of_all_who_see_a_server_is_wanted() {
         let table = table();
-        let place = Place { instance: "a".into(), server: "s".into() };
+        let place = Place { instance: "a".into(), server: "s".into(), lane: Lane::Shared };
         let wanted = || wanted(&table.wishes().borrow(), &place);
         let (all, one) = (begin(&table, Scope::All, 1), begin(&table, Scope::Instance("a".into()), 2));
         let other = begin(&table, Scope::Instance("b".into()), 3);
@@ -287,5 +341,22 @@ mod tests {
         assert_eq!(wanted(), Some(Level::Warning));
         table.end(&one);
         assert_eq!(wanted(), Some(Level::Error));
+    }
+
+    #[test]
+    fn sessions_are_kept_for_the_sets_of_clients_in_use() {
+        let table = table();
+        let about = About { abilities: Abilities::ALL, ..ABOUT };
+        let client = table.begin(Scope::All, about, NOTHING, [1; 16]).unwrap();
+        begin(&table, Scope::All, 2);
+        assert_eq!(**table.sets().borrow(), [Abilities::ALL]);
+        let later = Instant::now() + SET_IDLE;
+        table.publish_sets(later);
+        assert!(table.sets().borrow().is_empty(), "nobody used it for a while");
+        client.touch(later);
+        table.publish_sets(later);
+        assert_eq!(**table.sets().borrow(), [Abilities::ALL]);
+        table.end(&client);
+        assert!(table.sets().borrow().is_empty());
     }
 }

@@ -1,23 +1,46 @@
 //! One instance: its link and vitals turned into an outlook for each of its servers.
 //!
-//! Owns [`Member`] and the task behind it, which begins an upstream for each server and keeps its outlook up to date.
+//! Owns [`Member`], [`Served`] and the task behind them, which begins an upstream for each server, and for each set of
+//! abilities where a server has a session for each, and keeps their outlook up to date.
 //! Invariant: an upstream is kept while its instance is away, with all it knows; only the instance itself, once it is
 //! connected, can say that a server is no more. Never: outlives its link.
 
+use crate::gateway::mcp::abilities::{Abilities, Lane};
 use crate::gateway::mcp::client::Place;
+use crate::gateway::mcp::client::table::Sets;
 use crate::gateway::mcp::upstream::Upstream;
 use crate::gateway::mcp::upstream::actor::{Actor, Common};
 use crate::gateway::mcp::upstream::outlook::{Outlook, Sight};
 use crate::link::{Handle, State, Status};
 use linchpin_shared::failure::Failure;
-use linchpin_shared::protocol::vitals::Vitals;
+use linchpin_shared::protocol::vitals::{Transport, Vitals};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+/// A server of an instance: the session that everybody shares, or one for each set of abilities.
+#[derive(Debug, Clone)]
+pub(super) struct Served(Vec<Arc<Upstream>>);
+
+impl Served {
+    /// The session of clients without abilities, which there always is.
+    pub(super) fn base(&self) -> &Arc<Upstream> {
+        &self.0[0]
+    }
+
+    /// The session of clients that can do this, or else the one that there always is.
+    pub(super) fn of(&self, abilities: Abilities) -> &Arc<Upstream> {
+        self.0.iter().find(|upstream| upstream.place.lane.serves(abilities)).unwrap_or(self.base())
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
+
 /// An instance's servers, in order.
-type Upstreams = Arc<Vec<Arc<Upstream>>>;
+type Upstreams = Arc<Vec<Served>>;
 
 /// One instance. Dropping it ends all that follows it.
 pub(super) struct Member {
@@ -34,6 +57,7 @@ impl Member {
             name: handle.name().into(),
             status: handle.status(),
             vitals: handle.vitals(),
+            sets: common.clients.sets(),
             handle: handle.clone(),
             common,
             before: None,
@@ -49,7 +73,7 @@ impl Member {
     }
 
     /// Its servers.
-    pub(super) fn upstreams(&self) -> Upstreams {
+    pub(super) fn servers(&self) -> Upstreams {
         Arc::clone(&self.upstreams.borrow())
     }
 
@@ -65,6 +89,7 @@ struct Follower {
     handle: Handle,
     status: watch::Receiver<Arc<Status>>,
     vitals: watch::Receiver<Option<Arc<Vitals>>>,
+    sets: watch::Receiver<Sets>,
     common: Common,
     /// What had gone wrong last while the instance was not gone.
     before: Option<Failure>,
@@ -73,9 +98,24 @@ struct Follower {
 }
 
 struct Server {
-    upstream: Arc<Upstream>,
     outlook: watch::Sender<Outlook>,
+    /// The first one is there as long as the server.
+    lanes: Vec<Running>,
+}
+
+struct Running {
+    upstream: Arc<Upstream>,
     _task: AbortOnDropHandle<()>,
+}
+
+impl Server {
+    fn place(&self) -> &Place {
+        &self.lanes[0].upstream.place
+    }
+
+    fn served(&self) -> Served {
+        Served(self.lanes.iter().map(|lane| Arc::clone(&lane.upstream)).collect())
+    }
 }
 
 impl Follower {
@@ -85,6 +125,7 @@ impl Follower {
             let changed = tokio::select! {
                 changed = self.status.changed() => changed,
                 changed = self.vitals.changed() => changed,
+                changed = self.sets.changed() => changed,
             };
             if changed.is_err() {
                 return;
@@ -102,7 +143,7 @@ impl Follower {
         let sight = Sight { status: &status, vitals: vitals.as_deref(), before: before.as_ref() };
         self.keep(&sight);
         for server in &self.servers {
-            let outlook = sight.of(&server.upstream.place.server);
+            let outlook = sight.of(&server.place().server);
             server.outlook.send_if_modified(|known| {
                 let differs = *known != outlook;
                 *known = outlook;
@@ -114,21 +155,23 @@ impl Follower {
 
     /// Begins upstreams for servers that are new, and ends those of servers that the instance does not have any more.
     fn keep(&mut self, sight: &Sight<'_>) {
+        let sets = Arc::clone(&self.sets.borrow_and_update());
         let mut earlier = std::mem::take(&mut self.servers);
-        for name in sight.servers() {
-            let known = earlier.iter().position(|server| *server.upstream.place.server == *name);
-            let server = known.map(|at| earlier.remove(at)).unwrap_or_else(|| self.begin(&name, sight));
+        for (name, transport) in sight.servers() {
+            let first = if transport == Transport::Stdio { Lane::Shared } else { Lane::Of(Abilities::NONE) };
+            let known = earlier.iter().position(|known| *known.place().server == *name && known.place().lane == first);
+            let mut server = known.map(|at| earlier.remove(at)).unwrap_or_else(|| self.begin(&name, first, sight));
+            self.keep_lanes(&mut server, &sets);
             self.servers.push(server);
         }
         if sight.vitals.is_none() {
             self.servers.append(&mut earlier);
         }
-        let upstreams: Vec<_> = self.servers.iter().map(|server| Arc::clone(&server.upstream)).collect();
+        let served: Vec<_> = self.servers.iter().map(Server::served).collect();
         let changed = self.publish.send_if_modified(|known| {
-            let differs =
-                known.len() != upstreams.len() || known.iter().zip(&upstreams).any(|(a, b)| !Arc::ptr_eq(a, b));
+            let differs = known.len() != served.len() || known.iter().zip(&served).any(|(a, b)| !a.is(b));
             if differs {
-                *known = Arc::new(upstreams);
+                *known = Arc::new(served);
             }
             differs
         });
@@ -137,10 +180,30 @@ impl Follower {
         }
     }
 
-    fn begin(&self, name: &str, sight: &Sight<'_>) -> Server {
-        let place = Place { instance: Arc::clone(&self.name), server: name.into() };
-        let (outlook, seen) = watch::channel(sight.of(name));
-        let (upstream, actor) = Actor::new(self.handle.clone(), place, seen, self.common.clone());
-        Server { upstream, outlook, _task: AbortOnDropHandle::new(tokio::spawn(actor.run())) }
+    fn begin(&self, name: &str, lane: Lane, sight: &Sight<'_>) -> Server {
+        let mut server = Server { outlook: watch::Sender::new(sight.of(name)), lanes: Vec::new() };
+        let place = Place { instance: Arc::clone(&self.name), server: name.into(), lane };
+        server.lanes.push(self.run_lane(place, &server.outlook));
+        server
+    }
+
+    /// Begins sessions for sets that are new, and ends those of sets that nobody needs any more.
+    fn keep_lanes(&self, server: &mut Server, sets: &[Abilities]) {
+        if server.place().lane == Lane::Shared {
+            return;
+        }
+        let needed = |set: Abilities| set == Abilities::NONE || sets.contains(&set);
+        server.lanes.retain(|lane| needed(lane.upstream.place.lane.abilities()));
+        for set in sets {
+            if !server.lanes.iter().any(|lane| lane.upstream.place.lane == Lane::Of(*set)) {
+                let place = Place { lane: Lane::Of(*set), ..server.place().clone() };
+                server.lanes.push(self.run_lane(place, &server.outlook));
+            }
+        }
+    }
+
+    fn run_lane(&self, place: Place, outlook: &watch::Sender<Outlook>) -> Running {
+        let (upstream, actor) = Actor::new(self.handle.clone(), place, outlook.subscribe(), self.common.clone());
+        Running { upstream, _task: AbortOnDropHandle::new(tokio::spawn(actor.run())) }
     }
 }

@@ -1,17 +1,19 @@
 //! All servers of all instances, and the board that clients are shown.
 //!
-//! Owns [`Fleet`]: one [`member`] per link, and the [`Board`] that is published whenever something on it changed.
-//! Invariant: the board is built in one place from what upstreams publish, so every reader sees one moment; a server
+//! Owns [`Fleet`]: one [`member`] per link, and [`Boards`], published whenever something on them changed.
+//! Invariant: a board is built in one place from what upstreams publish, so every reader sees one moment; a server
 //! that has been down for longer than its grace is on it, but not listed.
 //! Never: talks to a server.
 
 mod member;
 
+use super::abilities::Abilities;
 use super::catalog::view::{Board, Source};
+use super::client::table::Sets;
 use super::upstream::actor::Common;
 use super::upstream::{Phase, State, Upstream};
 use crate::link::{Handle, Links};
-use member::Member;
+use member::{Member, Served};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -20,8 +22,32 @@ use tokio::time::Instant;
 /// An instance that left stays listed for this long: most are started again at once, and then nothing changes.
 const LEFT_GRACE: Duration = Duration::from_secs(2);
 
+/// How often it is looked which sets of abilities are still in use.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// Every server, as it is shown.
 pub(crate) type Servers = Board<Arc<Upstream>>;
+
+/// Every server, as it is shown to clients with each set of abilities that is in use.
+#[derive(Debug)]
+pub(crate) struct Boards(Vec<(Abilities, Arc<Servers>)>);
+
+impl Boards {
+    /// What clients without abilities are shown.
+    pub(crate) fn base(&self) -> &Arc<Servers> {
+        &self.0[0].1
+    }
+
+    /// What clients with these abilities are shown; none for a moment after the first of them came.
+    pub(crate) fn of(&self, abilities: Abilities) -> Option<&Arc<Servers>> {
+        self.0.iter().find(|(of, _)| *of == abilities).map(|(_, board)| board)
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Abilities, &Arc<Servers>)> {
+        self.0.iter().map(|(of, board)| (*of, board))
+    }
+}
 
 /// All servers of all instances.
 pub(crate) struct Fleet {
@@ -29,24 +55,31 @@ pub(crate) struct Fleet {
     members: Vec<Member>,
     common: Common,
     grace: Duration,
-    publish: watch::Sender<Arc<Servers>>,
+    sets: watch::Receiver<Sets>,
+    publish: watch::Sender<Arc<Boards>>,
 }
 
 impl Fleet {
     /// A fleet of all links, and the board it publishes.
-    pub(crate) fn new(links: &Links, common: Common, grace: Duration) -> (Self, watch::Receiver<Arc<Servers>>) {
-        let (publish, board) = watch::channel(Arc::new(Board::new(Vec::new())));
-        (Self { links: links.watch(), members: Vec::new(), common, grace, publish }, board)
+    pub(crate) fn new(links: &Links, common: Common, grace: Duration) -> (Self, watch::Receiver<Arc<Boards>>) {
+        let nothing = Boards(vec![(Abilities::NONE, Arc::new(Board::new(Vec::new())))]);
+        let (publish, boards) = watch::channel(Arc::new(nothing));
+        let sets = common.clients.sets();
+        (Self { links: links.watch(), members: Vec::new(), common, grace, sets, publish }, boards)
     }
 
     /// Follows the links until they end.
     pub(crate) async fn run(mut self) {
+        let mut sweep = tokio::time::interval(SWEEP);
         loop {
             self.follow_links();
             let expires = self.show(Instant::now());
             tokio::select! {
                 changed = self.links.changed() => if changed.is_err() { return },
                 () = self.common.dirty.notified() => {}
+                // The sets are the clients' table's, which is ours too.
+                _ = self.sets.changed() => {}
+                _ = sweep.tick() => self.common.clients.publish_sets(Instant::now()),
                 () = until(expires) => {}
             }
         }
@@ -62,41 +95,51 @@ impl Fleet {
         }
     }
 
-    /// Publishes the board and says when it changes by itself.
-    fn show(&self, now: Instant) -> Option<Instant> {
+    /// Publishes the boards and says when they change by themselves.
+    fn show(&mut self, now: Instant) -> Option<Instant> {
         let mut expires: Option<Instant> = None;
-        let mut sources = Vec::new();
+        let mut sources: Vec<Vec<_>> = Vec::new();
+        let sets = Arc::clone(&self.sets.borrow_and_update());
+        let sets: Vec<_> = std::iter::once(Abilities::NONE).chain(sets.iter().copied()).collect();
+        sources.resize_with(sets.len(), Vec::new);
         for member in self.members.iter().filter(|member| !self.has_successor(member)) {
-            let upstreams = member.upstreams();
-            for upstream in upstreams.iter() {
-                let (listed, until) = listed(&upstream.state(), self.grace, now);
+            let servers = member.servers();
+            for served in servers.iter() {
+                let (listed, until) = listed(&served.base().state(), self.grace, now);
                 expires = expires.into_iter().chain(until).min();
-                sources.push(source(upstream, upstreams.len() == 1, listed));
+                for (set, sources) in sets.iter().zip(&mut sources) {
+                    sources.push(source(served, *set, servers.len() == 1, listed));
+                }
             }
         }
-        let board = Arc::new(Board::new(sources));
-        self.publish.send_replace(Arc::clone(&board));
-        self.common.clients.tell(&board);
+        let boards = sets.into_iter().zip(sources.into_iter().map(|sources| Arc::new(Board::new(sources))));
+        let boards = Arc::new(Boards(boards.collect()));
+        self.publish.send_replace(Arc::clone(&boards));
+        for (abilities, board) in boards.iter() {
+            self.common.clients.tell(abilities, board);
+        }
         expires
     }
 
     /// Whether an instance has left and another one has its name now.
     fn has_successor(&self, member: &Member) -> bool {
         let left = |member: &Member| {
-            member.upstreams().iter().all(|upstream| matches!(upstream.state().phase, Phase::Left { .. }))
+            member.servers().iter().all(|served| matches!(served.base().state().phase, Phase::Left { .. }))
         };
         let mut named = self.members.iter().filter(|other| other.name() == member.name());
         left(member) && named.any(|other| !left(other))
     }
 }
 
-fn source(upstream: &Arc<Upstream>, alone: bool, listed: bool) -> Source<Arc<Upstream>> {
+/// A server as clients with these abilities are shown it: what a session of their own has not listed yet as others see it.
+fn source(served: &Served, abilities: Abilities, alone: bool, listed: bool) -> Source<Arc<Upstream>> {
+    let upstream = served.of(abilities);
     Source {
         instance: Arc::clone(&upstream.place.instance),
         server: Arc::clone(&upstream.place.server),
         alone,
         listed,
-        lists: upstream.known().lists.clone(),
+        lists: upstream.known().lists.or(&served.base().known().lists),
         backend: Arc::clone(upstream),
     }
 }

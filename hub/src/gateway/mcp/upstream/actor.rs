@@ -13,6 +13,7 @@ use super::work::Work;
 use super::{INBOX, Input, Known, Phase, State, Upstream};
 use crate::gateway::mcp::catalog::list::{Kind, List};
 use crate::gateway::mcp::client::Place;
+use crate::gateway::mcp::client::inflight::Inflight;
 use crate::gateway::mcp::client::table::{Table, Wishes, wanted};
 use crate::gateway::mcp::level::Level;
 use crate::link::Handle;
@@ -88,7 +89,8 @@ impl Actor {
             inbox,
             clients: Arc::clone(&common.clients),
             ids: Arc::clone(&common.ids),
-            tokens: parking_lot::Mutex::default(),
+            calls: parking_lot::Mutex::default(),
+            asked: Inflight::default(),
         });
         let actor = Self {
             upstream: Arc::clone(&upstream),
@@ -193,7 +195,7 @@ impl Actor {
                     Input::Lost(number) if number == session.number => return Ok(self.lost(begun)),
                     Input::Lost(_) => {}
                     Input::Stale(topic) => work.stale(topic),
-                    Input::Asked(id, method) => work.refuse(&id, &method),
+                    Input::Asked(text) => work.asked(text),
                 },
                 Ok(()) = self.wishes.changed() => work.set_level(self.wanted()),
                 Some((kind, fetched)) = work.fetched() => self.fetched(kind, fetched, &mut work),

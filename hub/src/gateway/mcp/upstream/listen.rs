@@ -47,7 +47,7 @@ async fn follow(upstream: &Upstream, mut stream: Answering) {
     while let Ok(Some(message)) = stream.next().await {
         match read(&message) {
             Some((text, Envelope::Notification { method, params })) => upstream.hear(text, &method, params).await,
-            Some((text, Envelope::Request { id, method, .. })) => upstream.asked(text, id, method).await,
+            Some((text, Envelope::Request { .. })) => upstream.tell(Input::Asked(text.to_owned())).await,
             Some((_, Envelope::Response { .. })) | None => {}
         }
     }

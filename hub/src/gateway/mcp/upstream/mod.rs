@@ -2,12 +2,14 @@
 //!
 //! Owns [`Upstream`], what callers hold of a server. Inside, [`actor`] owns the session and the lists, [`wire`] speaks
 //! Streamable HTTP over the link, [`listen`] follows the server's own messages, [`outlook`] tells when a session can be.
-//! Invariant: there is one session per server at a time, and losing it begins exactly one new one, whoever noticed.
-//! Ids and progress tokens that a server sees are the hub's own and never used twice.
+//! [`ask`] carries what a server asks to the client whose call made it ask.
+//! Invariant: there is one session per server and lane at a time, and losing it begins exactly one new one, whoever
+//! noticed. Ids and progress tokens that a server sees are the hub's own and never used twice.
 //! Never: repeats a call, or lets a caller wait without a deadline.
 
 pub(crate) mod about;
 pub(crate) mod actor;
+pub(crate) mod ask;
 mod fetch;
 mod listen;
 pub(crate) mod notice;
@@ -17,8 +19,9 @@ pub(crate) mod wire;
 mod work;
 
 use super::catalog::list::{Kind, Lists};
+use super::client::inflight::Inflight;
 use super::client::table::Table;
-use super::client::{Place, Topic};
+use super::client::{Client, Place, Topic};
 use super::envelope::Envelope;
 use super::json::{Object, Span};
 use crate::link::{self, Handle};
@@ -43,8 +46,8 @@ pub(crate) enum Input {
     Lost(u64),
     /// A list may have changed.
     Stale(Topic),
-    /// The server asked something of its client: the id of its request, as JSON, and the method.
-    Asked(String, String),
+    /// The server asked something, and not on the stream of a call.
+    Asked(String),
 }
 
 /// Inputs that wait for an actor, which takes them in every state.
@@ -107,14 +110,25 @@ pub(crate) struct Upstream {
     inbox: mpsc::Sender<Input>,
     clients: Arc<Table>,
     ids: Arc<AtomicU64>,
-    tokens: Mutex<HashMap<u64, Progress>>,
+    /// The clients' requests under way.
+    calls: Mutex<HashMap<u64, Cause>>,
+    /// What the server asked clients.
+    pub(crate) asked: Inflight,
 }
 
-/// Where progress of a request goes that did not come on the request's own stream.
+/// A client's request under way: whoever caused what the server says or asks meanwhile.
 #[derive(Debug, Clone)]
-struct Progress {
-    token: String,
-    out: mpsc::Sender<String>,
+pub(crate) struct Cause {
+    /// Its id, as the server knows it.
+    pub(crate) call: u64,
+    /// The client.
+    pub(crate) client: Arc<Client>,
+    /// Where the messages of the request go.
+    pub(crate) out: mpsc::Sender<String>,
+    /// Whether the client reads them there.
+    pub(crate) streams: bool,
+    /// The token under which it wants to hear of progress.
+    pub(crate) token: Option<String>,
 }
 
 impl Upstream {
@@ -193,7 +207,7 @@ impl Upstream {
                     return Err(Broken::Refused(server_error(self, text, error)));
                 }
                 Some((text, Envelope::Notification { method, params })) => self.hear(text, &method, params).await,
-                Some((text, Envelope::Request { id, method, .. })) => self.asked(text, id, method).await,
+                Some((text, Envelope::Request { .. })) => self.tell(Input::Asked(text.to_owned())).await,
                 None => {}
             }
         }
@@ -214,15 +228,21 @@ impl Upstream {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Expects progress of request `id`, whose token is the same, also from elsewhere than its own stream.
-    pub(crate) fn expect_progress(&self, id: u64, token: &str, out: &mpsc::Sender<String>) -> Expecting<'_> {
-        self.tokens.lock().insert(id, Progress { token: token.to_owned(), out: out.clone() });
+    /// Notes that request `id` is under way. Progress of it, whose token is the same, and questions because of it may
+    /// also come from elsewhere than its own stream.
+    pub(crate) fn under_way(&self, cause: Cause) -> Expecting<'_> {
+        let id = cause.call;
+        self.calls.lock().insert(id, cause);
         Expecting { upstream: self, id }
     }
 
-    /// The server asked something of its client. Nothing was promised to it, so the actor says no.
-    pub(crate) async fn asked(&self, text: &str, id: Span, method: String) {
-        self.tell(Input::Asked(id.of(text).to_owned(), method)).await;
+    /// The request that made the server ask something, if that can be told: all that are under way are one client's.
+    /// What a client can do says nothing about whose call it was.
+    fn cause(&self) -> Option<Cause> {
+        let calls = self.calls.lock();
+        let (_, latest) = calls.iter().max_by_key(|(id, _)| **id)?;
+        let one = calls.values().all(|cause| Arc::ptr_eq(&cause.client, &latest.client));
+        one.then(|| latest.clone())
     }
 
     /// A notification that belongs to no request of a client.
@@ -232,7 +252,7 @@ impl Upstream {
             Notice::Updated(uri) => self.updated(&uri, text),
             Notice::Progress(token) => self.progress(text, token),
             Notice::Log(level) => self.clients.log(&self.place, level, text),
-            Notice::Cancelled => {}
+            Notice::Cancelled(id) => self.asked.cancel(id.of(text), text.to_owned()),
             Notice::Other => self.clients.other(&self.place, text),
         }
     }
@@ -253,9 +273,10 @@ impl Upstream {
 
     fn progress(&self, text: &str, token: Span) {
         let Ok(id) = token.of(text).parse::<u64>() else { return };
-        let Some(progress) = self.tokens.lock().get(&id).cloned() else { return };
-        let message = super::json::splice(text, &mut [(token, progress.token.as_str().into())]);
-        if progress.out.try_send(message).is_err() {
+        let cause = self.calls.lock().get(&id).map(|cause| (cause.token.clone(), cause.out.clone()));
+        let Some((Some(wanted), out)) = cause else { return };
+        let message = super::json::splice(text, &mut [(token, wanted.into())]);
+        if out.try_send(message).is_err() {
             tracing::debug!(server = %self, "progress dropped: its reader does not read");
         }
     }
@@ -305,7 +326,7 @@ impl Upstream {
     }
 }
 
-/// While it is held, progress of a request is taken from the server's own stream too.
+/// While it is held, a request is under way. What the server asked because of it ends with it.
 #[derive(Debug)]
 pub(crate) struct Expecting<'u> {
     upstream: &'u Upstream,
@@ -314,7 +335,10 @@ pub(crate) struct Expecting<'u> {
 
 impl Drop for Expecting<'_> {
     fn drop(&mut self) {
-        self.upstream.tokens.lock().remove(&self.id);
+        let Some(cause) = self.upstream.calls.lock().remove(&self.id) else { return };
+        for question in cause.client.questions.end(self.id) {
+            cause.withdraw(question);
+        }
     }
 }
 

@@ -18,8 +18,8 @@ pub(crate) enum Notice {
     Updated(String),
     /// Progress of the request with this token.
     Progress(Span),
-    /// A request of the backend's own was given up.
-    Cancelled,
+    /// The backend's own request with this id was given up.
+    Cancelled(Span),
     /// Something else.
     Other,
 }
@@ -36,7 +36,7 @@ impl Notice {
             "notifications/message" => string("level").and_then(|level| Level::parse(&level)).map(Self::Log),
             "notifications/resources/updated" => string("uri").map(Self::Updated),
             "notifications/progress" => param("progressToken").map(Self::Progress),
-            "notifications/cancelled" => Some(Self::Cancelled),
+            "notifications/cancelled" => param("requestId").map(Self::Cancelled),
             _ => None,
         };
         known.unwrap_or(Self::Other)

@@ -7,7 +7,7 @@
 
 use crate::link::{State, Status};
 use linchpin_shared::failure::{Failure, Kind};
-use linchpin_shared::protocol::vitals::{ProcessState, Vitals};
+use linchpin_shared::protocol::vitals::{ProcessState, Transport, Vitals};
 use uuid::Uuid;
 
 /// What a session with a server depends on.
@@ -52,11 +52,11 @@ pub(crate) struct Sight<'a> {
 }
 
 impl Sight<'_> {
-    /// The names of its servers, in its own order.
-    pub(crate) fn servers(&self) -> Vec<String> {
+    /// The names of its servers, in its own order, and how each is reached.
+    pub(crate) fn servers(&self) -> Vec<(String, Transport)> {
         match self.vitals {
-            Some(vitals) => vitals.servers.iter().map(|server| server.name.clone()).collect(),
-            None => self.status.record.servers.iter().map(|server| server.name.clone()).collect(),
+            Some(vitals) => vitals.servers.iter().map(|server| (server.name.clone(), server.transport)).collect(),
+            None => self.status.record.servers.iter().map(|server| (server.name.clone(), server.transport)).collect(),
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
     use crate::link::{BreakerFacts, ConnectionFacts};
     use jiff::Timestamp;
     use linchpin_shared::failure::Phase;
-    use linchpin_shared::protocol::vitals::{Server, Transport};
+    use linchpin_shared::protocol::vitals::Server;
     use linchpin_shared::registry::record::Record;
     use serde_json::json;
     use std::sync::Arc;
@@ -196,7 +196,13 @@ mod tests {
         let mut spoken = vitals(true);
         spoken.servers[0].name = String::from("other");
         let status = status(State::Active);
-        assert_eq!(Sight { status: &status, vitals: None, before: None }.servers(), ["files"]);
-        assert_eq!(Sight { status: &status, vitals: Some(&spoken), before: None }.servers(), ["other"]);
+        assert_eq!(
+            Sight { status: &status, vitals: None, before: None }.servers(),
+            [(String::from("files"), Transport::Stdio)]
+        );
+        assert_eq!(
+            Sight { status: &status, vitals: Some(&spoken), before: None }.servers(),
+            [(String::from("other"), Transport::Stdio)]
+        );
     }
 }

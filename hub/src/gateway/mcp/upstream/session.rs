@@ -1,7 +1,7 @@
 //! One session with a server.
 //!
-//! Owns [`Session`] and the handshake that begins it: `initialize` as 2025-11-25 without client capabilities, then
-//! `notifications/initialized`. Invariant: a session is numbered, so "this one was lost" cannot hit its successor.
+//! Owns [`Session`] and the handshake that begins it: `initialize` as 2025-11-25 with what the clients of its lane can
+//! do, then `notifications/initialized`. Invariant: a session is numbered, so "this one was lost" cannot hit its successor.
 //! Never: ends by itself; its life ends it.
 
 use super::about::About;
@@ -57,8 +57,9 @@ impl Session {
 async fn handshake(upstream: &Upstream, number: u64) -> Result<Session, Broken> {
     let id = upstream.next_id();
     let message = format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"linchpin","version":"{}"}}}}}}"#,
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{},"clientInfo":{{"name":"linchpin","version":"{}"}}}}}}"#,
         Version::LATEST.as_str(),
+        upstream.place.lane.abilities().json(),
         env!("CARGO_PKG_VERSION"),
     );
     let (session_id, mut answering) = upstream.wire.initialize(message, WAIT_FOR_START).await?;

@@ -178,7 +178,7 @@ impl Wire {
         if let Ok(problem) = serde_json::from_str::<Problem>(text) {
             return problem;
         }
-        let Place { instance, server } = &self.place;
+        let Place { instance, server, .. } = &self.place;
         let said: String = text.chars().take(400).collect();
         Problem::new(Code::ServerUnavailable, format!("the MCP server {server:?} of {instance} answered with {status}"))
             .seen("instance", &**instance)
@@ -239,7 +239,7 @@ impl Answering {
 
     /// The error of a request whose answer broke off, or ended without a response.
     pub(crate) fn interrupted(&self, why: &str) -> Broken {
-        let Place { instance, server } = &self.place;
+        let Place { instance, server, .. } = &self.place;
         let detail = format!("the MCP server {server:?} of {instance} did not finish its answer: {why}");
         Broken::Interrupted(
             Problem::new(Code::CallInterrupted, detail)

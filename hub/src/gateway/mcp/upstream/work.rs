@@ -7,7 +7,7 @@
 
 use super::session::Session;
 use super::wire::Broken;
-use super::{Upstream, fetch, listen};
+use super::{Upstream, ask, fetch, listen};
 use crate::gateway::mcp::catalog::list::{Kind, List};
 use crate::gateway::mcp::client::Topic;
 use crate::gateway::mcp::json::quote;
@@ -96,20 +96,10 @@ impl Work {
         }
     }
 
-    /// Says no to a request of the server, or answers its ping.
-    pub(super) fn refuse(&mut self, id: &str, method: &str) {
-        let message = if method == "ping" {
-            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
-        } else {
-            let message = quote(&format!("{method} is not offered by this client"));
-            format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":{message}}}}}"#)
-        };
+    /// Has a request of the server answered that did not come on the stream of a call.
+    pub(super) fn asked(&mut self, text: String) {
         let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
-        self.spawn(async move {
-            if let Err(broken) = upstream.notify(&session, message).await {
-                tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "a request was not answered");
-            }
-        });
+        self.spawn(async move { ask::answer(upstream, session, text, None).await });
     }
 
     /// Sends a request of which only the failure is of interest.

@@ -1,0 +1,204 @@
+//! What a server asks while it works: sampling, elicitation, roots.
+//!
+//! Owns the way of one such request: to the client whose call caused it, and its answer back. Ids are the hub's on the
+//! client's side and the server's on the server's.
+//! Invariant: nobody else is ever asked. Where no one client can be told to have caused it, or that client cannot do it,
+//! the server is told so at once; and no question outlives its call, its client or its session.
+//! Never: answers in a client's place.
+
+use super::session::Session;
+use super::wire::read;
+use super::{Cause, Upstream};
+use crate::gateway::mcp::abilities::Abilities;
+use crate::gateway::mcp::client::questions::{Question, Said};
+use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::errors::{RpcError, success};
+use crate::gateway::mcp::json::{Object, Span, splice};
+use linchpin_shared::problem::{Code, Problem};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// A person may be away for a while; servers that do not want to wait that long cancel.
+const LONGEST: Duration = Duration::from_secs(1800);
+
+/// A client that has to be asked on its own stream may take this long to open it again.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// Answers a request of a server. `cause` is the call on whose stream it came.
+pub(crate) async fn answer(upstream: Arc<Upstream>, session: Arc<Session>, text: String, cause: Option<Cause>) {
+    let Some((_, Envelope::Request { id, method, params })) = read(text.as_bytes()) else { return };
+    let asked = Asked { upstream: &upstream, session: &session, text: &text, id, method, params };
+    let Some(reply) = asked.reply(cause).await else { return };
+    if let Err(broken) = upstream.notify(&session, reply).await {
+        tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "a request was not answered");
+    }
+}
+
+/// A request of a server.
+struct Asked<'a> {
+    upstream: &'a Upstream,
+    session: &'a Session,
+    text: &'a str,
+    id: Span,
+    method: String,
+    params: Option<Span>,
+}
+
+impl Asked<'_> {
+    /// What the server is answered; nothing if it gave the request up.
+    async fn reply(&self, cause: Option<Cause>) -> Option<String> {
+        let id = self.id.of(self.text);
+        if self.method == "ping" {
+            return Some(success(id, "{}"));
+        }
+        let Ok(mut entry) = self.upstream.asked.begin(id) else {
+            return Some(self.refusal(Code::Overloaded, "too many requests of this server wait for an answer"));
+        };
+        tokio::select! {
+            reply = self.ask(cause) => Some(reply),
+            _ = entry.cancelled() => None,
+        }
+    }
+
+    async fn ask(&self, cause: Option<Cause>) -> String {
+        let lacks = |abilities: Abilities| abilities.lacks(&self.method, self.text, self.params);
+        if let Some(what) = lacks(self.upstream.place.lane.abilities()) {
+            return RpcError::method_not_found(&self.method)
+                .because(&format!("no client offers {what}"))
+                .response(self.id());
+        }
+        let cause = cause.or_else(|| self.upstream.cause());
+        let Some(cause) = cause else {
+            return self.refusal(Code::BadRequest, "it cannot be told whose call caused this request");
+        };
+        if let Some(what) = lacks(cause.client.abilities) {
+            let why = format!("the client whose call caused this request does not offer {what}");
+            return RpcError::method_not_found(&self.method).because(&why).response(self.id());
+        }
+        let Some(question) = cause.client.questions.put(self.upstream.next_id(), cause.call) else {
+            return self.refusal(Code::Overloaded, "the client has too many requests to answer");
+        };
+        match timeout(LONGEST, Open { asked: self, cause: &cause, question, token: self.token() }.put()).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(why)) => self.refusal(Code::TimedOut, why),
+            Err(_elapsed) => self.refusal(Code::TimedOut, "the client did not answer"),
+        }
+    }
+
+    fn id(&self) -> &str {
+        self.id.of(self.text)
+    }
+
+    fn refusal(&self, code: Code, why: &str) -> String {
+        RpcError::on_the_way(Problem::new(code, format!("{}: {why}", self.method))).response(self.id())
+    }
+
+    /// The token under which the server wants to hear of progress.
+    fn token(&self) -> Option<Span> {
+        let params = Object::parse(self.text, self.params?).ok()?;
+        params.object(self.text, "_meta").ok()??.get("progressToken")
+    }
+}
+
+/// A question that was put to a client.
+struct Open<'a> {
+    asked: &'a Asked<'a>,
+    cause: &'a Cause,
+    question: Question,
+    token: Option<Span>,
+}
+
+impl Open<'_> {
+    /// Puts it and waits for the answer.
+    async fn put(mut self) -> Result<String, &'static str> {
+        let own = self.question.id.to_string();
+        let mut edits = vec![(self.asked.id, own.as_str().into())];
+        edits.extend(self.token.map(|token| (token, own.as_str().into())));
+        self.send(splice(self.asked.text, &mut edits)).await?;
+        loop {
+            let said = tokio::select! {
+                said = self.question.said() => said,
+                () = gone(self.cause) => return Err("the client went away"),
+            };
+            match said {
+                Some(Said::Answer(text)) => return self.rekeyed(&text).ok_or("the client's answer is no response"),
+                Some(Said::Progress(text)) => self.progress(&text).await,
+                None => return Err("the call that asked is over"),
+            }
+        }
+    }
+
+    async fn send(&self, message: String) -> Result<(), &'static str> {
+        if self.cause.streams {
+            return self.cause.out.send(message).await.map_err(|_| "the client went away");
+        }
+        if !self.cause.client.is_listening() {
+            return Err("the client reads no stream on which it could be asked");
+        }
+        self.cause.client.send(&message);
+        Ok(())
+    }
+
+    /// The client's answer with the server's id.
+    fn rekeyed(&self, text: &str) -> Option<String> {
+        let Some((text, Envelope::Response { id, .. })) = read(text.as_bytes()) else { return None };
+        Some(splice(text, &mut [(id, self.asked.id().into())]))
+    }
+
+    /// The client's progress, with the server's token.
+    async fn progress(&self, text: &str) {
+        let (Some(wanted), Some(at)) = (self.token, progress_token(text)) else { return };
+        let message = splice(text, &mut [(at, wanted.of(self.asked.text).into())]);
+        let told = self.asked.upstream.notify(self.asked.session, message);
+        // A server that does not take it in time misses it.
+        let _ = timeout_at(Instant::now() + AWAY, told).await;
+    }
+}
+
+/// A client that was not heard out is told that its answer is not wanted any more.
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if self.question.close() {
+            self.cause.withdraw(self.question.id);
+        }
+    }
+}
+
+impl Cause {
+    /// Tells the client that the question of this id needs no answer any more.
+    pub(super) fn withdraw(&self, id: u64) {
+        let cancelled =
+            format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
+        if self.streams {
+            // A client that does not read misses it, and answers in vain.
+            let _ = self.out.try_send(cancelled);
+        } else if self.client.is_listening() {
+            self.client.send(&cancelled);
+        }
+    }
+}
+
+/// Waits until the client cannot be asked any more.
+async fn gone(cause: &Cause) {
+    if cause.streams {
+        return cause.out.closed().await;
+    }
+    let mut seen = Instant::now();
+    while seen.elapsed() < AWAY {
+        tokio::time::sleep(AWAY / 10).await;
+        if cause.client.is_listening() {
+            seen = Instant::now();
+        }
+    }
+}
+
+/// Where the token of a progress notification stands.
+pub(crate) fn progress_token(text: &str) -> Option<Span> {
+    match read(text.as_bytes())? {
+        (text, Envelope::Notification { params: Some(params), .. }) => {
+            Object::parse(text, params).ok()?.get("progressToken")
+        }
+        (_, Envelope::Notification { params: None, .. } | Envelope::Request { .. } | Envelope::Response { .. }) => None,
+    }
+}

@@ -1,0 +1,43 @@
+//! The MCP server of the conformance runs: what the official suite asks a server to have, written with the official SDK.
+//!
+//! `conformance-server stdio` speaks on standard input and output, `conformance-server http` listens on 127.0.0.1 at the
+//! port of the variable `PORT`; both in every version that the SDK speaks. What the suite asks for is in
+//! `fixtures.json`; [`fixtures`] hands it out, [`server`] serves it and [`rounds`] is the part that asks for input.
+//! Invariant: it does nothing that the SDK does not do by itself, so a score through the hub can be held against the
+//! score of the direct run.
+
+#![expect(deprecated, reason = "versions before 2026-07-28 have what is deprecated since")]
+
+mod fixtures;
+mod rounds;
+mod server;
+
+use anyhow::{Context, Result, bail};
+use rmcp::ServiceExt;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use server::Server;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some("stdio") => {
+            Server::new()?.serve(rmcp::transport::stdio()).await?.waiting().await?;
+            Ok(())
+        }
+        Some("http") => http().await,
+        other => bail!("{other:?} is neither stdio nor http"),
+    }
+}
+
+async fn http() -> Result<()> {
+    let port: u16 = std::env::var("PORT").context("PORT is not set")?.parse()?;
+    let server = Server::new()?;
+    let mut config = StreamableHttpServerConfig::default();
+    config.allowed_origins = ["127.0.0.1", "localhost", "[::1]"].map(|host| format!("http://{host}:*")).to_vec();
+    let sessions = std::sync::Arc::new(LocalSessionManager::default());
+    let service = StreamableHttpService::new(move || Ok(server.clone()), sessions, config);
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+    axum::serve(listener, axum::Router::new().nest_service("/mcp", service)).await?;
+    Ok(())
+}
