@@ -128,6 +128,7 @@ async fn reused_pids() -> Result<()> {
     lab.verb(run).await?.exits(0)?;
     stranger.lives().context("after a take-over")?;
     let hub = lab.hub().await?;
+    lab.shows("shop", "the new one is connected", |instance| instance["state"] == "active").await?;
     lab.verb(["stop", "shop"]).await?.exits(0)?;
     stranger.lives().context("after a stop")?;
 
