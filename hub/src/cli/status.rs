@@ -78,17 +78,23 @@ fn processes(instance: &Value) -> String {
     if all.is_empty() { "-".to_owned() } else { all.join(", ") }
 }
 
-/// Name and state, and where it listens: `main running :5173`.
+/// Name and state, and where it listens: `main running :5173`. One that keeps ending, also how often, how, and when it is
+/// tried again.
 fn process(process: &Value) -> String {
     let mut shown = format!("{} {}", text(&process["name"]), text(&process["state"]));
     let ports: BTreeSet<u64> = list(&process["ports"]).iter().filter_map(|at| at["port"].as_u64()).collect();
     for port in ports {
         shown.push_str(&format!(" :{port}"));
     }
-    match process["restarts"].as_u64() {
-        None | Some(0) => shown,
-        Some(restarts) => format!("{shown} (restarts: {restarts})"),
+    let mut more = Vec::new();
+    if let Some(restarts @ 1..) = process["restarts"].as_u64() {
+        more.push(format!("restarts: {restarts}"));
     }
+    if process["state"] == "waiting" {
+        more.extend(process["last_end"].as_str().map(|end| format!("ended: {end}")));
+        more.extend(until(&process["next_start"]).map(|left| format!("next start in {left}")));
+    }
+    if more.is_empty() { shown } else { format!("{shown} ({})", more.join("; ")) }
 }
 
 fn servers(instance: &Value) -> String {
@@ -131,6 +137,12 @@ pub(super) fn ago(at: &Value) -> String {
     duration(Timestamp::now().duration_since(at).as_secs_f64().max(0.0))
 }
 
+/// How long it is until a time stamp.
+fn until(at: &Value) -> Option<String> {
+    let at = at.as_str()?.parse::<Timestamp>().ok()?;
+    Some(duration(at.duration_since(Timestamp::now()).as_secs_f64().max(0.0)))
+}
+
 /// Seconds in the largest unit that fits.
 pub(super) fn duration(seconds: f64) -> String {
     match seconds {
@@ -165,6 +177,16 @@ mod tests {
         let one = json!({"name": "main", "state": "running", "restarts": 2, "ports": [at("127.0.0.1"), at("::1")]});
         assert_eq!(process(&one), "main running :5173 (restarts: 2)");
         assert_eq!(process(&json!({"name": "main", "state": "waiting", "restarts": 0})), "main waiting");
+    }
+
+    #[test]
+    fn a_process_that_keeps_ending_is_told_with_its_prospects() {
+        let next = Timestamp::now() + jiff::SignedDuration::from_secs(30);
+        let crashing =
+            json!({"name": "main", "state": "waiting", "restarts": 7, "last_end": "exit 3", "next_start": next});
+        let shown = process(&crashing);
+        assert!(shown.starts_with("main waiting (restarts: 7; ended: exit 3; next start in "), "{shown}");
+        assert_eq!(process(&json!({"name": "main", "state": "running", "restarts": 0})), "main running");
     }
 
     #[test]

@@ -48,7 +48,13 @@ pub(super) async fn stop(context: &Context, args: Stop) -> Result<Exit, Problem>
     let client = Client::new(context).await?;
     let path = format!("/v1/instances/{}", segment(&args.name));
     let life = Life::of(&client.get(&path).await?)?;
-    let answer = client.post(&format!("{path}/stop")).await?;
+    let ran = life.agent.is_alive();
+    let answer = match client.post(&format!("{path}/stop")).await {
+        Ok(answer) => answer,
+        // It was told, and ended before the hub had read its answer.
+        Err(_) if ran && !life.agent.is_alive() => serde_json::json!({"stopping": args.name}),
+        Err(problem) => return Err(problem),
+    };
     if tokio::time::timeout(Duration::from_secs(args.timeout), life.gone()).await.is_err() {
         return Err(life.stays(&args));
     }

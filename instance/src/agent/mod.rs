@@ -60,6 +60,16 @@ pub enum Ended {
 /// # Errors
 /// A [`Problem`] that says what was in the way. Then nothing is left running, and nothing is registered.
 pub async fn run(home: &Home, options: RunOptions, ready: impl FnOnce(&Record)) -> Result<Ended, Problem> {
+    run_telling(home, options, ready, || ()).await
+}
+
+/// As [`run`]; `stopping` is called once it begins to end as it should, after which nobody shall start it again.
+pub(crate) async fn run_telling(
+    home: &Home,
+    options: RunOptions,
+    ready: impl FnOnce(&Record),
+    stopping: impl FnOnce(),
+) -> Result<Ended, Problem> {
     let plan = Plan::new(home, options)?;
     home.prepare()?;
     let mut signals = Signals::listen()?;
@@ -70,6 +80,7 @@ pub async fn run(home: &Home, options: RunOptions, ready: impl FnOnce(&Record)) 
     let agent = Agent::start(home, plan, place, reaper).await?;
     ready(&agent.presence.app.record);
     let ended = agent.wait(&mut signals).await;
+    stopping();
     if let Err(problem) = agent.end(&mut signals).await {
         // It did end, so a keeper must not start it again. What stays is the record of a dead owner, which is swept.
         tracing::warn!(%problem, "the record could not be removed");

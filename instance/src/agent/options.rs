@@ -35,6 +35,13 @@ pub struct RunOptions {
     pub pass_through: bool,
 }
 
+impl RunOptions {
+    /// The next life is the same instance, whatever the first one's name cost.
+    pub(crate) fn settle(&mut self, name: String) {
+        (self.name, self.conflict) = (Some(name), Conflict::Fail);
+    }
+}
+
 /// Which port a command is given in the variable `PORT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

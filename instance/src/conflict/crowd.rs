@@ -5,6 +5,7 @@
 //! purpose ([`DETACHED`]) are not, and neither are we or those that we come from.
 //! Never: signals anybody who is not the very process that was listed.
 
+use crate::supervisor::mark::Life;
 use crate::supervisor::table::{self, Entry};
 use crate::supervisor::{DETACHED, OWNER};
 use linchpin_shared::port::{self, Listener};
@@ -13,7 +14,8 @@ use linchpin_shared::registry::Entry as Registered;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-/// Set in the environment of an agent by its keeper: who that is. It counts only where it names the parent.
+/// Set in the environment of an agent by its keeper, and in that of a keeper by the agent that it adopted: who that is. It
+/// counts only where it names the parent.
 pub(crate) const KEEPER: &str = "LINCHPIN_KEEPER";
 
 /// The processes of another instance.
@@ -21,7 +23,7 @@ pub(crate) const KEEPER: &str = "LINCHPIN_KEEPER";
 pub(super) struct Crowd {
     /// Those that were named; the others are what came of them. A keeper comes first: it would start an agent again.
     pub(super) heads: Vec<Identity>,
-    /// What all that an instance supervises carry.
+    /// How the mark begins that all carry which this life of it supervises.
     mark: String,
     /// Pid and start ticks of everybody who was seen.
     known: BTreeMap<u32, u64>,
@@ -41,7 +43,7 @@ impl Crowd {
         let known = heads.iter().map(|head| (head.pid, head.start_ticks)).collect();
         let mut ours = lineage(&table);
         ours.extend(spared.map(|spared| spared.pid));
-        let mut crowd = Self { heads, mark: format!("{}/", other.record.id), known, ours };
+        let mut crowd = Self { heads, mark: Life::of(other.record.id, process).mark(""), known, ours };
         if spared.is_none() {
             crowd.add_marked(&table);
         }
@@ -118,12 +120,16 @@ pub(super) fn signal(entry: &Entry, signal: Signal) -> io::Result<bool> {
     }
 }
 
-/// The keeper of an agent: its parent, if the agent was told so by it.
+/// The keeper of an agent: its parent, if the agent was told so by it; or the child that it started when that was killed.
 fn keeper(agent: &Identity, table: &[Entry]) -> Option<Identity> {
     let told = table::variable(agent.pid, KEEPER)?;
     let parent = table.iter().find(|entry| entry.pid == agent.pid)?.parent;
-    let keeper = Identity::of(parent).ok()?;
-    (told == keeper_mark(&keeper)).then_some(keeper)
+    if let Some(keeper) = Identity::of(parent).ok().filter(|parent| told == keeper_mark(parent)) {
+        return Some(keeper);
+    }
+    let ours = Some(keeper_mark(agent));
+    let adopter = |entry: &&Entry| entry.parent == agent.pid && table::variable(entry.pid, KEEPER) == ours;
+    Identity::of(table.iter().find(adopter)?.pid).ok()
 }
 
 /// What a keeper says of itself to its agent, in [`KEEPER`].

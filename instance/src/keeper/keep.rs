@@ -6,18 +6,21 @@
 //! by another meanwhile.
 //! Never: does an agent's work, or ends while something of its instance runs.
 
-use super::{Orders, Relaunch, Report, open_log, orders, report, said};
+use super::standby::DONE;
+use super::{Line, Orders, Report, open_log, orders, report, said};
 use crate::agent::RunOptions;
 use crate::agent::signals::Signals;
-use crate::conflict::{Conflict, KEEPER, keeper_mark};
+use crate::conflict::{KEEPER, keeper_mark};
 use crate::supervisor::child::{End, ended};
+use crate::supervisor::mark::Life;
 use crate::supervisor::random;
 use crate::supervisor::reaper::{Reaper, collect};
 use crate::supervisor::tree::{Patience, Tree};
 use linchpin_shared::backoff::{self, Backoff};
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Exit, Problem};
-use linchpin_shared::process::{Identity, Signal};
+use linchpin_shared::process::{Identity, Signal, exited};
+use linchpin_shared::registry::record::instance_id;
 use linchpin_shared::settings::Settings;
 use rustix::process::Pid;
 use std::io::{self, Write};
@@ -49,6 +52,8 @@ pub async fn keep() -> Exit {
 
 struct Keeper {
     orders: Orders,
+    /// From who started us.
+    line: Line,
     signals: Signals,
     reaper: Arc<Reaper>,
     backoff: Backoff,
@@ -70,7 +75,8 @@ enum Outcome {
 impl Keeper {
     async fn new() -> Result<Self, Problem> {
         let signals = Signals::listen()?;
-        let orders: Orders = orders().await?;
+        let (mut orders, line) = orders().await?;
+        orders.keeper = Identity::current().ok();
         let instance = Settings::load(&Home::from_env()?)?.instance;
         let reaper = Arc::new(Reaper::adopting());
         tokio::spawn(collect(Arc::clone(&reaper)));
@@ -80,7 +86,8 @@ impl Keeper {
             reset_after: instance.backoff_reset,
         };
         let (backoff, stop_timeout) = (Backoff::new(policy), instance.stop_timeout);
-        Ok(Self { orders, signals, reaper, backoff, stop_timeout, reported: false, problem: None })
+        let reported = orders.adopt.is_some();
+        Ok(Self { orders, line, signals, reaper, backoff, stop_timeout, reported, problem: None })
     }
 
     async fn run(mut self) -> Exit {
@@ -101,6 +108,9 @@ impl Keeper {
 
     /// One life of the agent and of all that it started.
     async fn life(&mut self) -> Outcome {
+        if let Some(agent) = self.orders.adopt.take() {
+            return self.adopted(&agent).await;
+        }
         let (mut agent, reports) = match self.start() {
             Ok(started) => started,
             Err(error) => return self.not_started(&error),
@@ -117,6 +127,33 @@ impl Keeper {
         }
         tracing::warn!(%end, "the agent died");
         self.judge(end)
+    }
+
+    /// The rest of a life of an agent whose keeper was killed. What it leaves does not come to us.
+    async fn adopted(&mut self, agent: &Identity) -> Outcome {
+        let mut end = std::pin::pin!(exited(agent));
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                () = end.as_mut() => break,
+                signal = self.signals.next() => {
+                    asked = true;
+                    ask_to_stop(Some(agent), signal);
+                }
+            }
+        }
+        let mut last_words = String::new();
+        let said = timeout(LAST_WORDS, self.line.read_line(&mut last_words)).await.is_ok();
+        let RunOptions { name, project_dir, .. } = &self.orders.options;
+        let instance = instance_id(project_dir, name.as_deref().unwrap_or_default());
+        let patience = Patience { unasked: Duration::ZERO, asked: self.stop_timeout };
+        Tree::Dead(Life::of(instance, agent)).end(patience, &CancellationToken::new()).await;
+        if asked || (said && last_words.trim_end() == DONE) {
+            return Outcome::Over(Exit::Ok);
+        }
+        tracing::warn!("the agent died");
+        self.problem = None;
+        self.judge(End::Unknown)
     }
 
     /// Whether an agent that died is started again.
@@ -148,11 +185,11 @@ impl Keeper {
     }
 
     fn start(&self) -> io::Result<(Child, pipe::Receiver)> {
-        let Orders { relaunch, options, log } = &self.orders;
-        let Relaunch { executable, agent, .. } = relaunch;
-        let orders = serde_json::to_vec(options)?;
-        let mut command = Command::new(executable);
-        command.args(agent).arg(options.name.as_deref().unwrap_or_default()).args(said(relaunch));
+        let Orders { relaunch, options, log, .. } = &self.orders;
+        let mut orders = serde_json::to_vec(&self.orders)?;
+        orders.push(b'\n');
+        let mut command = Command::new(relaunch.program());
+        command.args(&relaunch.agent).arg(options.name.as_deref().unwrap_or_default()).args(said(relaunch));
         command.env(KEEPER, keeper_mark(&Identity::current()?));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(open_log(log).map_err(io::Error::other)?);
         let mut process = self.reaper.start(&mut command)?;
@@ -162,55 +199,52 @@ impl Keeper {
         Ok((process, pipe::Receiver::from_owned_fd(stdout.into())?))
     }
 
-    /// Waits for the end of the agent, listens to its report and passes on every signal. Also says whether there was one.
+    /// Waits for the end of the agent, listens to its reports and passes on every signal. Also says whether it was to end.
     async fn watch(&mut self, agent: &Child, reports: pipe::Receiver) -> (End, bool) {
         let identity = Identity::of(agent.id()).ok();
         let mut end = std::pin::pin!(ended(Pid::from_child(agent), identity.as_ref()));
-        let mut report = std::pin::pin!(read_report(reports));
-        let (mut asked, mut heard) = (false, false);
+        let mut reports = BufReader::new(reports).lines();
+        let (mut stops, mut open) = (false, true);
         loop {
             tokio::select! {
-                report = report.as_mut(), if !heard => {
-                    heard = true;
-                    self.hear(report);
-                }
+                line = reports.next_line(), if open => match line {
+                    Ok(Some(line)) => stops |= self.hear(&line),
+                    Ok(None) | Err(_) => open = false,
+                },
                 end = end.as_mut() => {
-                    if !heard && let Ok(report) = timeout(LAST_WORDS, report).await {
-                        self.hear(report);
+                    while let Ok(Ok(Some(line))) = timeout(LAST_WORDS, reports.next_line()).await {
+                        stops |= self.hear(&line);
                     }
-                    return (end, asked);
+                    return (end, stops);
                 }
                 signal = self.signals.next() => {
-                    asked = true;
+                    stops = true;
                     ask_to_stop(identity.as_ref(), signal);
                 }
             }
         }
     }
 
-    /// Passes the first report on to the caller, and remembers what the next agent needs to know.
-    fn hear(&mut self, heard: Option<Report>) {
-        match heard {
-            Some(Report::Ready(started)) => {
-                // The next life is the same instance, whatever the first one's name cost.
-                let options: &mut RunOptions = &mut self.orders.options;
-                (options.name, options.conflict) = (Some(started.name.clone()), Conflict::Fail);
+    /// Passes the first report on to the caller, and remembers what the next agent needs to know. Says whether the agent
+    /// is about to end.
+    fn hear(&mut self, line: &str) -> bool {
+        match serde_json::from_str(line) {
+            Ok(Report::Ready(started)) => {
+                self.orders.options.settle(started.name.clone());
                 if !self.reported {
                     self.reported = true;
                     report(&Report::Ready(started));
                 }
+                false
             }
-            Some(Report::Problem(problem)) => self.problem = Some(problem),
-            None => {}
+            Ok(Report::Problem(problem)) => {
+                self.problem = Some(problem);
+                false
+            }
+            Ok(Report::Stopping) => true,
+            Err(_) => false,
         }
     }
-}
-
-/// The line that the agent says once it is ready or has failed.
-async fn read_report(reports: pipe::Receiver) -> Option<Report> {
-    let mut line = String::new();
-    BufReader::new(reports).read_line(&mut line).await.ok()?;
-    serde_json::from_str(&line).ok()
 }
 
 fn ask_to_stop(agent: Option<&Identity>, signal: &str) {

@@ -2,12 +2,14 @@
 //!
 //! Owns [`detach`], the caller's side, and the words that travel between caller, keeper and agent. The caller starts a
 //! keeper ([`keep()`]), the keeper an agent ([`serve()`]); each is this executable again, under hidden verbs. Orders go down
-//! as JSON on standard input, one [`Report`] comes up as a line on standard output.
-//! Invariant: the caller returns only when the instance is registered, or with the reason why it is not.
+//! as a line of JSON on standard input, one [`Report`] comes up as a line on standard output.
+//! Invariant: the caller returns only when the instance is registered, or with the reason why it is not. Either of keeper
+//! and agent may be killed: the other starts it again. Killed together, they stay so, and the hub ends what is left.
 //! Never: leaves a keeper without an agent, or lets keeper or agent belong to the caller's terminal or session.
 
 mod keep;
 mod serve;
+mod standby;
 
 pub use keep::keep;
 pub use serve::serve;
@@ -17,16 +19,18 @@ use crate::supervisor::{DETACHED, OWNER};
 use linchpin_shared::home::{Home, private_dir};
 use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};
-use linchpin_shared::process::ON_BEHALF;
+use linchpin_shared::process::{Identity, ON_BEHALF};
 use linchpin_shared::registry::private;
 use linchpin_shared::registry::record::Record;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::pipe;
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -76,12 +80,29 @@ impl From<&Record> for Started {
     }
 }
 
-/// What the caller tells the keeper.
+impl Relaunch {
+    /// What to execute: the executable at its path, which may be a newer one by now, or while there is none the very
+    /// program that runs, although its file is gone.
+    fn program(&self) -> &Path {
+        if self.executable.exists() {
+            return &self.executable;
+        }
+        let missing = self.executable.display();
+        tracing::warn!(%missing, "the executable is missing; the one that runs is used again until it is there");
+        Path::new("/proc/self/exe")
+    }
+}
+
+/// What the caller tells the keeper, and the keeper its agent.
 #[derive(Debug, Serialize, Deserialize)]
 struct Orders {
     relaunch: Relaunch,
     options: RunOptions,
     log: PathBuf,
+    /// The keeper, for its agent.
+    keeper: Option<Identity>,
+    /// The agent that a new keeper is to adopt.
+    adopt: Option<Identity>,
 }
 
 /// What came of it.
@@ -90,6 +111,8 @@ struct Orders {
 enum Report {
     Ready(Started),
     Problem(Problem),
+    /// It has begun to end as it should: whatever becomes of it now, it is not started again.
+    Stopping,
 }
 
 /// Starts an instance in the background and waits until it is registered.
@@ -112,9 +135,10 @@ pub async fn detach(home: &Home, relaunch: Relaunch, mut options: RunOptions) ->
             .next(format!("cat {}", log.display()))
     };
     let mut keeper = command.spawn().map_err(failed)?;
-    let orders = Orders { relaunch: relaunch.clone(), options, log: log.clone() };
+    let orders = Orders { relaunch: relaunch.clone(), options, log: log.clone(), keeper: None, adopt: None };
     if let Some(mut stdin) = keeper.stdin.take() {
-        let orders = serde_json::to_vec(&orders).map_err(|error| failed(error.into()))?;
+        let mut orders = serde_json::to_vec(&orders).map_err(|error| failed(error.into()))?;
+        orders.push(b'\n');
         stdin.write_all(&orders).await.map_err(failed)?;
     }
     let mut line = String::new();
@@ -126,8 +150,10 @@ pub async fn detach(home: &Home, relaunch: Relaunch, mut options: RunOptions) ->
     match serde_json::from_str(&line) {
         Ok(Report::Ready(started)) => Ok(started),
         Ok(Report::Problem(problem)) => Err(problem),
-        Err(_) => Err(Problem::new(Code::Internal, format!("the keeper of {name:?} ended without a word"))
-            .next(format!("cat {}", log.display()))),
+        Ok(Report::Stopping) | Err(_) => {
+            Err(Problem::new(Code::Internal, format!("the keeper of {name:?} ended without a word"))
+                .next(format!("cat {}", log.display())))
+        }
     }
 }
 
@@ -151,13 +177,19 @@ fn open_log(path: &Path) -> Result<File, Problem> {
     private::append(path).map_err(|why| why.problem(Code::HomeUnusable, path))
 }
 
-/// Where the caller's or keeper's orders come from: all of standard input.
-async fn orders<T: serde::de::DeserializeOwned>() -> Result<T, Problem> {
-    use tokio::io::AsyncReadExt;
-    let mut orders = Vec::new();
-    let read = tokio::io::stdin().read_to_end(&mut orders).await;
-    let parsed = read.and_then(|_| serde_json::from_slice(&orders).map_err(Into::into));
-    parsed.map_err(|error: std::io::Error| {
+/// The line from who started us, after its first words, the orders.
+type Line = BufReader<pipe::Receiver>;
+
+/// Reads the orders from standard input, which is a pipe.
+async fn orders() -> Result<(Orders, Line), Problem> {
+    let read = async {
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let mut line = BufReader::new(pipe::Receiver::from_owned_fd(stdin)?);
+        let mut orders = String::new();
+        line.read_line(&mut orders).await?;
+        Ok((serde_json::from_str(&orders)?, line))
+    };
+    read.await.map_err(|error: std::io::Error| {
         Problem::new(Code::BadRequest, format!("these words are for linchpin itself: {error}"))
             .next("linchpin run --help")
     })

@@ -44,6 +44,12 @@ impl Program {
         self.env.retain(|(known, _)| *known != name);
         self.env.extend(value.map(|value| (name, value)));
     }
+
+    /// The system's error, with what it is about: an upgrade may have removed the executable, somebody the directory.
+    fn tell(&self, error: &io::Error) -> io::Error {
+        let about = if self.dir.is_dir() { &self.path } else { &self.dir };
+        io::Error::new(error.kind(), format!("{}: {error}", about.display()))
+    }
 }
 
 /// How a process ended.
@@ -89,7 +95,7 @@ impl Child {
         command.current_dir(&program.dir).envs(program.env.iter().map(|(name, value)| (name, value)));
         command.env_remove(DETACHED).env_remove(KEEPER).env(OWNER, &program.owner);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut process = reaper.start(&mut command)?;
+        let mut process = reaper.start(&mut command).map_err(|error| program.tell(&error))?;
         let pipes = Pipes {
             stdin: process.stdin.take().map(OwnedFd::from),
             stdout: process.stdout.take().map(OwnedFd::from),

@@ -3,6 +3,7 @@
 use crate::lab::hub::{Hub, Mcp};
 use crate::lab::{Lab, fixture, is_alive, signal, until};
 use linchpin_shared::protocol::path;
+use linchpin_shared::protocol::vitals::ProcessState;
 use linchpin_shared::registry::record::Record;
 use rustix::process::Signal;
 use serde_json::json;
@@ -17,7 +18,7 @@ async fn detach(lab: &Lab, name: &str, flags: &[&str], command: &[&str]) -> Reco
     record
 }
 
-fn parent(pid: u32) -> u32 {
+pub(crate) fn parent(pid: u32) -> u32 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
@@ -141,4 +142,93 @@ async fn a_name_that_was_taken_meanwhile_ends_the_keeper() {
     assert!(!is_alive(left), "the keeper ends what its agent left");
     assert!(is_alive(other.pid()), "to take over was asked for once, not for every life");
     other.stop().await;
+}
+
+/// The keeper that this agent started, when its own was killed.
+pub(crate) async fn new_keeper(agent: u32) -> u32 {
+    until("the agent has started another keeper", async || {
+        children(agent).into_iter().find(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == b"--keeper") && hears_sigterm(*pid)
+        })
+    })
+    .await
+}
+
+/// Whether it listens to SIGTERM already: until then it is ended by it.
+fn hears_sigterm(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.is_some_and(|bits| u64::from_str_radix(bits.trim(), 16).unwrap() & (1 << (15 - 1)) != 0)
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|it| it.unwrap().path().join("children"));
+    let lists = threads.map(|file| std::fs::read_to_string(file).unwrap_or_default()).collect::<String>();
+    lists.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Fault 4: keeper and agent are killed one after the other, in every order; the instance goes on.
+#[tokio::test]
+async fn a_killed_keeper_is_started_again_by_its_agent() {
+    let lab = Lab::new();
+    let (beside, _) = lab.run("shop", &[], &["sleep", "1121"]).await;
+    let words = ["--name", "shop", "--detach", "--alongside", "--", "sh", "-c", "setsid sleep 1122 & sleep 1123"];
+    let (status, output) = lab.start(&words).ended().await;
+    assert!(status.success(), "{output}");
+    beside.stop().await;
+    for _ in 0..2 {
+        let first = lab.registered("shop-2").await;
+        let (one, left) = (parent(first.process.pid), [lab.sleeps(1122).await, lab.sleeps(1123).await]);
+        signal(one, Signal::KILL);
+        let two = new_keeper(first.process.pid).await;
+        signal(two, Signal::KILL);
+        until("it is gone", async || (!is_alive(two)).then_some(())).await;
+        let three = new_keeper(first.process.pid).await;
+        assert_eq!(lab.registered("shop-2").await, first, "the instance did not notice");
+        assert!(left.iter().all(|pid| is_alive(*pid)));
+        signal(first.process.pid, Signal::KILL);
+        let second = lab.record("shop-2", |record| record.generation != first.generation).await;
+        assert_eq!((second.id, parent(second.process.pid)), (first.id, three), "started by the keeper that adopted it");
+        assert!(left.iter().all(|pid| !is_alive(*pid)), "what was left ended before");
+    }
+    signal(lab.registered("shop-2").await.process.pid, Signal::TERM);
+    until("all is gone", async || lab.is_empty().then_some(())).await;
+    assert!(lab.names().is_empty());
+}
+
+/// A clean end is the end under a keeper that cannot see the exit code too, and a signal to it is one to the agent.
+#[tokio::test]
+async fn an_agent_that_was_adopted_ends_as_it_should() {
+    let lab = Lab::new();
+    for to_keeper in [false, true] {
+        let record = detach(&lab, "shop", &[], &["sleep", "1124"]).await;
+        lab.sleeps(1124).await;
+        signal(parent(record.process.pid), Signal::KILL);
+        let keeper = new_keeper(record.process.pid).await;
+        signal(if to_keeper { keeper } else { record.process.pid }, Signal::TERM);
+        until("all is gone", async || lab.is_empty().then_some(())).await;
+        assert!(lab.names().is_empty());
+    }
+}
+
+/// Fault 4: an agent that is killed in the midst of its stop is not started again, and what it left ends all the same.
+#[tokio::test]
+async fn an_agent_that_was_told_to_stop_is_not_started_again() {
+    for adopted in [false, true] {
+        let lab = Lab::new().with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "1000");
+        let script = "trap '' TERM; (setsid sleep 1125 &); sleep 1126";
+        let record = detach(&lab, "shop", &[], &["sh", "-c", script]).await;
+        lab.sleeps(1125).await;
+        lab.sleeps(1126).await;
+        if adopted {
+            signal(parent(record.process.pid), Signal::KILL);
+            new_keeper(record.process.pid).await;
+        }
+        let hub = Hub::connect(&record).await;
+        signal(record.process.pid, Signal::TERM);
+        hub.vitals_until("it is being stopped", |vitals| vitals.processes[0].state == ProcessState::Stopping).await;
+        signal(record.process.pid, Signal::KILL);
+        until("nothing is left", async || lab.is_empty().then_some(())).await;
+    }
 }

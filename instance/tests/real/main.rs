@@ -15,6 +15,8 @@ mod leftovers;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod replaced;
+#[cfg(test)]
 mod stdio;
 #[cfg(test)]
 mod unread;

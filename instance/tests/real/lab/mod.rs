@@ -68,7 +68,12 @@ impl Lab {
 
     /// `run WORDS` in another directory.
     pub(crate) fn start_in(&self, dir: &Path, words: &[&str]) -> Agent {
-        let mut command = Command::new(example());
+        self.start_as(example(), dir, words)
+    }
+
+    /// `run WORDS` by another executable.
+    pub(crate) fn start_as(&self, program: &Path, dir: &Path, words: &[&str]) -> Agent {
+        let mut command = Command::new(program);
         command.args(words).current_dir(dir).env("LINCHPIN_HOME", self.home().root());
         command.envs(self.settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -204,7 +209,7 @@ pub(crate) fn fixture(name: &str) -> String {
 
 /// The example `run`. `cargo test` builds examples before it runs tests, except when told to run only some; then it is
 /// built here, once.
-fn example() -> &'static Path {
+pub(crate) fn example() -> &'static Path {
     static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| {
         let test = std::env::current_exe().unwrap();
         let path = test.parent().and_then(Path::parent).unwrap().join("examples/run");
