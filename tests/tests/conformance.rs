@@ -1,15 +1,8 @@
 //! The official conformance suite, directly against a server and through the hub: the hub may lose nothing.
-//!
-//! What it still loses stands in `conformance-known.txt`. A scenario that stands there and passes fails the test, so the
-//! list can only become shorter.
 
 use anyhow::{Result, ensure};
 use linchpin_tests::conformance::{self, LEGACY, MODERN, Revision, Score};
 use linchpin_tests::{kit, lab::Lab, lab::running::Running};
-use std::collections::BTreeSet;
-
-/// What is known to fail: revision, door and scenario of each line.
-const KNOWN: &str = include_str!("conformance-known.txt");
 
 /// A hub without a token, which the suite cannot send, and the server behind it twice: over HTTP and on stdio.
 struct World {
@@ -37,25 +30,18 @@ impl World {
         conformance::run(&self.lab, "direct", &self.server, revision).await
     }
 
-    /// The score of an instance's own address must be the direct one, but for what is known.
+    /// The score of an instance's own address must be the direct one.
     async fn through_the_hub(&self, instance: &str, revision: Revision, direct: &Score) -> Result<()> {
         let url = format!("{}/i/{instance}/mcp", self.lab.hub_facts()?.url);
-        let score = conformance::run(&self.lab, instance, &url, revision).await?;
-        let worse = score.worse_than(direct);
-        let failing: BTreeSet<&str> = worse.keys().map(String::as_str).collect();
-        let known = known(revision, instance);
-        let shown = || format!("{worse:#?}\n{}", self.lab.logs());
-        ensure!(failing.is_subset(&known), "{instance}, {}: worse than directly: {}", revision.name, shown());
-        let better: Vec<_> = known.difference(&failing).collect();
-        ensure!(better.is_empty(), "{instance}, {}: take these out of the list: {better:?}", revision.name);
+        let worse = conformance::run(&self.lab, instance, &url, revision).await?.worse_than(direct);
+        ensure!(
+            worse.is_empty(),
+            "{instance}, {}: worse than directly: {worse:#?}\n{}",
+            revision.name,
+            self.lab.logs()
+        );
         Ok(())
     }
-}
-
-fn known(revision: Revision, door: &str) -> BTreeSet<&'static str> {
-    let lines = KNOWN.lines().filter_map(|line| line.split_once(' ')?.1.split_once(' ').map(|rest| (line, rest)));
-    let of_this = lines.filter(|(line, (at, _))| line.starts_with(revision.name) && *at == door);
-    of_this.map(|(_, (_, scenario))| scenario).collect()
 }
 
 async fn keeps_the_score(revision: Revision, directly: usize) -> Result<()> {

@@ -8,6 +8,7 @@ mod calls;
 mod continuity;
 mod http;
 mod lists;
+mod modern;
 mod transport;
 
 /// Not a test: what [`world::World::launch`] starts. Without its environment it does nothing.

@@ -2,17 +2,21 @@
 //!
 //! Owns [`RpcError`], a JSON-RPC error whose `data` is a [`Problem`], so that an agent and a person read the same thing.
 //! Codes: JSON-RPC's own for bad messages, -32602 for what is not known (as MCP has it), -32002 for resources,
-//! -32000 for everything that happened on the way to a backend. Never: an empty success in place of an error.
+//! -32000 for everything that happened on the way to a backend, and those that 2026-07-28 added. Never: an empty success in place of an error.
 
 use super::envelope::Malformed;
 use super::json::{Unreadable, quote};
+use super::version::Version;
 use linchpin_shared::problem::{Code, Problem};
+use serde_json::{Map, Value};
 
 /// A JSON-RPC error.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RpcError {
     code: i32,
     problem: Box<Problem>,
+    /// Members of `data` that MCP asks for, beside those of the problem.
+    data: Map<String, Value>,
 }
 
 impl RpcError {
@@ -58,7 +62,32 @@ impl RpcError {
     }
 
     fn new(code: i32, problem: Problem) -> Self {
-        Self { code, problem: Box::new(problem) }
+        Self { code, problem: Box::new(problem), data: Map::new() }
+    }
+
+    /// The headers of a request say something else than its body.
+    pub(crate) fn header_mismatch(detail: &str) -> Self {
+        Self::new(-32020, Problem::new(Code::BadRequest, detail))
+    }
+
+    /// A request of a version that is not spoken here.
+    pub(crate) fn unsupported_version(requested: &str) -> Self {
+        let problem = Problem::new(Code::BadRequest, format!("MCP {requested:?} is not spoken here"));
+        let mut error = Self::new(-32022, problem.next("server/discover, and use a version that it lists"));
+        error.data.insert(String::from("supported"), vec![Version::V2026_07_28.as_str()].into());
+        error.data.insert(String::from("requested"), requested.into());
+        error
+    }
+
+    /// Whether it says that there is no such method.
+    pub(crate) fn is_unknown_method(&self) -> bool {
+        self.code == -32601
+    }
+
+    /// Its code.
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> i32 {
+        self.code
     }
 
     /// The HTTP status with which a message that cannot be taken is refused.
@@ -68,7 +97,10 @@ impl RpcError {
 
     /// The response to the request with this id, which is JSON.
     pub(crate) fn response(&self, id: &str) -> String {
-        let data = serde_json::to_string(&self.problem).unwrap_or_else(|_| String::from("null"));
+        let mut data = serde_json::to_value(&self.problem).unwrap_or_default();
+        if let Some(members) = data.as_object_mut() {
+            members.extend(self.data.clone());
+        }
         let message = quote(&self.problem.detail);
         format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{},"message":{message},"data":{data}}}}}"#, self.code)
     }
@@ -95,7 +127,6 @@ pub(crate) fn success(id: &str, result: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     #[test]
     fn the_data_is_the_problem() {

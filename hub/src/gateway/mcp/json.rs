@@ -132,6 +132,14 @@ pub(crate) fn splice(text: &str, edits: &mut [(Span, Cow<'_, str>)]) -> String {
     out
 }
 
+/// `text` with `members` before the others of the object at `at`.
+pub(crate) fn insert(text: &str, at: Span, members: &str) -> String {
+    let start = at.start + 1;
+    let empty = text[start..at.end].trim_start().starts_with('}');
+    let comma = if empty { "" } else { "," };
+    [&text[..start], members, comma, &text[start..]].concat()
+}
+
 /// `text` as a JSON string.
 pub(crate) fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()

@@ -17,6 +17,7 @@ mod errors;
 mod fleet;
 mod json;
 mod level;
+mod modern;
 mod naming;
 mod router;
 mod scope;

@@ -1,4 +1,5 @@
-//! Streamable HTTP towards agents: the transport rules of MCP 2025-11-25 and its predecessors.
+//! Streamable HTTP towards agents: the transport rules of MCP 2025-11-25 and its predecessors; [`mod@modern`] has those of
+//! 2026-07-28, at the same addresses.
 //!
 //! Owns the addresses `/mcp`, `/i/NAME/mcp` and `/i/NAME/SERVER/mcp` and what may be sent there: one JSON-RPC message a
 //! POST, a stream a GET, the end of a session a DELETE. Host, origin and token are the guard's.
@@ -6,6 +7,7 @@
 //! Never: looks at what a message is about, apart from `initialize`.
 
 mod answer;
+mod modern;
 
 use super::Gateway;
 use super::calls::{Call, Caller, begin, release, tell_all};
@@ -15,7 +17,9 @@ use super::client::table::{Found, prints};
 use super::envelope::Envelope;
 use super::errors::{RpcError, success};
 use super::json::{Object, Span};
+use super::modern::{VERSION, is as is_modern};
 use super::scope::Scope;
+use super::sse;
 use super::version::Version;
 use crate::table::Table;
 use axum::body::Body;
@@ -56,6 +60,9 @@ type Refusal = (StatusCode, RpcError);
 
 async fn serve(gateway: Arc<Gateway>, scope: Scope, request: Request) -> Response {
     let (head, body) = request.into_parts();
+    if header(&head.headers, &HeaderName::from_static(mcp::VERSION)) == VERSION && head.method != Method::POST {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")]).into_response();
+    }
     let served = match head.method {
         Method::POST => post(gateway, scope, &head.headers, body).await,
         Method::GET => listen(&gateway, &scope, &head.headers),
@@ -72,19 +79,38 @@ async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Bo
     }
     let text = arrives(body, &gateway).await?;
     let envelope = Envelope::parse(&text).map_err(|error| refused(RpcError::from(&error)))?;
-    if let Envelope::Request { id, method, params } = &envelope
-        && method == "initialize"
-    {
-        return Ok(initialize(&gateway, scope, &text, *id, *params).await);
+    let modern = |params: &Option<Span>| is_modern(headers, &text, *params);
+    match envelope {
+        Envelope::Request { id, method, params } if modern(&params) => {
+            Ok(modern::answer(gateway, scope, headers, Call { text, id, method, params }).await)
+        }
+        Envelope::Request { id, method, params } if method == "initialize" => {
+            Ok(initialize(&gateway, scope, &text, id, params).await)
+        }
+        // Nothing of this version waits for a notification.
+        Envelope::Notification { params, .. } if modern(&params) => Ok(StatusCode::ACCEPTED.into_response()),
+        Envelope::Request { .. } | Envelope::Notification { .. } | Envelope::Response { .. } => {
+            in_session(gateway, &scope, headers, text, envelope).await
+        }
     }
-    let client = client(&gateway, &scope, headers)?;
+}
+
+/// A message of a client that has a session.
+async fn in_session(
+    gateway: Arc<Gateway>,
+    scope: &Scope,
+    headers: &HeaderMap,
+    text: String,
+    envelope: Envelope,
+) -> Result<Response, Refusal> {
+    let client = client(&gateway, scope, headers)?;
     gateway.has_lane(client.abilities).await;
     match envelope {
         Envelope::Request { id, method, params } => {
             let call = Call { text, id, method, params };
             let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
             let may_stream = accepts(headers, "text/event-stream");
-            let caller = Caller { gateway, client, out, streams: may_stream };
+            let caller = Caller { gateway, client, out, streams: may_stream, level: None };
             let answer = Box::pin(async move { caller.answer(&call).await });
             Ok(answer::Under::way(answer, messages).respond(may_stream).await)
         }
@@ -147,7 +173,7 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
     }
     let client = client(gateway, scope, headers)?;
     let reader = client.open_stream(prints(&gateway.board(client.abilities).view(scope)));
-    Ok(answer::stream(reader, gateway.stop.clone()))
+    Ok(answer::stream(sse::KEEP_ALIVE, reader, gateway.stop.clone(), ()))
 }
 
 fn end(gateway: Arc<Gateway>, scope: &Scope, headers: &HeaderMap) -> Result<Response, Refusal> {

@@ -1,9 +1,10 @@
-//! The legacy protocol versions and how one is agreed on.
+//! The protocol versions, and how one with sessions is agreed on.
 //!
-//! Owns [`Version`]. Invariant: a client that asks for a version we do not speak is offered our newest legacy one, as
+//! Owns [`Version`]. Only versions with sessions are negotiated; in 2026-07-28 every request says its version.
+//! Invariant: a client that asks for a version we do not speak is offered our newest legacy one, as
 //! MCP's "Lifecycle" has it, and decides itself. Never: changes what a message says because of a version.
 
-/// A version of MCP that has sessions.
+/// A version of MCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Version {
     /// 2024-11-05.
@@ -14,13 +15,15 @@ pub(crate) enum Version {
     V2025_06_18,
     /// 2025-11-25.
     V2025_11_25,
+    /// 2026-07-28, which has no sessions.
+    V2026_07_28,
 }
 
 impl Version {
-    /// Every version that we speak, oldest first.
+    /// Every version with sessions that we speak, oldest first.
     pub(crate) const ALL: [Self; 4] = [Self::V2024_11_05, Self::V2025_03_26, Self::V2025_06_18, Self::V2025_11_25];
 
-    /// The newest one.
+    /// The newest of them.
     pub(crate) const LATEST: Self = Self::V2025_11_25;
 
     /// As it stands in messages and headers.
@@ -30,10 +33,11 @@ impl Version {
             Self::V2025_03_26 => "2025-03-26",
             Self::V2025_06_18 => "2025-06-18",
             Self::V2025_11_25 => "2025-11-25",
+            Self::V2026_07_28 => "2026-07-28",
         }
     }
 
-    /// The version of this name, if we speak it.
+    /// The version of this name, if it has sessions and we speak it.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|version| version.as_str() == name)
     }

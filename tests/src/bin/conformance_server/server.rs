@@ -1,7 +1,8 @@
 //! The server itself: each method of MCP from the fixtures.
 //!
 //! Owns [`Server`] and who listens to its changes. Invariant: what it does is the same in every version; what a version
-//! does not have is refused by the SDK. Never: keeps anything between two calls but the sealing key.
+//! does not have is refused by the SDK. Never: keeps anything between two calls but the sealing key, and which lists
+//! have their changing item now.
 
 use crate::fixtures::{Fixtures, filled, typed};
 use crate::rounds::{Given, Next, Rounds};
@@ -17,6 +18,7 @@ use rmcp::{ErrorData, ServerHandler};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
@@ -38,12 +40,19 @@ pub(crate) struct Server {
     fixtures: Arc<Fixtures>,
     rounds: Rounds,
     changes: broadcast::Sender<Change>,
+    /// Whether tools and prompts have one more.
+    more: Arc<[AtomicBool; 2]>,
 }
 
 impl Server {
     /// One that nobody listens to yet.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self { fixtures: Arc::new(Fixtures::read()?), rounds: Rounds::new()?, changes: broadcast::Sender::new(16) })
+        Ok(Self {
+            fixtures: Arc::new(Fixtures::read()?),
+            rounds: Rounds::new()?,
+            changes: broadcast::Sender::new(16),
+            more: Arc::default(),
+        })
     }
 
     async fn tool(&self, name: &str, arguments: &Map<String, Value>, context: &Context) -> Result<Value, ErrorData> {
@@ -78,12 +87,22 @@ impl Server {
     }
 
     async fn changed(&self, change: Change, context: &Context) {
+        self.more[change as usize].fetch_xor(true, Ordering::Relaxed);
         // Who does not listen is not told.
         let _ = self.changes.send(change);
         let _ = match change {
             Change::Tools => context.peer.notify_tool_list_changed().await,
             Change::Prompts => context.peer.notify_prompt_list_changed().await,
         };
+    }
+
+    /// A list of the fixtures, with one more item every other time that it changed.
+    fn list(&self, part: &str, change: Change) -> Result<Value, ErrorData> {
+        let mut list: Value = self.fixtures.list(part)?;
+        if let Some(items) = list[part].as_array_mut().filter(|_| self.more[change as usize].load(Ordering::Relaxed)) {
+            items.push(json!({"name": "one_more", "description": "comes and goes", "inputSchema": {"type": "object"}}));
+        }
+        Ok(list)
     }
 
     /// A result of the fixtures, or a round of input that it takes to get there.
@@ -99,7 +118,7 @@ impl ServerHandler for Server {
     }
 
     async fn list_tools(&self, _: Option<PaginatedRequestParams>, _: Context) -> Result<ListToolsResult, ErrorData> {
-        complete(self.fixtures.list("tools")?)
+        complete(self.list("tools", Change::Tools)?)
     }
 
     async fn list_prompts(
@@ -107,7 +126,7 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: Context,
     ) -> Result<ListPromptsResult, ErrorData> {
-        complete(self.fixtures.list("prompts")?)
+        complete(self.list("prompts", Change::Prompts)?)
     }
 
     async fn list_resources(

@@ -52,7 +52,8 @@ pub(crate) async fn begin(
     Ok((client, result))
 }
 
-fn own_result(scope: &Scope, version: Version) -> String {
+/// What an address says of itself that shows several servers.
+pub(crate) fn own_result(scope: &Scope, version: Version) -> String {
     let instructions = match scope {
         Scope::All => {
             "Tools and prompts of all running projects. A name is INSTANCE__TOOL, or INSTANCE__SERVER__TOOL where an \

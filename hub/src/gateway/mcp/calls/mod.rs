@@ -11,7 +11,7 @@ mod relay;
 mod resources;
 mod route;
 
-pub(crate) use resources::{release, tell_all};
+pub(crate) use resources::{release, subscribe, tell_all};
 
 use super::Gateway;
 use super::catalog::list::Kind;
@@ -94,8 +94,10 @@ pub(crate) struct Caller {
     pub(crate) client: Arc<Client>,
     /// Where the messages go that belong to the request but are not its answer.
     pub(crate) out: mpsc::Sender<String>,
-    /// Whether the client reads them.
+    /// Whether the client reads what it is asked there.
     pub(crate) streams: bool,
+    /// From which level on a client without session wants to see what is logged meanwhile.
+    pub(crate) level: Option<Level>,
 }
 
 impl Caller {
@@ -149,7 +151,7 @@ impl Caller {
         let Some(routed) = unless_cancelled(entry, self.route(kind, &name)).await? else { return Ok(Reply::Cancelled) };
         let edits = routed.rename(at, &name).into_iter().collect();
         let repeatable = kind == Kind::Prompts || routed.repeatable;
-        Relay::new(self, call, &routed.upstream, edits, repeatable)?.run(entry).await
+        Relay::new(self, call, &routed.upstream, edits, repeatable)?.about(&routed.name).run(entry).await
     }
 
     /// `completion/complete`: to the backend that offers what is referred to.

@@ -12,7 +12,7 @@ use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::json::{Object, Span, splice};
 use crate::gateway::mcp::upstream::notice::Notice;
 use crate::gateway::mcp::upstream::session::Session;
-use crate::gateway::mcp::upstream::wire::{Broken, read};
+use crate::gateway::mcp::upstream::wire::{Broken, Mark, Routing, read};
 use crate::gateway::mcp::upstream::{Cause, Upstream, ask};
 use linchpin_shared::problem::Problem;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ pub(super) struct Relay<'a> {
     upstream: &'a Arc<Upstream>,
     edits: Edits<'a>,
     token: Option<Span>,
+    about: Option<&'a str>,
     repeatable: bool,
     patience: Duration,
 }
@@ -51,7 +52,12 @@ impl<'a> Relay<'a> {
         repeatable: bool,
     ) -> Result<Self, RpcError> {
         let (token, patience) = (call.progress_token()?, caller.gateway.wait);
-        Ok(Self { caller, call, upstream, edits, token, repeatable, patience })
+        Ok(Self { caller, call, upstream, edits, token, about: None, repeatable, patience })
+    }
+
+    /// With the name or URI that it is about, as the backend knows it.
+    pub(super) fn about(self, name: &'a str) -> Self {
+        Self { about: Some(name), ..self }
     }
 
     /// Does not wait for a backend that is down.
@@ -84,10 +90,15 @@ impl<'a> Relay<'a> {
     async fn attempt(&self, session: &Arc<Session>, entry: &mut Entry) -> Attempt {
         let id = self.upstream.next_id();
         let _under_way = self.upstream.under_way(self.cause(id));
+        let mut given_up = GivenUp::of(self, session, id);
         let mut exchange = std::pin::pin!(self.exchange(session, id));
         tokio::select! {
-            done = &mut exchange => done.map_or_else(Attempt::Broken, Attempt::Answered),
+            done = &mut exchange => {
+                given_up.told = true;
+                done.map_or_else(Attempt::Broken, Attempt::Answered)
+            }
             notification = entry.cancelled() => {
+                given_up.told = true;
                 self.cancel(session, id, &notification).await;
                 Attempt::Cancelled
             }
@@ -99,7 +110,9 @@ impl<'a> Relay<'a> {
         let own = id.to_string();
         // What the server asks is open as long as the request that made it ask.
         let mut asked = Vec::new();
-        let mut answering = self.upstream.call(session, self.message(&own)).await?;
+        let routing = Routing::of(&self.call.method, self.about);
+        let mark = if self.goes_as_it_is(session) { Mark::Modern(session, &routing) } else { Mark::Session(session) };
+        let mut answering = self.upstream.call(mark, self.message(&own)).await?;
         while let Some(message) = answering.next().await? {
             match read(&message) {
                 Some((text, Envelope::Response { id: answered, error, .. })) => {
@@ -132,6 +145,11 @@ impl<'a> Relay<'a> {
         Cause { call, client: Arc::clone(client), out: out.clone(), streams: *streams, token }
     }
 
+    /// Whether client and backend both speak 2026-07-28.
+    fn goes_as_it_is(&self, session: &Session) -> bool {
+        self.caller.client.is_modern() && session.modern
+    }
+
     /// The request as the backend sees it.
     fn message(&self, id: &str) -> String {
         let mut edits = self.edits.clone();
@@ -148,8 +166,12 @@ impl<'a> Relay<'a> {
                 Some(_) | None => return,
             },
             Notice::Log(level) => {
-                let Caller { gateway, client, .. } = self.caller;
-                if !gateway.clients.shows(client, &self.upstream.place, level) {
+                let Caller { gateway, client, level: wanted, .. } = self.caller;
+                let shown = match client.is_modern() {
+                    true => wanted.is_some_and(|wanted| level >= wanted),
+                    false => gateway.clients.shows(client, &self.upstream.place, level),
+                };
+                if !shown {
                     return;
                 }
                 text.to_owned()
@@ -182,5 +204,38 @@ impl<'a> Relay<'a> {
         if !matches!(told, Ok(Ok(()))) {
             tracing::debug!(server = %self.upstream, "a cancellation did not reach it");
         }
+    }
+}
+
+/// Tells the backend of a request that its client, which has no session, does not wait for any more: going away is how
+/// such a client cancels.
+struct GivenUp {
+    upstream: Arc<Upstream>,
+    session: Arc<Session>,
+    id: u64,
+    told: bool,
+}
+
+impl GivenUp {
+    fn of(relay: &Relay<'_>, session: &Arc<Session>, id: u64) -> Self {
+        let told = !relay.caller.client.is_modern();
+        Self { upstream: Arc::clone(relay.upstream), session: Arc::clone(session), id, told }
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        if self.told {
+            return;
+        }
+        let (upstream, session, id) = (Arc::clone(&self.upstream), Arc::clone(&self.session), self.id);
+        let message =
+            format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
+        tokio::spawn(async move {
+            let told = tokio::time::timeout(TELL, upstream.notify(&session, message)).await;
+            if !matches!(told, Ok(Ok(()))) {
+                tracing::debug!(server = %upstream, "a cancellation did not reach it");
+            }
+        });
     }
 }

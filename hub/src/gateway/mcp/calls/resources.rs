@@ -63,7 +63,7 @@ impl Caller {
         let candidates: Vec<_> = board.view(&self.client.scope).resource(uri).into_iter().cloned().collect();
         let mut last = Err(self.unknown(&board, Kind::Resources, uri));
         for upstream in &candidates {
-            let relay = Relay::new(self, call, upstream, Vec::new(), true)?;
+            let relay = Relay::new(self, call, upstream, Vec::new(), true)?.about(uri);
             let relay = if candidates.len() == 1 { relay } else { relay.impatient() };
             let reply = relay.run(entry).await;
             if reply.as_ref().is_ok_and(|reply| succeeded(reply) || matches!(reply, Reply::Cancelled)) {
@@ -83,6 +83,18 @@ fn succeeded(reply: &Reply) -> bool {
             matches!(Envelope::parse_trusted(text), Ok(Envelope::Response { error: None, .. }))
         }
         Reply::Cancelled => false,
+    }
+}
+
+/// Has a client be told when this resource changes. What nobody has is not an error: it may come.
+pub(crate) async fn subscribe(gateway: &super::Gateway, client: &Client, uri: &str) {
+    let board = gateway.board(client.abilities);
+    let Some(upstream) = board.view(&client.scope).resource(uri).into_iter().next().cloned() else { return };
+    client.subscribe(&upstream.place, uri);
+    let Some(session) = upstream.session() else { return };
+    let params = format!(r#"{{"uri":{}}}"#, quote(uri));
+    if let Err(broken) = upstream.ask(&session, "resources/subscribe", &params).await {
+        tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "no subscription");
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) struct Routed {
     pub(super) upstream: Arc<Upstream>,
     /// Whether calling twice does no harm.
     pub(super) repeatable: bool,
-    name: String,
+    /// Its name there.
+    pub(super) name: String,
 }
 
 impl Routed {

@@ -14,6 +14,7 @@ pub(crate) mod table;
 
 use super::abilities::{Abilities, Lane};
 use super::level::Level;
+use super::modern::listen::Listen;
 use super::scope::Scope;
 use super::version::Version;
 use inflight::Inflight;
@@ -112,6 +113,8 @@ pub(crate) struct Client {
     pub(crate) inflight: Inflight,
     /// What servers asked it.
     pub(crate) questions: Questions,
+    /// What its stream is for, where that was asked for by one request.
+    listen: Option<Listen>,
     outbox: Arc<Outbox>,
     memory: Mutex<Memory>,
 }
@@ -140,14 +143,50 @@ impl Client {
             abilities: about.abilities,
             inflight: Inflight::default(),
             questions: Questions::default(),
+            listen: None,
             outbox: Arc::default(),
             memory: Mutex::new(memory),
         }
     }
 
+    /// One request of a client, which has no session.
+    pub(crate) fn of_request(scope: Scope, prints: Prints) -> Self {
+        let about = About { version: Version::V2026_07_28, abilities: Abilities::NONE };
+        Self::new(String::new(), scope, about, prints, true)
+    }
+
+    /// The stream that one request of a client asked for. `id` is known to nobody else.
+    pub(crate) fn of_stream(id: String, scope: Scope, prints: Prints, listen: Listen) -> Self {
+        Self { id, listen: Some(listen), ..Self::of_request(scope, prints) }
+    }
+
+    /// Whether it has no session.
+    pub(crate) fn is_modern(&self) -> bool {
+        self.version == Version::V2026_07_28
+    }
+
     /// Puts a message on the client's stream.
     pub(crate) fn send(&self, message: &str) {
-        self.outbox.push(message);
+        match &self.listen {
+            None => self.outbox.push(message),
+            Some(listen) => {
+                if let Some(message) = listen.tagged(message) {
+                    self.outbox.push(&message);
+                }
+            }
+        }
+    }
+
+    /// Puts the news of a list on the client's stream, if it is not there already.
+    fn tell(&self, topic: Topic) {
+        match &self.listen {
+            None => self.outbox.push_once(topic.message()),
+            Some(listen) => {
+                if let Some(message) = listen.tagged(topic.message()) {
+                    self.outbox.push_once(&message);
+                }
+            }
+        }
     }
 
     /// Opens the client's stream, in place of an earlier one.
@@ -155,7 +194,7 @@ impl Client {
         let memory = self.memory.lock();
         for (topic, known) in Topic::ALL.into_iter().zip(&memory.knowledge) {
             if known.fetched != Some(topic.of(prints)) {
-                self.outbox.push_once(topic.message());
+                self.tell(topic);
             }
         }
         drop(memory);
@@ -173,7 +212,7 @@ impl Client {
         for (topic, known) in Topic::ALL.into_iter().zip(&mut memory.knowledge) {
             if known.told != topic.of(prints) {
                 known.told = topic.of(prints);
-                self.outbox.push_once(topic.message());
+                self.tell(topic);
             }
         }
     }

@@ -128,6 +128,11 @@ impl Table {
         Ok(client)
     }
 
+    /// Keeps the stream of one request among the sessions for as long as what is given back is held.
+    pub(crate) fn listening(table: &Arc<Self>, client: Client) -> Result<Listening, Full> {
+        Ok(Listening { client: table.add(client)?, table: Arc::clone(table) })
+    }
+
     /// Ends a session, as its client asked.
     pub(crate) fn end(&self, client: &Client) {
         client.close();
@@ -255,6 +260,21 @@ impl Table {
             }
             differs
         });
+    }
+}
+
+/// The stream of one request.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// Who reads it.
+    pub(crate) client: Arc<Client>,
+    table: Arc<Table>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.client.close();
+        self.table.inner.lock().live.remove(&self.client.id);
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) struct Under {
     answer: Option<Answering>,
     messages: mpsc::Receiver<String>,
     last: Option<Option<String>>,
+    status: fn(&str) -> StatusCode,
 }
 
 /// What comes next of a request.
@@ -40,7 +41,12 @@ enum Step {
 impl Under {
     /// A request whose other messages come out of `messages`.
     pub(super) fn way(answer: Answering, messages: mpsc::Receiver<String>) -> Self {
-        Self { answer: Some(answer), messages, last: None }
+        Self { answer: Some(answer), messages, last: None, status: |_| StatusCode::OK }
+    }
+
+    /// With this status for an answer that travels alone.
+    pub(super) fn with_status(self, status: fn(&str) -> StatusCode) -> Self {
+        Self { status, ..self }
     }
 
     /// Answers.
@@ -49,7 +55,7 @@ impl Under {
             return self.whole().await;
         }
         match timeout(SOON, self.step()).await {
-            Ok(Some(Step::Answer(Some(answer)))) => json_with(StatusCode::OK, answer),
+            Ok(Some(Step::Answer(Some(answer)))) => json_with((self.status)(&answer), answer),
             Ok(Some(Step::Answer(None)) | None) => events(Body::empty()),
             Ok(Some(Step::Message(first))) => self.streamed(sse::encode(&first)),
             Err(_elapsed) => self.streamed(sse::KEEP_ALIVE),
@@ -61,7 +67,7 @@ impl Under {
         loop {
             match self.step().await {
                 Some(Step::Message(_)) => {}
-                Some(Step::Answer(Some(answer))) => return json_with(StatusCode::OK, answer),
+                Some(Step::Answer(Some(answer))) => return json_with((self.status)(&answer), answer),
                 Some(Step::Answer(None)) | None => return StatusCode::NO_CONTENT.into_response(),
             }
         }
@@ -107,11 +113,11 @@ impl Under {
     }
 }
 
-/// A client's own stream, until it is replaced, its session ends or the hub stops.
-pub(super) fn stream(reader: Reader, stop: CancellationToken) -> Response {
-    // The comment lets the client see at once that the stream is open.
-    let begun = (Some(sse::KEEP_ALIVE), reader, stop);
-    let all = stream::unfold(begun, |(first, mut reader, stop)| async move {
+/// A client's own stream, until it is replaced, its session ends or the hub stops. What is `held` ends with it. What
+/// comes first lets the client see at once that the stream is open.
+pub(super) fn stream<H: Send + 'static>(first: Bytes, reader: Reader, stop: CancellationToken, held: H) -> Response {
+    let begun = (Some(first), reader, stop, held);
+    let all = stream::unfold(begun, |(first, mut reader, stop, held)| async move {
         let event = match first {
             Some(event) => event,
             None => tokio::select! {
@@ -122,7 +128,7 @@ pub(super) fn stream(reader: Reader, stop: CancellationToken) -> Response {
                 },
             },
         };
-        Some((Ok::<_, Infallible>(event), (None, reader, stop)))
+        Some((Ok::<_, Infallible>(event), (None, reader, stop, held)))
     });
     events(Body::from_stream(all))
 }

@@ -1,11 +1,11 @@
-//! Following a server's own messages: its GET stream.
+//! Following a server's own messages: its GET stream, or what `subscriptions/listen` gives in 2026-07-28.
 //!
 //! Owns opening it, and opening it again when it ends while the session lives.
 //! Invariant: after an interruption every list is asked for again, because an announcement may have been missed.
 //! Never: decides that a session is lost by itself; the server says so.
 
-use super::session::Session;
-use super::wire::{Answering, Broken, read};
+use super::session::{Session, own_request};
+use super::wire::{Answering, Broken, Mark, Routing, read};
 use super::{Input, Upstream};
 use crate::gateway::mcp::client::Topic;
 use crate::gateway::mcp::envelope::Envelope;
@@ -16,6 +16,29 @@ use tokio::time::Instant;
 /// Servers end idle streams after minutes; one that ends them at once must not be asked in a hot loop.
 const REOPEN: Policy =
     Policy { min: Duration::from_millis(100), max: Duration::from_secs(30), reset_after: Duration::from_secs(10) };
+
+/// Follows what a server that speaks 2026-07-28 says about its lists, for as long as the session is held.
+pub(super) async fn subscribe(upstream: &Upstream, session: &Session) {
+    const ALL: &str =
+        r#""notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true},"#;
+    let mut backoff = Backoff::new(REOPEN);
+    let routing = Routing::of("subscriptions/listen", None);
+    loop {
+        let begun = Instant::now();
+        let message = own_request(upstream.next_id(), "subscriptions/listen", ALL);
+        match upstream.call(Mark::Modern(session, &routing), message).await {
+            Ok(stream) => follow(upstream, stream).await,
+            Err(broken) => {
+                tracing::debug!(server = %upstream, problem = %broken.into_problem().detail, "no stream of its changes");
+            }
+        }
+        backoff.healthy_for(begun.elapsed());
+        tokio::time::sleep(backoff.next_delay(super::actor::random())).await;
+        for topic in Topic::ALL {
+            upstream.changed(topic).await;
+        }
+    }
+}
 
 /// Follows the server's messages until the session is lost, or for good if the server has no such stream.
 pub(super) async fn listen(upstream: &Upstream, session: &Session) {

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
-use wire::{Broken, Wire, read};
+use wire::{Broken, Mark, Wire, read};
 
 /// What the actor is told.
 #[derive(Debug)]
@@ -196,7 +196,7 @@ impl Upstream {
     pub(crate) async fn ask(&self, session: &Session, method: &str, params: &str) -> Result<String, Broken> {
         let id = self.next_id();
         let message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
-        let mut answering = self.wire.post(Some(session), message).await?;
+        let mut answering = self.wire.post(Mark::Session(session), message).await?;
         loop {
             let Some(message) = answering.next().await? else {
                 return Err(answering.interrupted("there was no response"));
@@ -215,12 +215,12 @@ impl Upstream {
 
     /// Sends what is not answered.
     pub(crate) async fn notify(&self, session: &Session, message: String) -> Result<(), Broken> {
-        self.wire.post(Some(session), message).await.map(|_| ())
+        self.wire.post(Mark::Session(session), message).await.map(|_| ())
     }
 
     /// Sends a request whose id is [`Upstream::next_id`]; its messages come out of the answer.
-    pub(crate) async fn call(&self, session: &Session, message: String) -> Result<wire::Answering, Broken> {
-        self.wire.post(Some(session), message).await
+    pub(crate) async fn call(&self, mark: Mark<'_>, message: String) -> Result<wire::Answering, Broken> {
+        self.wire.post(mark, message).await
     }
 
     /// An id that no server saw before.

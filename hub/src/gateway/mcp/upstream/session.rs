@@ -5,9 +5,12 @@
 //! Never: ends by itself; its life ends it.
 
 use super::about::About;
-use super::wire::{Broken, read};
+use super::wire::{Broken, Mark, Routing, read};
 use super::{Upstream, server_error};
+use crate::gateway::mcp::abilities::{Abilities, Lane};
 use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::json::{Object, elements};
+use crate::gateway::mcp::modern::{META_VERSION, VERSION};
 use crate::gateway::mcp::version::Version;
 use http::header::{HeaderMap, HeaderValue};
 use linchpin_shared::problem::{Code, Problem};
@@ -22,6 +25,9 @@ const WAIT_FOR_START: Duration = Duration::from_secs(5);
 /// How long a server may take to answer `initialize`: one that is installed at its first start takes its time.
 const INITIALIZE: Duration = Duration::from_secs(60);
 
+/// How long a server may take to say that it speaks 2026-07-28.
+const DISCOVER: Duration = Duration::from_secs(1);
+
 /// One session with a server.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -29,6 +35,8 @@ pub(crate) struct Session {
     pub(crate) number: u64,
     /// What the server said of itself.
     pub(crate) about: Arc<About>,
+    /// Whether it speaks 2026-07-28 too.
+    pub(crate) modern: bool,
     id: Option<HeaderValue>,
     version: HeaderValue,
 }
@@ -74,8 +82,41 @@ async fn handshake(upstream: &Upstream, number: u64) -> Result<Session, Broken> 
             return Err(refused(format!("{upstream} speaks MCP {:?}, which we do not", about.version())));
         }
         let version = HeaderValue::from_str(about.version()).map_err(|why| refused(why.to_string()))?;
-        let session = Session { number, about: Arc::new(about), id: session_id, version };
+        let mut session = Session { number, about: Arc::new(about), modern: false, id: session_id, version };
         upstream.notify(&session, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned()).await?;
+        session.modern = speaks_modern(upstream, &session).await;
         return Ok(session);
     }
+}
+
+/// Whether a server speaks 2026-07-28 too. Whatever else it answers, or silence, means that it does not. It is asked only
+/// after it was initialized: there are servers that end when something else comes first.
+async fn speaks_modern(upstream: &Upstream, session: &Session) -> bool {
+    let lane = upstream.place.lane;
+    if lane != Lane::Shared && lane != Lane::Of(Abilities::NONE) {
+        return false;
+    }
+    let message = own_request(upstream.next_id(), "server/discover", "");
+    let asked = async {
+        let routing = Routing::of("server/discover", None);
+        let mut answering = upstream.call(Mark::Modern(session, &routing), message).await.ok()?;
+        while let Some(message) = answering.next().await.ok()? {
+            if let Some((text, Envelope::Response { result, .. })) = read(&message) {
+                let versions = Object::parse(text, result?).ok()?.get("supportedVersions")?;
+                return Some(
+                    elements(text, versions)?.into_iter().any(|at| at.string(text).as_deref() == Some(VERSION)),
+                );
+            }
+        }
+        None
+    };
+    tokio::time::timeout(DISCOVER, asked).await.ok().flatten().unwrap_or(false)
+}
+
+/// A request of the hub's own as 2026-07-28 has it, with these params and a comma after them, if there are any.
+pub(super) fn own_request(id: u64, method: &str, params: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{{params}"_meta":{{"{META_VERSION}":"{VERSION}","io.modelcontextprotocol/clientInfo":{{"name":"linchpin","version":"{}"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#,
+        env!("CARGO_PKG_VERSION"),
+    )
 }

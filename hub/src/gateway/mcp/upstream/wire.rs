@@ -6,12 +6,15 @@
 //! Never: repeats anything.
 
 use super::session::Session;
+use crate::gateway::mcp::abilities::Lane;
 use crate::gateway::mcp::client::Place;
 use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::modern;
 use crate::gateway::mcp::sse::Decoder;
 use crate::link::{Body, BoxError, Handle, RequestError, ResponseBody};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::response::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use linchpin_shared::problem::{Code, Problem};
@@ -43,6 +46,41 @@ impl Broken {
             | Self::SessionLost(problem)
             | Self::Interrupted(problem)
             | Self::Refused(problem) => problem,
+        }
+    }
+}
+
+/// What a message says of itself in its headers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mark<'a> {
+    /// Nothing yet.
+    Nothing,
+    /// That it belongs to this session.
+    Session(&'a Session),
+    /// What it is about, as 2026-07-28 has it. The session is of interest only to an instance with a server on stdio.
+    Modern(&'a Session, &'a Routing),
+}
+
+/// What a request of 2026-07-28 is about.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    method: Option<HeaderValue>,
+    name: Option<HeaderValue>,
+}
+
+impl Routing {
+    /// A request of this method about this name or URI.
+    pub(crate) fn of(method: &str, name: Option<&str>) -> Self {
+        let value = |text: &str| HeaderValue::from_str(&modern::encoded(text)).ok();
+        Self { method: value(method), name: name.and_then(value) }
+    }
+
+    fn mark(&self, headers: &mut HeaderMap) {
+        headers.insert(mcp::VERSION, HeaderValue::from_static(modern::VERSION));
+        for (name, value) in [(modern::METHOD, &self.method), (modern::NAME, &self.name)] {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
         }
     }
 }
@@ -83,9 +121,14 @@ impl Wire {
         &self.handle
     }
 
-    /// Sends a message in a session, or before there is one.
-    pub(crate) async fn post(&self, session: Option<&Session>, message: String) -> Result<Answering, Broken> {
-        Ok(self.answering(self.send(session, message, None).await?))
+    /// Sends a message.
+    pub(crate) async fn post(&self, mark: Mark<'_>, message: String) -> Result<Answering, Broken> {
+        let response = self.send(mark, message, None).await?;
+        match mark {
+            Mark::Nothing => Ok(self.answering(self.judge(response, false).await?)),
+            Mark::Session(_) => Ok(self.answering(self.judge(response, true).await?)),
+            Mark::Modern(..) => self.judge_modern(response).await,
+        }
     }
 
     /// Sends `initialize`, for which the instance may wait until its server is up, and gives the new session's id.
@@ -94,13 +137,14 @@ impl Wire {
         message: String,
         wait: Duration,
     ) -> Result<(Option<HeaderValue>, Answering), Broken> {
-        let response = self.send(None, message, Some(wait)).await?;
+        let response = self.judge(self.send(Mark::Nothing, message, Some(wait)).await?, false).await?;
         Ok((response.headers().get(mcp::SESSION).cloned(), self.answering(response)))
     }
 
     /// Opens the stream of the server's own messages; none if the server has no such stream.
     pub(crate) async fn listen(&self, session: &Session) -> Result<Option<Answering>, Broken> {
-        let mut request = self.request(Method::GET, Some(session), Empty::new().map_err(BoxError::from).boxed_unsync());
+        let mut request =
+            self.request(Method::GET, Mark::Session(session), Empty::new().map_err(BoxError::from).boxed_unsync());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let response = self.handle.request(request).await.map_err(|error| self.broken(&error))?;
         if response.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -111,28 +155,34 @@ impl Wire {
 
     async fn send(
         &self,
-        session: Option<&Session>,
+        mark: Mark<'_>,
         message: String,
         wait: Option<Duration>,
     ) -> Result<Response<ResponseBody>, Broken> {
         let body = Full::new(Bytes::from(message)).map_err(BoxError::from).boxed_unsync();
-        let mut request = self.request(Method::POST, session, body);
+        let mut request = self.request(Method::POST, mark, body);
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         if let Some(wait) = wait {
             headers.insert(mcp::WAIT_MS, HeaderValue::from(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
         }
-        let response = self.handle.request(request).await.map_err(|error| self.broken(&error))?;
-        if response.status().is_success() { Ok(response) } else { self.judge(response, session.is_some()).await }
+        self.handle.request(request).await.map_err(|error| self.broken(&error))
     }
 
-    fn request(&self, method: Method, session: Option<&Session>, body: Body) -> Request<Body> {
+    fn request(&self, method: Method, mark: Mark<'_>, body: Body) -> Request<Body> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = self.uri();
-        if let Some(session) = session {
-            session.mark(request.headers_mut());
+        match mark {
+            Mark::Nothing => {}
+            Mark::Session(session) => session.mark(request.headers_mut()),
+            Mark::Modern(session, routing) => {
+                if self.place.lane == Lane::Shared {
+                    session.mark(request.headers_mut());
+                }
+                routing.mark(request.headers_mut());
+            }
         }
         request
     }
@@ -154,23 +204,37 @@ impl Wire {
         response: Response<ResponseBody>,
         in_session: bool,
     ) -> Result<Response<ResponseBody>, Broken> {
-        let status = response.status();
-        if status.is_success() {
+        if response.status().is_success() {
             return Ok(response);
         }
-        let not_executed = response.headers().get(mcp::NOT_EXECUTED).is_some_and(|value| value == "1");
-        let body = Limited::new(response.into_body(), MAX_COMPLAINT).collect().await;
-        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let text = String::from_utf8_lossy(&body);
+        let (head, body) = complaint(response).await;
+        Err(self.verdict(&head, &body, in_session))
+    }
+
+    /// The same in 2026-07-28, where an error has a status of its own, and its body is the answer.
+    async fn judge_modern(&self, response: Response<ResponseBody>) -> Result<Answering, Broken> {
+        if response.status().is_success() {
+            return Ok(self.answering(response));
+        }
+        let (head, body) = complaint(response).await;
+        if read(&body).is_some_and(|(_, envelope)| matches!(envelope, Envelope::Response { .. })) {
+            return Ok(self.messages(Source::Read(Some(body))));
+        }
+        Err(self.verdict(&head, &body, self.place.lane == Lane::Shared))
+    }
+
+    fn verdict(&self, head: &Parts, body: &[u8], in_session: bool) -> Broken {
+        let (status, text) = (head.status, String::from_utf8_lossy(body));
+        let not_executed = head.headers.get(mcp::NOT_EXECUTED).is_some_and(|value| value == "1");
         let problem = self.complaint(status, &text);
         // Real servers answer 400 where MCP has 404.
         let lost = status == StatusCode::NOT_FOUND
             || (status == StatusCode::BAD_REQUEST && text.to_ascii_lowercase().contains("session"));
-        Err(match (lost && in_session, not_executed) {
+        match (lost && in_session, not_executed) {
             (true, _) => Broken::SessionLost(problem),
             (false, true) => Broken::NotExecuted(problem),
             (false, false) => Broken::Refused(problem),
-        })
+        }
     }
 
     /// The instance's own words if it is a problem, else the server's.
@@ -194,6 +258,10 @@ impl Wire {
         } else {
             Source::Whole(Some(response.into_body()))
         };
+        self.messages(source)
+    }
+
+    fn messages(&self, source: Source) -> Answering {
         Answering { source, place: self.place.clone(), max_message: self.max_message }
     }
 }
@@ -208,6 +276,7 @@ pub(crate) struct Answering {
 
 #[derive(Debug)]
 enum Source {
+    Read(Option<Bytes>),
     Whole(Option<ResponseBody>),
     Events(ResponseBody, Decoder),
 }
@@ -216,6 +285,7 @@ impl Answering {
     /// The next message; none when the answer is complete. To be awaited to its end, or dropped.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         match &mut self.source {
+            Source::Read(message) => Ok(message.take()),
             Source::Whole(body) => {
                 let Some(body) = body.take() else { return Ok(None) };
                 let whole = Limited::new(body, self.max_message).collect().await;
@@ -248,6 +318,13 @@ impl Answering {
                 .next(format!("linchpin explain {instance}")),
         )
     }
+}
+
+/// An answer that is no success, read as far as it is looked at.
+async fn complaint(response: Response<ResponseBody>) -> (Parts, Bytes) {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_COMPLAINT).collect().await;
+    (head, body.map(http_body_util::Collected::to_bytes).unwrap_or_default())
 }
 
 /// The text and kind of a message that a server sent.

@@ -8,6 +8,7 @@
 use super::session::Session;
 use super::wire::Broken;
 use super::{Upstream, ask, fetch, listen};
+use crate::gateway::mcp::abilities::Lane;
 use crate::gateway::mcp::catalog::list::{Kind, List};
 use crate::gateway::mcp::client::Topic;
 use crate::gateway::mcp::json::quote;
@@ -52,6 +53,11 @@ impl Work {
     pub(super) fn begin(&mut self) {
         let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
         self.spawn(async move { listen::listen(&upstream, &session).await });
+        // A server on stdio has one stream for everything.
+        if self.session.modern && self.upstream.place.lane != Lane::Shared {
+            let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
+            self.spawn(async move { listen::subscribe(&upstream, &session).await });
+        }
         for kind in Kind::ALL {
             self.fetch(kind, Duration::ZERO);
         }

@@ -1,0 +1,42 @@
+//! `server/discover`: what there is at an address.
+//!
+//! Owns the hub's answer, made of what the one server said of itself where there is only one, and of what the hub relays
+//! where several are shown together. Invariant: the answer comes from the hub, whatever is up.
+//! Never: promises what belongs to sessions.
+
+use super::VERSION;
+use crate::gateway::mcp::Gateway;
+use crate::gateway::mcp::abilities::Abilities;
+use crate::gateway::mcp::calls::begin::own_result;
+use crate::gateway::mcp::catalog::list::Kind;
+use crate::gateway::mcp::errors::RpcError;
+use crate::gateway::mcp::scope::Scope;
+use crate::gateway::mcp::version::Version;
+use serde_json::{Map, Value, json};
+
+/// What this address has.
+pub(crate) async fn discover(gateway: &Gateway, scope: &Scope) -> Result<String, RpcError> {
+    if *scope != Scope::All {
+        gateway.appears(scope).await.map_err(RpcError::unknown)?;
+        gateway.settle(Abilities::NONE, scope, Kind::Tools).await;
+    }
+    let board = gateway.board(Abilities::NONE);
+    let view = board.view(scope);
+    let about = view.single().and_then(|upstream| upstream.known().about.clone());
+    let own = || own_result(scope, Version::LATEST);
+    let mut said: Map<String, Value> =
+        serde_json::from_str(&about.map_or_else(own, |about| about.shown(Version::LATEST))).unwrap_or_default();
+    let versions: Vec<_> = std::iter::once(VERSION).chain(Version::ALL.iter().rev().map(|it| it.as_str())).collect();
+    let mut result = json!({
+        "resultType": "complete",
+        "supportedVersions": versions,
+        "capabilities": said.remove("capabilities").unwrap_or_else(|| json!({})),
+        "ttlMs": 0,
+        "cacheScope": "private",
+        "_meta": {"io.modelcontextprotocol/serverInfo": said.remove("serverInfo").unwrap_or_default()},
+    });
+    if let Some(instructions) = said.remove("instructions") {
+        result["instructions"] = instructions;
+    }
+    Ok(result.to_string())
+}

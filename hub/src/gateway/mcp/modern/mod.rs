@@ -1,0 +1,182 @@
+//! MCP 2026-07-28: every request stands for itself.
+//!
+//! Owns what tells such a request from an older one ([`is`]) and what it must carry ([`Meta`], [`check`]); [`result`]
+//! gives a result the members that this version wants, [`discover`] answers for the hub, [`listen`] is the stream of
+//! changes. Invariant: what the headers say and what the body says is the same, or the request is refused before
+//! anything of it happens. Never: remembers anything between two requests.
+
+pub(crate) mod discover;
+pub(crate) mod listen;
+pub(crate) mod result;
+
+use super::errors::RpcError;
+use super::json::{Object, Span};
+use super::level::Level;
+use super::version::Version;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use linchpin_shared::protocol::mcp;
+use std::borrow::Cow;
+
+/// The version.
+pub(crate) const VERSION: &str = Version::V2026_07_28.as_str();
+
+/// The header of the method.
+pub(crate) const METHOD: &str = "mcp-method";
+
+/// The header of what the method is about.
+pub(crate) const NAME: &str = "mcp-name";
+
+/// The member of `_meta` that says the version.
+pub(crate) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+
+const META_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+
+/// The member of `_meta` by which a notification names the stream that asked for it.
+pub(crate) const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// Methods of older versions that this one does not have.
+pub(crate) const REMOVED: [&str; 5] =
+    ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
+
+/// What a request says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// From which level on its client wants to see what is logged meanwhile; none wants nothing.
+    pub(crate) level: Option<Level>,
+}
+
+/// Whether a message is one of this version, or claims to be one of a version that we do not know. A message in a
+/// session, or with the header of an older version, is not looked into.
+pub(crate) fn is(headers: &HeaderMap, text: &str, params: Option<Span>) -> bool {
+    match header(headers, mcp::VERSION) {
+        Some(version) if version == VERSION => true,
+        Some(version) if Version::parse(version).is_some() => false,
+        None if headers.contains_key(mcp::SESSION) => false,
+        Some(_) | None => meta(text, params).is_some_and(|meta| meta.get(META_VERSION).is_some()),
+    }
+}
+
+fn meta(text: &str, params: Option<Span>) -> Option<Object<'_>> {
+    Object::parse(text, params?).ok()?.object(text, "_meta").ok()?
+}
+
+/// Checks what a request of this method and with these params must carry.
+pub(crate) fn check(headers: &HeaderMap, text: &str, method: &str, params: Option<Span>) -> Result<Meta, RpcError> {
+    let missing = |what: &str| RpcError::invalid_params(format!("params._meta must have {what}"));
+    let meta = meta(text, params).ok_or_else(|| missing(META_VERSION))?;
+    let version = meta.get(META_VERSION).and_then(|at| at.string(text)).ok_or_else(|| missing(META_VERSION))?;
+    same(headers, mcp::VERSION, &version)?;
+    if version != VERSION {
+        return Err(RpcError::unsupported_version(&version));
+    }
+    if !meta.get(META_CAPABILITIES).is_some_and(|at| at.is_object(text)) {
+        return Err(missing(META_CAPABILITIES));
+    }
+    same(headers, METHOD, method)?;
+    if let Some(name) = about(text, method, params) {
+        same(headers, NAME, &name)?;
+    }
+    let level = meta.get(META_LEVEL).and_then(|at| Level::parse(&at.string(text)?));
+    Ok(Meta { level })
+}
+
+/// What a request is about, where a header has to say it.
+fn about(text: &str, method: &str, params: Option<Span>) -> Option<String> {
+    let key = match method {
+        "tools/call" | "prompts/get" => "name",
+        "resources/read" => "uri",
+        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
+        _ => return None,
+    };
+    Object::parse(text, params?).ok()?.get(key)?.string(text)
+}
+
+fn same(headers: &HeaderMap, name: &str, body: &str) -> Result<(), RpcError> {
+    match header(headers, name) {
+        Some(said) if decoded(said) == body => Ok(()),
+        Some(said) => Err(RpcError::header_mismatch(&format!("the header {name} says {said:?}, the body {body:?}"))),
+        None => Err(RpcError::header_mismatch(&format!("the header {name} is missing, the body says {body:?}"))),
+    }
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+/// What a header says; a value that is no header value travels as `=?base64?…?=`.
+fn decoded(said: &str) -> Cow<'_, str> {
+    let plain = || Cow::Borrowed(said);
+    let Some(encoded) = said.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else { return plain() };
+    let text = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    text.map_or_else(plain, Cow::Owned)
+}
+
+/// A value as it travels in a header.
+pub(crate) fn encoded(value: &str) -> Cow<'_, str> {
+    let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~')) && value.trim() == value && !value.is_empty();
+    if plain && !value.starts_with("=?base64?") {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(format!("=?base64?{}?=", STANDARD.encode(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::mcp::envelope::Envelope;
+    use proptest::prelude::*;
+
+    const GOOD: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"error"}}}"#;
+
+    fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
+        all.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    fn checked(text: &str, all: &[(&'static str, &str)]) -> Result<Meta, i32> {
+        let Ok(Envelope::Request { method, params, .. }) = Envelope::parse(text) else { panic!("{text}") };
+        check(&headers(all), text, &method, params).map_err(|error| error.code())
+    }
+
+    const ALL: [(&str, &str); 3] = [(mcp::VERSION, VERSION), (METHOD, "tools/call"), (NAME, " a ")];
+
+    #[test]
+    fn headers_and_body_must_agree() {
+        assert_eq!(checked(GOOD, &ALL), Ok(Meta { level: Some(Level::Error) }));
+        for at in 0..3 {
+            let mut wrong = ALL.to_vec();
+            wrong[at].1 = "other";
+            assert_eq!(checked(GOOD, &wrong), Err(-32020), "{wrong:?}");
+            wrong.remove(at);
+            assert_eq!(checked(GOOD, &wrong), Err(-32020), "{wrong:?}");
+        }
+        let newer = GOOD.replace(VERSION, "2027-01-01");
+        assert_eq!(checked(&newer, &[(mcp::VERSION, "2027-01-01"), ALL[1], ALL[2]]), Err(-32022));
+        assert_eq!(checked(&GOOD.replace("/clientCapabilities", "/x"), &ALL), Err(-32602));
+        assert_eq!(checked(&GOOD.replace("_meta", "meta"), &ALL), Err(-32602));
+    }
+
+    #[test]
+    fn an_older_request_is_told_apart() {
+        let of = |text: &str, all: &[(&'static str, &str)]| {
+            let Ok(Envelope::Request { params, .. }) = Envelope::parse(text) else { panic!("{text}") };
+            is(&headers(all), text, params)
+        };
+        let old = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
+        assert!(of(old, &ALL) && of(GOOD, &[]) && of(GOOD, &[(mcp::VERSION, "2027-01-01")]));
+        assert!(!of(old, &[]) && !of(old, &[(mcp::VERSION, "2027-01-01")]));
+        assert!(!of(GOOD, &[(mcp::VERSION, "2025-11-25")]) && !of(GOOD, &[(mcp::SESSION, "x")]));
+    }
+
+    proptest! {
+        #[test]
+        fn what_travels_in_a_header_reads_back(value in ".*") {
+            let encoded = encoded(&value);
+            prop_assert!(http::HeaderValue::from_str(&encoded).is_ok());
+            prop_assert_eq!(&*decoded(&encoded), &value);
+        }
+    }
+}
