@@ -107,24 +107,16 @@ impl Registry {
             serde_json::to_vec_pretty(&put_aside(rejected, &place, &why)).map_err(|error| cannot(error.into()))?;
         let reason = Prepared::new(&why, &json).map_err(cannot)?;
         let _lock = self.lock()?;
-        let moved = self.move_aside(&rejected.path, seen, &place, reason);
+        // Looked at before the reason is placed: another may have moved it just now, with a reason of this very name.
+        if !self.may_be_moved(&rejected.path, seen) || Stamp::at(&place).is_some() {
+            return Ok(None);
+        }
+        reason.place().map_err(cannot)?;
+        let moved = move_aside(&rejected.path, seen, &place);
         if !matches!(moved, Ok(true)) {
             let _ = std::fs::remove_file(&why);
         }
         Ok(moved.map_err(cannot)?.then_some(place))
-    }
-
-    /// Moves it, under the directory lock.
-    fn move_aside(&self, path: &Path, seen: Stamp, place: &Path, reason: Prepared) -> io::Result<bool> {
-        if !self.may_be_moved(path, seen) || Stamp::at(place).is_some() {
-            return Ok(false);
-        }
-        reason.place()?;
-        std::fs::rename(path, place)?;
-        // A writer that knows nothing of the lock may have replaced it just now; then that file goes back, unless there
-        // is a newer one already.
-        let other = Stamp::at(place) != Some(seen);
-        Ok(!other || renameat_with(CWD, place, CWD, path, RenameFlags::NOREPLACE).is_err())
     }
 
     /// Whether the file is as it was seen, still no record, and nobody holds the lease of any id that it may be of.
@@ -181,6 +173,15 @@ impl Registry {
         let files = self.quarantine_dir().read_dir().into_iter().flatten().flatten().map(|file| file.path());
         files.filter(|path| when(path).is_some_and(|(_, place)| Stamp::at(&place).is_none())).collect()
     }
+}
+
+/// Moves it, under the directory lock; `false` when it was put back.
+fn move_aside(path: &Path, seen: Stamp, place: &Path) -> io::Result<bool> {
+    std::fs::rename(path, place)?;
+    // A writer that knows nothing of the lock may have replaced it just now; then that file goes back, unless there is a
+    // newer one already.
+    let other = Stamp::at(place) != Some(seen);
+    Ok(!other || renameat_with(CWD, place, CWD, path, RenameFlags::NOREPLACE).is_err())
 }
 
 /// The name in the quarantine: the file's own, with what could confuse a terminal or a shell replaced, and the time.
