@@ -113,6 +113,12 @@ async fn a_conflict_says_who_has_the_name_and_what_to_do() -> Result<()> {
     let lab = Lab::new()?;
     detached(&lab, "one", &[], &["sleep", "600"]).await?.exits(0)?;
     let record = live(&lab, "shop")?;
+    lab.wait_for("keeper, agent and sleep run", async || {
+        let all = everybody(&lab);
+        ensure!(all.len() == 3, "{}", leftovers::describe(&all));
+        Ok(())
+    })
+    .await?;
     for flags in [&["--json"][..], &["--json", "--detach"]] {
         let words = [&["run", "--name", "shop"], flags, &["--", "sleep", "601"]].concat();
         let problem = lab.verb(words).await?.problem(4)?;
@@ -196,6 +202,8 @@ async fn taken_over_after(flags: &[&str], make_hard: impl AsyncFnOnce(&Lab) -> R
     // It comes back when the new one is registered; then nothing is left of the other, and its port is free.
     detached(&lab, "two", &["--take-over"], &["sleep", "603"]).await?.exits(0)?;
     all_gone(&lab, &theirs).await?;
+    let log = std::fs::read_to_string(lab.home().join("logs/shop/agent.log"))?;
+    ensure!(log.contains("Stopped(\"SIGTERM\")"), "it ended as it does when it is asked: {log}");
     drop(std::net::TcpListener::bind(format!("127.0.0.1:{port}"))?);
     let record = live(&lab, "shop")?;
     assert_eq!(record.project_dir, lab.project("two")?);

@@ -145,7 +145,8 @@ async fn who_has_the_port_is_named_before_anything_is_started() -> Result<()> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
     let listen = format!("import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(600)");
     run(&lab, &[], &["python3", "-c", &listen]).await?.exits(0)?;
-    let taken = process(&lab, "it listens", |process| process["ports"][0]["port"].to_string() == port).await?;
+    let listens = at(&json!(port.parse::<u16>()?));
+    let taken = process(&lab, "it listens", |process| process["ports"] == listens).await?;
     let mut command =
         lab.linchpin(["--no-autostart", "--json", "run", "--name", "other", "--port", &port, "--", "true"]);
     command.current_dir(lab.project("other")?);
@@ -155,6 +156,13 @@ async fn who_has_the_port_is_named_before_anything_is_started() -> Result<()> {
     assert_eq!((&seen["pid"], &seen["instance"]), (&taken["pid"], &json!("shop")), "{problem}");
     assert_eq!(seen["project"], lab.dir().display().to_string());
     ensure!(!lab.home().join("logs/other/main.log").metadata().is_ok_and(|log| log.len() > 0), "it was never started");
+
+    lab.wait_for("the other one is seen to be gone, if it was seen", async || {
+        let other = lab.instance_status("other").await.ok();
+        ensure!(other.as_ref().is_none_or(|other| other["state"] == "gone"), "{other:?}");
+        Ok(())
+    })
+    .await?;
 
     // The hub itself says the same of its port.
     let mut hub = lab.linchpin(["--json", "hub", "--port", &port]);
@@ -180,8 +188,29 @@ async fn a_process_whose_port_was_taken_waits_for_it_and_names_who_has_it() -> R
     let waits =
         process(&lab, "it names us", |process| process["last_end"].as_str().is_some_and(|end| end.contains(&named)));
     assert_eq!(waits.await?["pid"], Value::Null, "it is not started");
+    let log = std::fs::read_to_string(lab.home().join("logs/shop/main.log"))?;
+    assert_eq!(log.matches("main started, pid").count(), 1, "{log}");
     drop(us);
     process(&lab, "it listens again", |process| process["ports"] == at(&json!(port))).await?;
+    lab.finish().await
+}
+
+/// Fault 16: a port that the program itself insists on.
+#[tokio::test]
+async fn a_program_that_crashes_on_a_taken_port_is_told_whose_it_is() -> Result<()> {
+    let lab = Lab::new()?;
+    let _hub = lab.hub().await?;
+    let us = TcpListener::bind("127.0.0.1:0")?;
+    let port = us.local_addr()?.port();
+    let insists = format!("import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(600)");
+    run(&lab, &[], &["python3", "-c", &insists]).await?.exits(0)?;
+    let named = format!("exit 1; port {port} is taken by pid {} (", std::process::id());
+    process(&lab, "it names us", |process| process["last_end"].as_str().is_some_and(|end| end.contains(&named)))
+        .await?;
+    let text = lab.verb(["explain", "shop"]).await?.exits(0)?.stdout;
+    ensure!(text.contains(&named), "{text}");
+    drop(us);
+    process(&lab, "it listens", |process| process["ports"] == at(&json!(port))).await?;
     lab.finish().await
 }
 

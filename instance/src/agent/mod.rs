@@ -195,6 +195,7 @@ fn wire(
         board: Arc::clone(board),
         reaper: Arc::clone(reaper),
         log: log(home, plan, record)?,
+        log_file: home.process_log(&record.name, MAIN),
         home: home.clone(),
     };
     match &plan.wiring {

@@ -13,6 +13,7 @@ use super::tree::{Patience, Tree};
 use super::{Spec, Surroundings, Wiring, port, random};
 use crate::mcp::Session;
 use jiff::Timestamp;
+use linchpin_shared::logfile::tail;
 use linchpin_shared::protocol::vitals::{self, ProcessState};
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +30,9 @@ const UNASKED: Duration = Duration::from_secs(1);
 const CLOSING: Duration = Duration::from_millis(200);
 /// How long the output of an ended life may take to be shown. A terminal may be held (Ctrl-S) for ever.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// How many of its last lines are read when a process crashed.
+const LAST_LINES: usize = 50;
 
 /// The owner of one process.
 pub(super) struct Actor {
@@ -184,14 +188,28 @@ impl Actor {
         self.tell(|state| state.ports = ports);
     }
 
-    /// How a life ended that failed with the port in somebody else's hands: that may well be why.
+    /// How a life ended that failed while somebody else has the port that it wanted: the one that it was given, or one
+    /// that it complained of. It blocks for some milliseconds, after a crash.
     fn with_culprit(&self, end: String, cause: &Cause) -> String {
-        match (cause, self.given) {
-            (Cause::Exited(End::Code(code)), Some(port)) if *code != 0 && !port::is_free(port) => {
-                format!("{end}; {}", port::taken_by(&self.surroundings.home, port))
-            }
-            (Cause::Exited(_) | Cause::NotStarted(_) | Cause::Broken(_) | Cause::Asked | Cause::Stop, _) => end,
+        let culprit = match cause {
+            Cause::Exited(End::Code(code)) if *code != 0 => self.culprit(),
+            Cause::Exited(_) | Cause::NotStarted(_) | Cause::Broken(_) | Cause::Asked | Cause::Stop => None,
+        };
+        match culprit {
+            Some(culprit) => format!("{end}; {culprit}"),
+            None => end,
         }
+    }
+
+    fn culprit(&self) -> Option<String> {
+        let Surroundings { home, log_file, .. } = &self.surroundings;
+        if let Some(given) = self.given.filter(|port| !port::is_free(*port)) {
+            return Some(port::taken_by(home, given));
+        }
+        // What earlier lives said is no news.
+        let started = format!("{} started, pid", self.spec.name);
+        let said = tail(log_file, LAST_LINES).ok()?;
+        port::complained_of(home, said.iter().rev().take_while(|line| !line.contains(&started)))
     }
 
     /// Ends what is attached, then the whole tree, and reaps.

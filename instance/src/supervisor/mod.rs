@@ -29,6 +29,7 @@ use output::Log;
 use policy::OnSuccess;
 use port::Given;
 use reaper::Reaper;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -73,6 +74,8 @@ pub(crate) struct Surroundings {
     pub(crate) reaper: Arc<Reaper>,
     /// Where its output goes.
     pub(crate) log: Log,
+    /// The file of that.
+    pub(crate) log_file: PathBuf,
     /// Where to find out of whose port somebody has.
     pub(crate) home: Home,
 }

@@ -7,8 +7,9 @@
 //! Never: listens, or keeps a port from anybody.
 
 use linchpin_shared::home::Home;
-use linchpin_shared::port::Culprit;
+use linchpin_shared::port::{self, Culprit};
 use linchpin_shared::problem::{Code, Problem};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::TcpSocket;
@@ -76,6 +77,25 @@ pub(super) fn taken_by(home: &Home, port: u16) -> String {
     }
 }
 
+/// In words, who has the port of which these lines complain that it is in use. Programs say that in many ways, so any
+/// number in such a line counts that is a port on which somebody listens.
+pub(super) fn complained_of<'a>(home: &Home, lines: impl Iterator<Item = &'a String>) -> Option<String> {
+    let complains = |line: &&String| {
+        let line = line.to_ascii_lowercase();
+        line.contains("eaddrinuse") || line.contains("already in use")
+    };
+    let mut said = lines.filter(complains).peekable();
+    said.peek()?;
+    let listened: BTreeSet<u16> = port::listeners().ok()?.iter().map(|listener| listener.address.port()).collect();
+    let mut ports = said.flat_map(|line| numbers(line)).filter(|port| listened.contains(port));
+    ports.next().map(|port| taken_by(home, port))
+}
+
+/// The numbers in a line that may be ports, the last one first: it comes after the address.
+fn numbers(line: &str) -> impl Iterator<Item = u16> {
+    line.rsplit(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok())
+}
+
 fn candidates(first: u16) -> impl Iterator<Item = u16> {
     (first..FIRST + COUNT).chain(FIRST..first)
 }
@@ -121,6 +141,30 @@ mod tests {
             assert_eq!((all[0], all.len()), (first, usize::from(COUNT)));
         }
         assert_eq!(Given::any(Uuid::max()), Given::From(FIRST + u16::try_from(u128::MAX % 10_000).unwrap()));
+    }
+
+    #[test]
+    fn who_has_the_port_is_found_in_what_a_program_says() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (home, port) = (Home::at("/nowhere"), listener.local_addr().unwrap().port());
+        let named = |line: String| complained_of(&home, [line].iter());
+        for line in [
+            format!("Error: listen EADDRINUSE: address already in use :::{port}"),
+            format!("listen tcp 127.0.0.1:{port}: bind: address already in use"),
+            format!(
+                "OSError: [Errno 98] Address already in use (while attempting to bind on address ('127.0.0.1', {port}))"
+            ),
+            format!("Error: Port {port} is already in use"),
+        ] {
+            let culprit = named(line.clone()).unwrap_or_default();
+            assert!(
+                culprit.contains(&format!("port {port} is taken by pid {}", std::process::id())),
+                "{line}: {culprit}"
+            );
+        }
+        assert_eq!(named(format!("listening on {port}")), None);
+        drop(listener);
+        assert_eq!(named(format!("Error: Port {port} is already in use")), None);
     }
 
     #[test]
