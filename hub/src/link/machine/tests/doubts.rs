@@ -68,8 +68,9 @@ fn a_deadline_that_is_noticed_late_is_asked_again() {
     for away in [2, 30, 600] {
         let mut bench = Bench::connected();
         bench.pass(Duration::from_secs(away + 3));
-        assert!(!bench.take(Input::Due).contains(&Effect::Nudge), "the silence was ours");
-        assert!(bench.machine.passes());
+        assert!(!bench.take(Input::Due).contains(&Effect::Nudge));
+        bench.sees(State::Active);
+        bench.take(ANSWERED);
 
         bench.take(Input::Check("a test"));
         bench.pass(Duration::from_secs(away));
