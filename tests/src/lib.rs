@@ -10,8 +10,11 @@
 pub mod agent;
 pub mod clock;
 pub mod conformance;
+pub mod echo;
 pub mod kit;
 pub mod lab;
 pub mod preload;
+pub mod proxy;
 pub mod races;
+pub mod sim;
 pub mod wait;

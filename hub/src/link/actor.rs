@@ -204,11 +204,17 @@ impl Actor {
     /// Lets the machine take one step, does what it says and publishes what it became.
     fn step(&mut self, input: Input) {
         let quiet = matches!(input, Input::Due);
+        let doubt = matches!(input, Input::Due | Input::ProbeFailed(_));
         let stopped = self.machine.wonders(&input) && self.machine.record().process.is_stopped();
         let now = Moment { heard: self.heard.as_ref().map(Heard::last), stopped, ..moment() };
         self.count(&input);
         let revision = self.machine.revision();
-        for effect in self.machine.handle(input, now) {
+        let effects = self.machine.handle(input, now);
+        if let Some(heard) = self.heard.as_ref().filter(|_| doubt && self.machine.connection().is_none()) {
+            // It was given up for its silence, so it will not end by itself.
+            heard.cut();
+        }
+        for effect in effects {
             match effect {
                 Effect::Probe => self.probe_wanted = true,
                 Effect::Nudge => (self.common.nudge)(),

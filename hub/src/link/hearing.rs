@@ -2,7 +2,9 @@
 //!
 //! Owns [`Heard`], a clock that the connection sets and the link reads, and [`Hearing`], the socket that sets it.
 //! A PING is answered or not, and the answer may be long in coming behind a large message; bytes that arrive show life
-//! whatever they belong to. Invariant: only bytes that were read count. Never: reads or writes anything by itself.
+//! whatever they belong to. A link that gives a silent connection up cuts it here, so that whoever still waits on it is
+//! told; without that its streams would wait for ever, since TCP may take the silence for patience.
+//! Invariant: only bytes that were read count. Never: reads or writes anything by itself.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,21 +13,28 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// When something was heard last.
 #[derive(Debug, Clone)]
 pub(super) struct Heard {
     began: Instant,
     after_micros: Arc<AtomicU64>,
+    cut: CancellationToken,
 }
 
 impl Heard {
     pub(super) fn now() -> Self {
-        Self { began: Instant::now(), after_micros: Arc::default() }
+        Self { began: Instant::now(), after_micros: Arc::default(), cut: CancellationToken::new() }
     }
 
     pub(super) fn last(&self) -> Instant {
         self.began + Duration::from_micros(self.after_micros.load(Ordering::Relaxed))
+    }
+
+    /// Ends the connection, and with it every stream on it.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
     }
 
     fn mark(&self) {
@@ -39,11 +48,13 @@ impl Heard {
 pub(super) struct Hearing<T> {
     io: T,
     heard: Heard,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<T> Hearing<T> {
-    pub(super) const fn new(io: T, heard: Heard) -> Self {
-        Self { io, heard }
+    pub(super) fn new(io: T, heard: Heard) -> Self {
+        let cut = Box::pin(heard.cut.clone().cancelled_owned());
+        Self { io, heard, cut }
     }
 }
 
@@ -53,6 +64,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Hearing<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(context, buffer);
         if buffer.filled().len() > before {
