@@ -133,13 +133,18 @@ impl Agent {
 
     /// Opens the session's stream.
     pub(crate) async fn listen(&self) -> Result<Stream> {
-        let request = self.http.get(&self.url).header(ACCEPT, "text/event-stream");
-        let response = request.header("mcp-session-id", &self.session).send().await?;
-        ensure!(response.status() == StatusCode::OK, "{}", response.status());
-        let mut stream = Stream { response, buffer: String::new() };
+        let mut stream = self.resume("").await?;
         // The comment that says that it is open.
         stream.chunk().await?;
         Ok(stream)
+    }
+
+    /// Takes a stream up after the event of this id.
+    pub(crate) async fn resume(&self, id: &str) -> Result<Stream> {
+        let request = self.http.get(&self.url).header(ACCEPT, "text/event-stream").header("last-event-id", id);
+        let response = request.header("mcp-session-id", &self.session).send().await?;
+        ensure!(response.status() == StatusCode::OK, "{}", response.status());
+        Ok(Stream::of(response))
     }
 
     /// Ends the session.
@@ -153,6 +158,8 @@ impl Agent {
 pub(crate) struct Stream {
     response: Response,
     buffer: String,
+    /// The id of the event that was read last.
+    pub(crate) last_id: String,
 }
 
 impl Stream {
@@ -167,6 +174,9 @@ impl Stream {
         loop {
             while let Some((event, rest)) = self.buffer.split_once("\n\n") {
                 let data: String = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+                if let Some(id) = event.lines().find_map(|line| line.strip_prefix("id: ")) {
+                    self.last_id = id.to_owned();
+                }
                 self.buffer = rest.to_owned();
                 if !data.is_empty() {
                     return Ok(Some(serde_json::from_str(&data)?));
@@ -180,7 +190,7 @@ impl Stream {
 
     /// The stream of this response.
     pub(crate) fn of(response: Response) -> Self {
-        Self { response, buffer: String::new() }
+        Self { response, buffer: String::new(), last_id: String::new() }
     }
 
     /// The next message that `wanted` takes; others are left out.
@@ -224,7 +234,8 @@ pub(crate) async fn read(response: Response) -> Result<Answered> {
     }
     let mut messages = Vec::new();
     for line in std::str::from_utf8(&text)?.lines() {
-        if let Some(data) = line.strip_prefix("data: ") {
+        // An event without data only tells its id.
+        if let Some(data) = line.strip_prefix("data: ").filter(|data| !data.is_empty()) {
             messages.push(serde_json::from_str::<Value>(data)?);
         }
     }

@@ -9,6 +9,7 @@ mod continuity;
 mod http;
 mod lists;
 mod modern;
+mod resuming;
 mod transport;
 
 /// Not a test: what [`world::World::launch`] starts. Without its environment it does nothing.

@@ -13,6 +13,7 @@ use super::Gateway;
 use super::calls::{Call, Caller, begin, release, tell_all};
 use super::client::Client;
 use super::client::questions::Said;
+use super::client::streams::Place;
 use super::client::table::{Found, prints};
 use super::envelope::Envelope;
 use super::errors::{RpcError, success};
@@ -110,9 +111,9 @@ async fn in_session(
             let call = Call { text, id, method, params };
             let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
             let may_stream = accepts(headers, "text/event-stream");
-            let caller = Caller { gateway, client, out, streams: may_stream, level: None };
+            let caller = Caller { gateway, client: Arc::clone(&client), out, streams: may_stream, level: None };
             let answer = Box::pin(async move { caller.answer(&call).await });
-            Ok(answer::Under::way(answer, messages).respond(may_stream).await)
+            Ok(answer::Under::way(answer, messages).resumable(&client).respond(may_stream).await)
         }
         Envelope::Notification { method, params } => {
             notified(&gateway, &client, text, &method, params);
@@ -172,7 +173,16 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
         return Err((StatusCode::NOT_ACCEPTABLE, RpcError::on_the_way(problem)));
     }
     let client = client(gateway, scope, headers)?;
-    let reader = client.open_stream(prints(&gateway.board(client.abilities).view(scope)));
+    let seen = prints(&gateway.board(client.abilities).view(scope));
+    let reader = match client.streams.place(header(headers, &HeaderName::from_static("last-event-id"))) {
+        Some(Place::Of(stream, event)) => match client.streams.resume(stream, event) {
+            Some(reader) => return Ok(answer::resumed(reader)),
+            // It is too long ago.
+            None => client.open_stream(seen),
+        },
+        Some(Place::Own(event)) => client.open_stream_after(seen, event),
+        None => client.open_stream(seen),
+    };
     Ok(answer::stream(sse::KEEP_ALIVE, reader, gateway.stop.clone(), ()))
 }
 

@@ -14,6 +14,29 @@ pub(crate) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 /// How often [`KEEP_ALIVE`] is sent: common proxies and clients give up after 30 to 60 s of silence.
 pub(crate) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
+/// After this a client whose stream broke comes back.
+const RETRY_MS: u32 = 1000;
+
+/// The event by which a client learns an id, and when to come back, before anything was said.
+pub(crate) fn priming(id: &str) -> Bytes {
+    Bytes::from(format!("id: {id}\nretry: {RETRY_MS}\ndata: \n\n"))
+}
+
+/// `message` as an event with this id.
+pub(crate) fn event(id: &str, message: &str) -> Bytes {
+    with_id(id, &encode(message))
+}
+
+/// An event that has no id yet, with this one.
+pub(crate) fn with_id(id: &str, event: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(event.len() + id.len() + 5);
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(id.as_bytes());
+    out.extend_from_slice(b"\n");
+    out.extend_from_slice(event);
+    out.freeze()
+}
+
 /// `message` as an event.
 pub(crate) fn encode(message: &str) -> Bytes {
     let mut out = String::with_capacity(message.len() + 24);
@@ -66,7 +89,7 @@ impl Decoder {
     /// The next whole event, if there is one.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, TooLarge> {
         while let Some(block) = self.block() {
-            if let Some(event) = event(&block) {
+            if let Some(event) = read_event(&block) {
                 return Ok(Some(event));
             }
         }
@@ -116,7 +139,7 @@ impl Decoder {
 }
 
 /// The event of these lines; none if it has no data.
-fn event(block: &Bytes) -> Option<Event> {
+fn read_event(block: &Bytes) -> Option<Event> {
     let mut parts = block.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(data);
     let first = parts.next()?;
     let Some(second) = parts.next() else {

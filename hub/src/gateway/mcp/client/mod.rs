@@ -1,7 +1,7 @@
 //! The sessions of agents.
 //!
 //! Owns [`Client`], one session: its address, its version, and what must outlast a request: the wanted log level,
-//! subscriptions, the requests under way ([`inflight`]), what servers asked it ([`questions`]), the messages that wait for its stream ([`outbox`]) and which
+//! subscriptions, the requests under way ([`inflight`]) and their [`streams`], what servers asked it ([`questions`]), the messages that wait for its stream ([`outbox`]) and which
 //! lists it has seen. [`table`] owns all of them.
 //! Invariant: a client is told of a changed list exactly when the list differs from the one it was told of last, and
 //! again when it opens its stream without having fetched that list since.
@@ -10,6 +10,7 @@
 pub(crate) mod inflight;
 pub(crate) mod outbox;
 pub(crate) mod questions;
+pub(crate) mod streams;
 pub(crate) mod table;
 
 use super::abilities::{Abilities, Lane};
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use questions::Questions;
 use std::collections::HashSet;
 use std::sync::Arc;
+use streams::Streams;
 use tokio::time::Instant;
 
 /// A server of an instance, and whom a session with it is for.
@@ -113,6 +115,8 @@ pub(crate) struct Client {
     pub(crate) inflight: Inflight,
     /// What servers asked it.
     pub(crate) questions: Questions,
+    /// The streams of its requests.
+    pub(crate) streams: Streams,
     /// What its stream is for, where that was asked for by one request.
     listen: Option<Listen>,
     outbox: Arc<Outbox>,
@@ -143,6 +147,7 @@ impl Client {
             abilities: about.abilities,
             inflight: Inflight::default(),
             questions: Questions::default(),
+            streams: Streams::default(),
             listen: None,
             outbox: Arc::default(),
             memory: Mutex::new(memory),
@@ -191,6 +196,11 @@ impl Client {
 
     /// Opens the client's stream, in place of an earlier one.
     pub(crate) fn open_stream(&self, prints: Prints) -> Reader {
+        self.open_stream_after(prints, u64::MAX)
+    }
+
+    /// The same after this event of an earlier one, as far as later ones are kept.
+    pub(crate) fn open_stream_after(&self, prints: Prints, after: u64) -> Reader {
         let memory = self.memory.lock();
         for (topic, known) in Topic::ALL.into_iter().zip(&memory.knowledge) {
             if known.fetched != Some(topic.of(prints)) {
@@ -198,7 +208,8 @@ impl Client {
             }
         }
         drop(memory);
-        Outbox::read(&self.outbox)
+        let prefix = self.listen.is_none().then(|| format!("{}.0", self.streams.life()));
+        Outbox::read_as(&self.outbox, prefix, after)
     }
 
     /// Ends the client's stream for good.

@@ -2,7 +2,8 @@
 //!
 //! Owns [`Outbox`], a bounded queue of events, and [`Reader`], the one stream that empties it.
 //! Invariant: at most one reader gets messages, the newest; an earlier one ends. When the queue is full the oldest
-//! message goes, so a client that never opens its stream costs a bounded amount of memory.
+//! message goes, so a client that never opens its stream costs a bounded amount of memory. What was sent under an id is
+//! kept within the same bounds, for a reader that missed it.
 //! Never: waits for a reader.
 
 use crate::gateway::mcp::sse;
@@ -33,9 +34,26 @@ struct Queue {
     reader: u64,
     readers: u64,
     closed: bool,
+    /// What was sent last under ids, to be sent again to who asks for it.
+    sent: VecDeque<(u64, Bytes)>,
+    sent_bytes: usize,
+    last_sent: u64,
 }
 
 impl Queue {
+    /// Gives an event its id and keeps it.
+    fn numbered(&mut self, prefix: &str, event: &[u8]) -> Bytes {
+        self.last_sent += 1;
+        let event = sse::with_id(&format!("{prefix}-{}", self.last_sent), event);
+        self.sent_bytes += event.len();
+        self.sent.push_back((self.last_sent, event.clone()));
+        while self.sent.len() > MAX_MESSAGES || self.sent_bytes > MAX_BYTES {
+            let gone = self.sent.pop_front().map_or(0, |(_, event)| event.len());
+            self.sent_bytes -= gone;
+        }
+        event
+    }
+
     fn push(&mut self, event: Bytes) {
         self.bytes += event.len();
         self.events.push_back(event);
@@ -82,15 +100,23 @@ impl Outbox {
         self.wake.notify_waiters();
     }
 
-    /// Becomes the reader in place of an earlier one.
+    /// Becomes the reader in place of an earlier one, without ids.
+    #[cfg(test)]
     pub(crate) fn read(outbox: &Arc<Self>) -> Reader {
+        Self::read_as(outbox, None, u64::MAX)
+    }
+
+    /// Becomes the reader in place of an earlier one. With a prefix its events have ids, and it begins after the event of
+    /// this number, as far as later ones are kept.
+    pub(crate) fn read_as(outbox: &Arc<Self>, prefix: Option<String>, after: u64) -> Reader {
         let mut queue = outbox.queue.lock();
         queue.reader += 1;
         queue.readers += 1;
         let number = queue.reader;
+        let again = queue.sent.iter().filter(|(sent, _)| *sent > after).map(|(_, event)| event.clone()).collect();
         drop(queue);
         outbox.wake.notify_waiters();
-        Reader { outbox: Arc::clone(outbox), number }
+        Reader { outbox: Arc::clone(outbox), number, prefix, again }
     }
 }
 
@@ -99,6 +125,9 @@ impl Outbox {
 pub(crate) struct Reader {
     outbox: Arc<Outbox>,
     number: u64,
+    prefix: Option<String>,
+    /// What was sent before and may not have arrived.
+    again: VecDeque<Bytes>,
 }
 
 impl Reader {
@@ -114,8 +143,12 @@ impl Reader {
                 if queue.closed || queue.reader != self.number {
                     return None;
                 }
-                if let Some(event) = queue.pop() {
+                if let Some(event) = self.again.pop_front() {
                     return Some(event);
+                }
+                if let Some(event) = queue.pop() {
+                    let numbered = self.prefix.as_ref().map(|prefix| queue.numbered(prefix, &event));
+                    return Some(numbered.unwrap_or(event));
                 }
             }
             woken.await;

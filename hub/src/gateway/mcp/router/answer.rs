@@ -2,10 +2,14 @@
 //!
 //! Owns [`Under`], a request under way. Invariant: the answer is JSON if it is the first message of its request and
 //! comes soon; otherwise a stream, whose comments keep the connection from being taken for dead.
-//! A client that goes away drops the request. Never: buffers more than a client reads, beyond a small bound.
+//! A client that goes away drops the request, unless it has a session and its stream has begun: that goes on, and can be
+//! taken up again. Never: buffers more than a client reads, beyond a small bound.
 
+use crate::gateway::mcp::client::Client;
 use crate::gateway::mcp::client::outbox::Reader;
+use crate::gateway::mcp::client::streams::{self, Log};
 use crate::gateway::mcp::sse;
+use crate::gateway::mcp::version::Version;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderMap, StatusCode};
@@ -13,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -30,6 +35,7 @@ pub(super) struct Under {
     messages: mpsc::Receiver<String>,
     last: Option<Option<String>>,
     status: fn(&str) -> StatusCode,
+    client: Option<Arc<Client>>,
 }
 
 /// What comes next of a request.
@@ -41,12 +47,17 @@ enum Step {
 impl Under {
     /// A request whose other messages come out of `messages`.
     pub(super) fn way(answer: Answering, messages: mpsc::Receiver<String>) -> Self {
-        Self { answer: Some(answer), messages, last: None, status: |_| StatusCode::OK }
+        Self { answer: Some(answer), messages, last: None, status: |_| StatusCode::OK, client: None }
     }
 
     /// With this status for an answer that travels alone.
     pub(super) fn with_status(self, status: fn(&str) -> StatusCode) -> Self {
         Self { status, ..self }
+    }
+
+    /// On a stream that this client can take up again.
+    pub(super) fn resumable(self, client: &Arc<Client>) -> Self {
+        Self { client: Some(Arc::clone(client)), ..self }
     }
 
     /// Answers.
@@ -57,8 +68,35 @@ impl Under {
         match timeout(SOON, self.step()).await {
             Ok(Some(Step::Answer(Some(answer)))) => json_with((self.status)(&answer), answer),
             Ok(Some(Step::Answer(None)) | None) => events(Body::empty()),
-            Ok(Some(Step::Message(first))) => self.streamed(sse::encode(&first)),
-            Err(_elapsed) => self.streamed(sse::KEEP_ALIVE),
+            Ok(Some(Step::Message(first))) => self.begin_stream(Some(first)),
+            Err(_elapsed) => self.begin_stream(None),
+        }
+    }
+
+    fn begin_stream(mut self, first: Option<String>) -> Response {
+        let Some(client) = self.client.take() else {
+            return self.streamed(first.map_or(sse::KEEP_ALIVE, |first| sse::encode(&first)));
+        };
+        let log = client.streams.open();
+        // Older clients take an event without data for a message.
+        if client.version >= Version::V2025_11_25 {
+            log.prime();
+        }
+        let reader = Log::read(&log, 1);
+        tokio::spawn(self.kept(first, log));
+        resumed(reader)
+    }
+
+    /// Keeps what comes, whether somebody reads it or not.
+    async fn kept(mut self, mut next: Option<String>, log: Arc<Log>) {
+        loop {
+            if let Some(message) = next.take() {
+                log.push(&message).await;
+            }
+            match self.step().await {
+                Some(Step::Message(message) | Step::Answer(Some(message))) => next = Some(message),
+                Some(Step::Answer(None)) | None => return log.end(),
+            }
         }
     }
 
@@ -111,6 +149,18 @@ impl Under {
             Err(_) => self.last.take().map(Step::Answer),
         }
     }
+}
+
+/// The stream of a request, from where its reader is.
+pub(super) fn resumed(reader: streams::Reader) -> Response {
+    let all = stream::unfold(reader, |mut reader| async move {
+        let event = match timeout(sse::KEEP_ALIVE_EVERY, reader.next()).await {
+            Ok(event) => event?,
+            Err(_elapsed) => sse::KEEP_ALIVE,
+        };
+        Some((Ok::<_, Infallible>(event), reader))
+    });
+    events(Body::from_stream(all))
 }
 
 /// A client's own stream, until it is replaced, its session ends or the hub stops. What is `held` ends with it. What

@@ -1,0 +1,82 @@
+//! A stream that breaks is taken up again where it was, by `Last-Event-ID`.
+
+use crate::client::Stream;
+use crate::world::World;
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_call_goes_on_and_its_stream_is_taken_up_again() -> Result<()> {
+    let mut world = World::new().await?;
+    world.start("a").await?;
+    let (agent, other) = (world.agent("/i/a/mcp").await?, world.agent("/i/a/mcp").await?);
+    let params = json!({"name": "progress", "arguments": {"steps": 3, "say": "s", "seconds": 0.5}, "_meta": {"progressToken": "p"}});
+    let message = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params});
+    let mut stream = Stream::of(agent.send(&message).await?);
+    let first = stream.next().await?.context("nothing came")?;
+    assert_eq!(first["params"]["progress"], 1);
+    let id = std::mem::take(&mut stream.last_id);
+    ensure!(!id.is_empty(), "an event has an id");
+    drop(stream);
+
+    for time in 0..2 {
+        let mut again = agent.resume(&id).await?;
+        let mut seen = Vec::new();
+        while let Some(message) = again.next().await? {
+            seen.push(message);
+        }
+        assert_eq!(seen.len(), 3, "time {time}: {seen:?}");
+        assert_eq!((&seen[0]["params"]["progress"], &seen[1]["params"]["progress"]), (&json!(2), &json!(3)));
+        assert_eq!((&seen[2]["id"], &seen[2]["result"]["content"][0]["text"]), (&json!(5), &json!("s")));
+        assert_eq!(again.last_id.rsplit_once('-').map(|(stream, _)| stream), id.rsplit_once('-').map(|(it, _)| it));
+    }
+    assert_eq!(world.noted("a", "calls"), ["progress"], "it was made once");
+
+    let mut elsewhere = other.resume(&id).await?;
+    other.call("grow", json!({"name": "more"})).await?.text()?;
+    let heard = elsewhere.next().await?.context("nothing came")?;
+    assert_eq!(heard["method"], "notifications/tools/list_changed", "an id of another session is not ours: {heard}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_clients_own_stream_goes_on_after_what_it_has_read() -> Result<()> {
+    let mut world = World::new().await?;
+    world.start("a").await?;
+    let agent = world.agent("/i/a/mcp").await?;
+    for uri in ["fix://a/1", "fix://a/2"] {
+        agent.request(json!(1), "resources/subscribe", json!({"uri": uri})).await?.result()?;
+    }
+    let mut stream = agent.listen().await?;
+    agent.call("touch", json!({"uri": "fix://a/1"})).await?.text()?;
+    stream.wait_for_method("notifications/resources/updated").await?;
+    let first = stream.last_id.clone();
+    agent.call("touch", json!({"uri": "fix://a/2"})).await?.text()?;
+    let lost = stream.wait_for_method("notifications/resources/updated").await?;
+    let last = stream.last_id.clone();
+    drop(stream);
+
+    let mut again = agent.resume(&first).await?;
+    assert_eq!(again.wait_for_method("notifications/resources/updated").await?, lost);
+    assert_eq!(again.last_id, last, "the same event");
+    agent.call("touch", json!({"uri": "fix://a/1"})).await?.text()?;
+    again.wait_for_method("notifications/resources/updated").await?;
+    ensure!(again.last_id != last, "ids are not used twice");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_older_client_gets_no_event_without_data() -> Result<()> {
+    let mut world = World::new().await?;
+    world.start("a").await?;
+    let params = json!({"name": "progress", "arguments": {"steps": 1, "say": "s"}, "_meta": {"progressToken": "p"}});
+    let message = json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params});
+    for (version, primed) in [("2025-06-18", false), ("2025-11-25", true)] {
+        let agent = crate::client::Agent::begin_as(world.url("/mcp"), version).await?;
+        let named = message.to_string().replace("progress\",\"arguments", "a__progress\",\"arguments");
+        let text = agent.post(named).send().await?.text().await?;
+        assert_eq!(text.contains("retry: ") && text.contains("data: \n\n"), primed, "{version}: {text}");
+        ensure!(text.contains("id: "), "{text}");
+    }
+    Ok(())
+}
