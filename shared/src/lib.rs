@@ -2,7 +2,7 @@
 //!
 //! Owns: where things are ([`home`]), who is there ([`registry`]), who a process is ([`process`]), what went wrong
 //! ([`failure`], [`problem`]), when to try again ([`backoff`], [`breaker`]), what is said on a link ([`protocol`]),
-//! how a log file is kept ([`logfile`]), what keeps files from being written ([`space`]), what people must not be shown
+//! how a log file is kept ([`logfile`]), how a choice is written ([`pattern`]), what keeps files from being written ([`space`]), what people must not be shown
 //! ([`redact`]) and what a user may change ([`settings`]).
 //! Invariant: both sides of a contract use the same type from here.
 //! Never: speaks HTTP, owns a runtime, or depends on the hub or an instance.
@@ -13,6 +13,7 @@ pub mod failure;
 pub mod home;
 pub mod logfile;
 pub mod name;
+pub mod pattern;
 pub mod port;
 pub mod problem;
 pub mod process;

@@ -176,7 +176,7 @@ async fn the_shim_starts_a_hub_when_none_runs_and_can_show_one_instance_only() -
     let lab = Lab::new()?;
     lab.detached("one", &kit::echo("one")?).await?;
     lab.detached("two", &kit::echo("two")?).await?;
-    let mut agent = lab.shim(&["--only", "one"]).await?;
+    let mut agent = lab.shim(&["--instance", "one"]).await?;
     lab.hub_answers(None).await?;
     lab.usable("one").await?;
     let mine: Vec<String> = agent.tools().await?.into_iter().filter(|name| name.contains("echo-")).collect();

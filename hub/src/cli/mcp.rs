@@ -6,9 +6,9 @@
 //! answer. Never: ends for another reason than the end of its input, or reads a message further than its envelope.
 
 use super::Context;
-use super::client::segment;
 use super::reply;
 use super::session::{Repeat, Session};
+use super::shown::Shown;
 use bytes::Bytes;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use serde::Deserialize;
@@ -37,13 +37,6 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How long to wait before the next try to reach a hub that cannot be started.
 const RETRY: Duration = Duration::from_secs(2);
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Offer one instance only, with its own tool names
-    #[arg(long, value_name = "NAME")]
-    only: Option<String>,
-}
-
 /// The envelope of a message: all that the shim looks at.
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -71,8 +64,8 @@ struct Shim {
     end: CancellationToken,
 }
 
-pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
-    let path = args.only.map_or_else(|| "/mcp".to_owned(), |name| format!("/i/{}/mcp", segment(&name)));
+pub(super) async fn main(context: &Context, shown: Shown) -> Result<Exit, Problem> {
+    let path = shown.address()?;
     let (out, written) = write_lines();
     let (in_flight, end) = (Arc::new(Semaphore::new(IN_FLIGHT)), CancellationToken::new());
     let shim = Arc::new(Shim { session: Session::new(context, path), out, in_flight, end });

@@ -24,6 +24,7 @@ mod register;
 mod reply;
 mod run;
 mod session;
+mod shown;
 mod status;
 mod steer;
 mod tools;
@@ -58,7 +59,7 @@ enum Verb {
     /// Make a program that runs already known as an instance, until it ends
     Register(register::Args),
     /// Speak MCP on standard input and output, for a coding agent
-    Mcp(mcp::Args),
+    Mcp(shown::Shown),
     /// Show the hub and all instances, or one of them
     Status(status::Args),
     /// List the tools that all instances offer

@@ -5,6 +5,7 @@ mod world;
 
 mod asking;
 mod calls;
+mod choice;
 mod continuity;
 mod http;
 mod lists;

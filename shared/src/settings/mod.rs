@@ -6,7 +6,7 @@
 
 mod sections;
 
-pub use sections::{Discovery, Gateway, Hub, Instance, Link, Log};
+pub use sections::{Discovery, Gateway, Hub, Instance, Link, Log, Tools};
 
 use crate::home::Home;
 use crate::problem::{Code, Problem};

@@ -4,6 +4,7 @@
 //! Invariant: every key of `default.toml` has one field here and the reverse, so neither has a value the other lacks.
 //! Never: holds a default. Those are in `default.toml` only.
 
+use crate::pattern::Pattern;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -116,6 +117,25 @@ pub struct Gateway {
     /// How long a client may take to send one.
     #[serde(rename = "message_timeout_ms", deserialize_with = "millis")]
     pub message_timeout: Duration,
+    /// What agents see; everything if there is none.
+    pub allow: Vec<Pattern>,
+    /// What agents do not see.
+    pub deny: Vec<Pattern>,
+    /// Whether the hub's own tools are offered.
+    pub own_tools: bool,
+    /// Which tools are listed.
+    pub tools: Tools,
+}
+
+/// Which tools an agent's list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tools {
+    /// All of them.
+    #[default]
+    All,
+    /// A few to search, describe and call all of them with.
+    Search,
 }
 
 /// `[instance]`: the processes of an instance.

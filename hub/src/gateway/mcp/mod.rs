@@ -11,6 +11,7 @@
 mod abilities;
 mod calls;
 mod catalog;
+mod choice;
 mod client;
 mod envelope;
 mod errors;
@@ -36,12 +37,13 @@ use crate::link::Links;
 use abilities::Abilities;
 use catalog::list::Kind;
 use catalog::view::{Board, Source};
+use choice::{Choice, Rules};
 use client::Place;
 use client::table::Table;
 use fleet::{Boards, Fleet, Servers};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings;
-use scope::Scope;
+use scope::{Part, Scope};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -67,6 +69,9 @@ pub struct Gateway {
     message_timeout: Duration,
     started: Instant,
     stop: CancellationToken,
+    rules: Arc<Rules>,
+    /// The choice of an address without a query.
+    plain: Arc<Choice>,
 }
 
 impl Gateway {
@@ -81,6 +86,7 @@ impl Gateway {
         tasks: &TaskTracker,
     ) -> Arc<Self> {
         let clients = Arc::new(Table::new(session_key));
+        let rules = Arc::new(Rules::from(settings));
         // A server may still have the requests of an earlier life of the hub under way, so ids begin elsewhere each
         // time; they stay far below 2^53, the largest integer that every JSON reader keeps.
         let first_id = (upstream::actor::random() >> 32) << 20;
@@ -102,7 +108,18 @@ impl Gateway {
             message_timeout: settings.message_timeout,
             started: Instant::now(),
             stop,
+            plain: Arc::new(Choice::of(&rules)),
+            rules,
         })
+    }
+
+    /// What an address shows.
+    fn scope(&self, part: Part, query: Option<&str>) -> Result<Scope, Problem> {
+        let choice = match query {
+            None => Arc::clone(&self.plain),
+            Some(_) => Arc::new(Choice::read(&self.rules, query)?),
+        };
+        Ok(Scope { part, choice })
     }
 
     /// Every server that is known, with the state of its session.
@@ -171,9 +188,9 @@ impl Gateway {
 
     /// By when a hub that has just started knows the instances of this scope.
     fn first_instances_by(&self, scope: &Scope) -> Instant {
-        match scope {
-            Scope::All => self.started + FIRST_LOOK,
-            Scope::Instance(_) | Scope::Server(..) => self.started + self.list_wait,
+        match scope.part {
+            Part::All => self.started + FIRST_LOOK,
+            Part::Instance(_) | Part::Server(..) => self.started + self.list_wait,
         }
     }
 
@@ -197,15 +214,16 @@ impl Gateway {
     /// What of a scope does not exist.
     fn missing(&self, scope: &Scope) -> Option<Problem> {
         let board = self.board(Abilities::NONE);
-        if board.view(scope).backends().next().is_some() {
+        // What is hidden exists.
+        if board.view(&scope.part.clone().into()).backends().next().is_some() {
             return None;
         }
-        match scope {
-            Scope::All => None,
-            Scope::Instance(name) => self.links.get(name).is_none().then(|| self.no_instance(name)),
-            Scope::Server(name, _) if self.links.get(name).is_none() => Some(self.no_instance(name)),
-            Scope::Server(name, server) => {
-                let view = board.view(&Scope::Instance(Arc::clone(name)));
+        match &scope.part {
+            Part::All => None,
+            Part::Instance(name) => self.links.get(name).is_none().then(|| self.no_instance(name)),
+            Part::Server(name, _) if self.links.get(name).is_none() => Some(self.no_instance(name)),
+            Part::Server(name, server) => {
+                let view = board.view(&Part::Instance(Arc::clone(name)).into());
                 let servers: Vec<_> = view.backends().map(|upstream| upstream.place.server.to_string()).collect();
                 let detail = format!("{name} has no MCP server {server:?}");
                 Some(Problem::new(Code::ServerNotFound, detail).seen("servers", servers).next("linchpin status"))

@@ -19,7 +19,7 @@ use super::envelope::Envelope;
 use super::errors::{RpcError, success};
 use super::json::{Object, Span};
 use super::modern::{VERSION, is as is_modern};
-use super::scope::Scope;
+use super::scope::{Part, Scope};
 use super::sse;
 use super::version::Version;
 use crate::table::Table;
@@ -43,15 +43,15 @@ const BEFORE_THE_ANSWER: usize = 16;
 pub fn routes() -> Table<Arc<Gateway>> {
     let methods = [Method::POST, Method::GET, Method::DELETE];
     Table::new()
-        .any("/mcp", &methods, |State(gateway), request| serve(gateway, Scope::All, request))
+        .any("/mcp", &methods, |State(gateway), request| serve(gateway, Part::All, request))
         .any("/i/{name}/mcp", &methods, |State(gateway), Path(name): Path<String>, request| {
-            serve(gateway, Scope::Instance(name.into()), request)
+            serve(gateway, Part::Instance(name.into()), request)
         })
         .any(
             "/i/{name}/{server}/mcp",
             &methods,
             |State(gateway), Path((name, server)): Path<(String, String)>, request| {
-                serve(gateway, Scope::Server(name.into(), server.into()), request)
+                serve(gateway, Part::Server(name.into(), server.into()), request)
             },
         )
 }
@@ -59,11 +59,18 @@ pub fn routes() -> Table<Arc<Gateway>> {
 /// A message that is refused: the HTTP status, and the error in its body.
 type Refusal = (StatusCode, RpcError);
 
-async fn serve(gateway: Arc<Gateway>, scope: Scope, request: Request) -> Response {
+async fn serve(gateway: Arc<Gateway>, part: Part, request: Request) -> Response {
     let (head, body) = request.into_parts();
     if header(&head.headers, &HeaderName::from_static(mcp::VERSION)) == VERSION && head.method != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")]).into_response();
     }
+    let scope = match gateway.scope(part, head.uri.query()) {
+        Ok(scope) => scope,
+        Err(problem) => {
+            let refusal = RpcError::on_the_way(problem).response("null");
+            return answer::json_with(StatusCode::BAD_REQUEST, refusal);
+        }
+    };
     let served = match head.method {
         Method::POST => post(gateway, scope, &head.headers, body).await,
         Method::GET => listen(&gateway, &scope, &head.headers),

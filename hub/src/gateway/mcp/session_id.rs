@@ -72,15 +72,16 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::mcp::scope::Part;
     use proptest::prelude::*;
 
     #[test]
     fn an_id_is_good_for_its_key_and_scope_only() {
         let key = SessionKey::from_token("t");
-        let shop = Scope::Instance("shop".into());
+        let shop = Scope::from(Part::Instance("shop".into()));
         let id = key.sign(Version::V2025_06_18, Abilities::ALL, &shop, [7; 16]);
         assert_eq!(SessionKey::from_token("t").verify(&id, &shop), Some((Version::V2025_06_18, Abilities::ALL)));
-        assert_eq!(key.verify(&id, &Scope::All), None);
+        assert_eq!(key.verify(&id, &Part::All.into()), None);
         assert_eq!(SessionKey::from_token("u").verify(&id, &shop), None);
         assert_eq!(key.verify(&id.replace("06-18", "11-25"), &shop), None);
         assert_eq!(key.verify(&id.replace(".ff.", ".00."), &shop), None);
@@ -91,13 +92,13 @@ mod tests {
         #[test]
         fn nothing_else_is_accepted(text in ".*", at in 0_usize..90, with: char) {
             let key = SessionKey::from_token("t");
-            prop_assert_eq!(key.verify(&text, &Scope::All), None);
-            let good = key.sign(Version::LATEST, Abilities::NONE, &Scope::All, [1; 16]);
+            prop_assert_eq!(key.verify(&text, &Part::All.into()), None);
+            let good = key.sign(Version::LATEST, Abilities::NONE, &Part::All.into(), [1; 16]);
             let mut forged: Vec<char> = good.chars().collect();
             let at = at % forged.len();
             forged[at] = with;
             let forged: String = forged.into_iter().collect();
-            prop_assert_eq!(key.verify(&forged, &Scope::All).is_some(), forged == good);
+            prop_assert_eq!(key.verify(&forged, &Part::All.into()).is_some(), forged == good);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::gateway::mcp::client::table::{Full, prints};
 use crate::gateway::mcp::client::{About, Client};
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::json::{Object, Span};
-use crate::gateway::mcp::scope::Scope;
+use crate::gateway::mcp::scope::{Part, Scope};
 use crate::gateway::mcp::version::Version;
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) async fn begin(
     let version = Version::negotiate(&asked);
     let can = params.and_then(|at| Object::parse(text, at).ok()?.get("capabilities"));
     let abilities = can.map_or(Abilities::NONE, |at| Abilities::read(text, at));
-    if scope != Scope::All {
+    if !scope.is_all() {
         gateway.appears(&scope).await.map_err(RpcError::unknown)?;
         // The server's own words are worth waiting for.
         gateway.settle(Abilities::NONE, &scope, Kind::Tools).await;
@@ -54,12 +54,12 @@ pub(crate) async fn begin(
 
 /// What an address says of itself that shows several servers.
 pub(crate) fn own_result(scope: &Scope, version: Version) -> String {
-    let instructions = match scope {
-        Scope::All => {
+    let instructions = match scope.part {
+        Part::All => {
             "Tools and prompts of all running projects. A name is INSTANCE__TOOL, or INSTANCE__SERVER__TOOL where an \
              instance has several servers. Instances come and go: list again when the list changes."
         }
-        Scope::Instance(_) | Scope::Server(..) => "Tools, prompts and resources of one project, under their own names.",
+        Part::Instance(_) | Part::Server(..) => "Tools, prompts and resources of one project, under their own names.",
     };
     serde_json::json!({
         "protocolVersion": version.as_str(),

@@ -7,7 +7,7 @@
 
 use super::Caller;
 use crate::gateway::mcp::catalog::list::Kind;
-use crate::gateway::mcp::catalog::view::Lookup;
+use crate::gateway::mcp::catalog::resolve::Lookup;
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::fleet::Servers;
 use crate::gateway::mcp::json::{Span, quote};
@@ -53,6 +53,8 @@ enum Step {
     Wait(Vec<Arc<Upstream>>),
     /// Ask these whether they have it now.
     Ask(Vec<Arc<Upstream>>),
+    /// Nothing: this rule hides it.
+    Refuse(String),
 }
 
 impl Caller {
@@ -67,6 +69,7 @@ impl Caller {
             let view = board.view(&self.client.scope);
             let until = match (step(view.resolve(kind, name)), view.single()) {
                 (Step::Go(routed), _) => return Ok(routed),
+                (Step::Refuse(rule), _) => return Err(hidden(kind, name, &rule)),
                 (Step::Wait(_) | Step::Ask(_), Some(only)) => return Ok(Routed::unlisted(only, name)),
                 (Step::Wait(_), None) => deadline,
                 (Step::Ask(upstreams), None) if upstreams.is_empty() => {
@@ -99,6 +102,7 @@ impl Caller {
         let board = self.board();
         match step(board.view(&self.client.scope).resolve(kind, name)) {
             Step::Wait(upstreams) => self.not_listed(&upstreams).await,
+            Step::Refuse(rule) => hidden(kind, name, &rule),
             Step::Go(_) | Step::Ask(_) => self.unknown(&board, kind, name),
         }
     }
@@ -120,11 +124,10 @@ impl Caller {
         if let Some(instance) = self.client.scope.instance().filter(|_| view.backends().next().is_none()) {
             return RpcError::on_the_way(self.gateway.no_instance(instance));
         }
-        let what = match kind {
-            Kind::Tools => "tool",
-            Kind::Prompts => "prompt",
-            Kind::Resources | Kind::Templates => "resource",
-        };
+        if let Some(rule) = view.hidden(name).filter(|_| kind.is_by_uri()) {
+            return hidden(kind, name, &rule);
+        }
+        let what = word(kind);
         let known = view.names(kind);
         let near = naming::nearest(name, known.iter().map(String::as_str));
         let mut detail = format!("no {what} is called {name:?}");
@@ -143,6 +146,27 @@ impl Caller {
     }
 }
 
+/// What a person calls one of these.
+const fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Tools => "tool",
+        Kind::Prompts => "prompt",
+        Kind::Resources | Kind::Templates => "resource",
+    }
+}
+
+/// A rule hides this, whether it exists or not.
+pub(super) fn hidden(kind: Kind, name: &str, rule: &str) -> RpcError {
+    let detail = format!("the {} {name:?} is hidden: {rule}", word(kind));
+    let problem = Problem::new(Code::UnknownTool, detail)
+        .next(
+            "a person can change what this connection shows: `only`, `except` and `project` of its address, or the \
+               flags of linchpin mcp",
+        )
+        .next("or what every connection shows: linchpin config show --origin");
+    if kind.is_by_uri() { RpcError::unknown_resource(problem) } else { RpcError::unknown(problem) }
+}
+
 /// Asks these for a list again, those of them that are there.
 pub(super) async fn refresh(upstreams: &[Arc<Upstream>], kind: Kind) {
     let there = upstreams.iter().filter(|upstream| upstream.session().is_some());
@@ -157,6 +181,7 @@ fn step(lookup: Lookup<'_, Arc<Upstream>>) -> Step {
             Step::Go(Routed { upstream: Arc::clone(backend), repeatable, name: name.to_owned() })
         }
         Lookup::Unlisted(backends) => Step::Wait(owned(backends)),
+        Lookup::Hidden(rule) => Step::Refuse(rule),
         Lookup::Missing(backends) => Step::Ask(owned(backends)),
     }
 }

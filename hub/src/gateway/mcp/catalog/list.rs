@@ -71,6 +71,11 @@ impl Kind {
         }
     }
 
+    /// Whether its items go by their URIs, which no prefix is put before.
+    pub(crate) const fn is_by_uri(self) -> bool {
+        matches!(self, Self::Resources | Self::Templates)
+    }
+
     /// Its place among all.
     pub(crate) const fn index(self) -> usize {
         match self {

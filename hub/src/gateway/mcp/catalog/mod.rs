@@ -1,8 +1,9 @@
 //! What the backends offer: the last known lists of each, and the one view that a client is shown.
 //!
-//! Owns [`list`] (one backend's lists) and [`view`] (all of them put together, per scope). Both are pure.
+//! Owns [`list`] (one backend's lists), [`view`] (all of them put together, per scope) and [`resolve`] (who has a name). All are pure.
 //! Invariant: names and order follow from what is known, never from who answered first.
 //! Never: talks to a backend.
 
 pub(crate) mod list;
+pub(crate) mod resolve;
 pub(crate) mod view;

@@ -1,19 +1,21 @@
 //! All backends put together, as one client sees them.
 //!
 //! Owns [`Board`] (every backend with its lists, sorted) and [`View`] (the part of it that a scope shows): the merged
-//! lists, their fingerprints, and which backend a name or URI belongs to.
-//! Invariant: every name in a merged list resolves to the item it was made of; of two equal resource URIs the first
-//! backend's counts, in the order of instance names and then of the instance's own servers.
+//! lists and their fingerprints; [`super::resolve`] has which backend a name or URI belongs to.
+//! Invariant: every name in a merged list resolves to the item it was made of, and what is not listed because it is
+//! hidden takes no name from what is; of two equal resource URIs the first backend's counts, in the order of instance
+//! names (those of a preferred project before others) and then of the instance's own servers.
 //! A backend that is away longer than its grace is not listed any more, but its names still resolve: a call to it
 //! gets told that it is away rather than that there is no such tool.
 
 use super::list::{Item, Kind, List, Lists};
-use crate::gateway::mcp::naming::{Prefix, split};
-use crate::gateway::mcp::scope::Scope;
-use crate::gateway::mcp::template;
+use crate::gateway::mcp::choice::Choice;
+use crate::gateway::mcp::naming::Prefix;
+use crate::gateway::mcp::scope::{Part, Scope};
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 use std::sync::Arc;
 
 /// One backend on the board.
@@ -23,6 +25,8 @@ pub(crate) struct Source<B> {
     pub(crate) instance: Arc<str>,
     /// Its server.
     pub(crate) server: Arc<str>,
+    /// The instance's project directory.
+    pub(crate) project: Arc<Path>,
     /// Whether the instance fronts no other.
     pub(crate) alone: bool,
     /// Whether its items are listed.
@@ -34,31 +38,13 @@ pub(crate) struct Source<B> {
 }
 
 impl<B> Source<B> {
-    fn prefix(&self) -> Prefix<'_> {
+    pub(super) fn prefix(&self) -> Prefix<'_> {
         Prefix { instance: &self.instance, server: (!self.alone).then_some(&*self.server) }
     }
 
     fn shown(&self, kind: Kind) -> Option<&List> {
         self.lists.get(kind).filter(|_| self.listed).map(|list| &**list)
     }
-}
-
-/// Where a name leads.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Lookup<'b, B> {
-    /// To this item of this backend.
-    Found {
-        /// The backend.
-        backend: &'b B,
-        /// The name there.
-        name: &'b str,
-        /// Whether a call may be repeated.
-        repeatable: bool,
-    },
-    /// To these backends, whose lists are not known yet.
-    Unlisted(Vec<&'b B>),
-    /// Nowhere, as far as the lists of these backends say.
-    Missing(Vec<&'b B>),
 }
 
 /// Every backend, sorted by instance and then in the instance's order.
@@ -81,19 +67,19 @@ impl<B> Board<B> {
 
     /// What `scope` shows.
     pub(crate) fn view(&self, scope: &Scope) -> View<'_, B> {
-        let sources = match scope {
-            Scope::All => &self.sources[..],
-            Scope::Instance(name) => of_instance(&self.sources, name),
-            Scope::Server(name, server) => {
+        let sources = match &scope.part {
+            Part::All => &self.sources[..],
+            Part::Instance(name) => of_instance(&self.sources, name),
+            Part::Server(name, server) => {
                 let sources = of_instance(&self.sources, name);
                 sources.iter().find(|source| source.server == *server).map_or(&[][..], std::slice::from_ref)
             }
         };
-        View { sources, prefixed: *scope == Scope::All }
+        View { sources, prefixed: scope.is_all(), choice: Arc::clone(&scope.choice) }
     }
 }
 
-fn of_instance<'b, B>(sources: &'b [Source<B>], name: &str) -> &'b [Source<B>] {
+pub(super) fn of_instance<'b, B>(sources: &'b [Source<B>], name: &str) -> &'b [Source<B>] {
     let start = sources.partition_point(|source| *source.instance < *name);
     let len = sources[start..].partition_point(|source| *source.instance == *name);
     &sources[start..start + len]
@@ -102,20 +88,38 @@ fn of_instance<'b, B>(sources: &'b [Source<B>], name: &str) -> &'b [Source<B>] {
 /// What one scope shows of the board.
 #[derive(Debug)]
 pub(crate) struct View<'b, B> {
-    sources: &'b [Source<B>],
-    prefixed: bool,
+    pub(super) sources: &'b [Source<B>],
+    pub(super) prefixed: bool,
+    pub(super) choice: Arc<Choice>,
 }
 
 impl<'b, B> View<'b, B> {
-    /// The backends, in order.
+    /// The backends of which anything is shown, in order.
     pub(crate) fn backends(&self) -> impl Iterator<Item = &'b B> {
-        self.sources.iter().map(|source| &source.backend)
+        self.shown_sources().map(|source| &source.backend)
+    }
+
+    /// The sources of which anything is shown, those of the preferred project first.
+    pub(super) fn shown_sources(&self) -> impl Iterator<Item = &'b Source<B>> {
+        let sources = self.sources;
+        let (first, then) = (Arc::clone(&self.choice), Arc::clone(&self.choice));
+        let preferred = sources.iter().filter(move |source| first.prefers(&source.project));
+        let others = sources.iter().filter(move |source| !then.prefers(&source.project));
+        let choice = Arc::clone(&self.choice);
+        let shown =
+            move |source: &&Source<B>| choice.hides(&[&source.instance, &source.server], &source.project).is_none();
+        preferred.chain(others).filter(shown)
+    }
+
+    /// The rule that hides this item of a source.
+    pub(super) fn hides(&self, source: &Source<B>, key: &str) -> Option<String> {
+        self.choice.hides(&[&source.instance, &source.server, key], &source.project)
     }
 
     /// The only backend, where there is only one to be shown and names are untouched.
     pub(crate) fn single(&self) -> Option<&'b B> {
         match self.sources {
-            [source] if !self.prefixed => Some(&source.backend),
+            [_] if !self.prefixed => self.backends().next(),
             _ => None,
         }
     }
@@ -141,80 +145,47 @@ impl<'b, B> View<'b, B> {
     /// What tells this list apart from others.
     pub(crate) fn print(&self, kind: Kind) -> u64 {
         let mut hasher = DefaultHasher::new();
-        for source in self.sources {
-            if let Some(list) = source.shown(kind).filter(|list| !list.items().is_empty()) {
-                (&source.instance, &source.server, source.alone, list.print()).hash(&mut hasher);
+        for source in self.shown_sources() {
+            if let Some(print) = source.shown(kind).and_then(|list| self.print_of(source, list)) {
+                (&source.instance, &source.server, source.alone, print).hash(&mut hasher);
             }
         }
         hasher.finish()
     }
 
-    /// Where the name of a tool or prompt leads.
-    pub(crate) fn resolve(&self, kind: Kind, name: &str) -> Lookup<'b, B> {
-        if !self.prefixed {
-            return self.resolve_untouched(kind, name);
+    /// What tells the shown part of one list apart from others; none if nothing of it is shown.
+    fn print_of(&self, source: &Source<B>, list: &List) -> Option<u64> {
+        if self.choice.shows_everything() {
+            return Some(list.print()).filter(|_| !list.items().is_empty());
         }
-        let Some((instance, rest)) = split(name) else { return Lookup::Missing(Vec::new()) };
-        let sources = of_instance(self.sources, instance);
-        let found = sources.iter().find_map(|source| match (source.alone, split(rest)) {
-            (true, _) => Some((source, rest)),
-            (false, Some((server, rest))) => (*source.server == *server).then_some((source, rest)),
-            (false, None) => None,
-        });
-        match found {
-            Some((source, rest)) => lookup(source, rest, kind, |key| source.prefix().expose(key) == name),
-            None => missing(sources, kind),
-        }
-    }
-
-    /// Where names are untouched they say nothing about their server: with several, the listing itself is searched.
-    fn resolve_untouched(&self, kind: Kind, name: &str) -> Lookup<'b, B> {
-        if let [source] = self.sources {
-            return lookup(source, name, kind, |_| false);
-        }
-        let everything = self.named_items(kind, |source| source.lists.get(kind).map(|list| &**list));
-        match everything.into_iter().find(|(shown, _, _)| *shown == name) {
-            Some((_, source, item)) => found(source, item),
-            None => missing(self.sources, kind),
-        }
-    }
-
-    /// The backends to ask for a resource: who lists it, else whose template can make it, else each in order.
-    pub(crate) fn resource(&self, uri: &str) -> Vec<&'b B> {
-        let has = |kind: Kind, fits: &dyn Fn(&List) -> bool| {
-            let fitting = self.sources.iter().filter(|source| source.lists.get(kind).is_some_and(|list| fits(list)));
-            fitting.map(|source| &source.backend).collect::<Vec<_>>()
-        };
-        let owners = has(Kind::Resources, &|list| list.find(uri).is_some());
-        if let Some(owner) = owners.first() {
-            return vec![owner];
-        }
-        let makers = has(Kind::Templates, &|list| list.items().iter().any(|item| template::matches(item.key(), uri)));
-        if makers.is_empty() { self.backends().collect() } else { makers }
-    }
-
-    /// The backend that offers this template.
-    pub(crate) fn template(&self, template: &str) -> Option<&'b B> {
-        let offers =
-            |source: &&Source<B>| source.lists.get(Kind::Templates).is_some_and(|list| list.find(template).is_some());
-        self.sources.iter().find(offers).map(|source| &source.backend)
+        let mut hasher = DefaultHasher::new();
+        let mut shown = list.items().iter().filter(|item| self.hides(source, item.key()).is_none()).peekable();
+        shown.peek()?;
+        shown.for_each(|item| item.renamed(item.key()).hash(&mut hasher));
+        Some(hasher.finish())
     }
 
     /// The items of the merged list under the names that a client sees.
-    fn items(&self, kind: Kind) -> Vec<(Cow<'b, str>, &'b Source<B>, &'b Item)> {
+    pub(crate) fn items(&self, kind: Kind) -> Vec<(Cow<'b, str>, &'b Source<B>, &'b Item)> {
         self.named_items(kind, |source| source.shown(kind))
     }
 
-    fn named_items(
+    pub(super) fn named_items(
         &self,
         kind: Kind,
         list: impl Fn(&'b Source<B>) -> Option<&'b List>,
     ) -> Vec<(Cow<'b, str>, &'b Source<B>, &'b Item)> {
         let mut seen = HashSet::new();
         let mut out = Vec::new();
-        for source in self.sources {
+        for source in self.shown_sources() {
             for item in list(source).map(List::items).unwrap_or_default() {
-                if let Some(name) = self.shown_name(kind, source, item.key(), &mut seen) {
+                let hidden = self.hides(source, item.key()).is_some();
+                if hidden && kind.is_by_uri() {
+                    continue;
+                }
+                let name = self.shown_name(kind, source, item.key(), &mut seen);
+                // A hidden tool keeps its name, so that those of others do not depend on what is hidden.
+                if let Some(name) = name.filter(|_| !hidden) {
                     out.push((name, source, item));
                 }
             }
@@ -244,42 +215,20 @@ impl<'b, B> View<'b, B> {
     }
 }
 
-/// Looks a name up in one source; `exposes` tells whether an item stands under a name that had to be changed.
-fn lookup<'b, B>(source: &'b Source<B>, name: &str, kind: Kind, exposes: impl Fn(&str) -> bool) -> Lookup<'b, B> {
-    let Some(list) = source.lists.get(kind) else { return Lookup::Unlisted(vec![&source.backend]) };
-    match list.find(name).or_else(|| list.items().iter().find(|item| exposes(item.key()))) {
-        Some(item) => found(source, item),
-        None => Lookup::Missing(vec![&source.backend]),
-    }
-}
-
-fn found<'b, B>(source: &'b Source<B>, item: &'b Item) -> Lookup<'b, B> {
-    Lookup::Found { backend: &source.backend, name: item.key(), repeatable: item.repeatable() }
-}
-
-/// Nothing of this name: for want of lists, or although they are known.
-fn missing<B>(sources: &[Source<B>], kind: Kind) -> Lookup<'_, B> {
-    let unlisted: Vec<&B> =
-        sources.iter().filter(|source| source.lists.get(kind).is_none()).map(|source| &source.backend).collect();
-    if unlisted.is_empty() {
-        Lookup::Missing(sources.iter().map(|source| &source.backend).collect())
-    } else {
-        Lookup::Unlisted(unlisted)
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::list::tests::{listed, tools};
+    use super::super::resolve::Lookup;
     use super::*;
     use proptest::prelude::*;
 
-    fn source(instance: &str, server: &str, alone: bool, names: &[&str]) -> Source<String> {
+    pub(crate) fn source(instance: &str, server: &str, alone: bool, names: &[&str]) -> Source<String> {
         let mut lists = Lists::default();
         lists.set(Kind::Tools, tools(names));
         Source {
             instance: instance.into(),
             server: server.into(),
+            project: Path::new(&format!("/p/{instance}")).into(),
             alone,
             listed: true,
             lists,
@@ -287,7 +236,11 @@ mod tests {
         }
     }
 
-    fn names(board: &Board<String>, scope: &Scope) -> Vec<String> {
+    fn all() -> Scope {
+        Part::All.into()
+    }
+
+    pub(crate) fn names(board: &Board<String>, scope: &Scope) -> Vec<String> {
         board.view(scope).names(Kind::Tools)
     }
 
@@ -303,15 +256,15 @@ mod tests {
     fn names_are_prefixed_where_instances_stand_together() {
         let board = board();
         assert_eq!(
-            names(&board, &Scope::All),
+            names(&board, &all()),
             ["blog__read", "blog__a__b", "shop__b__read", "shop__b__list", "shop__a__read"]
         );
-        assert_eq!(names(&board, &Scope::Instance("blog".into())), ["read", "a__b"]);
-        assert_eq!(names(&board, &Scope::Instance("shop".into())), ["read", "list", "a__read"]);
-        assert_eq!(names(&board, &Scope::Server("shop".into(), "a".into())), ["read"]);
-        assert!(names(&board, &Scope::Instance("none".into())).is_empty());
+        assert_eq!(names(&board, &Scope::from(Part::Instance("blog".into()))), ["read", "a__b"]);
+        assert_eq!(names(&board, &Scope::from(Part::Instance("shop".into()))), ["read", "list", "a__read"]);
+        assert_eq!(names(&board, &Scope::from(Part::Server("shop".into(), "a".into()))), ["read"]);
+        assert!(names(&board, &Scope::from(Part::Instance("none".into()))).is_empty());
         assert_eq!(
-            board.view(&Scope::Instance("blog".into())).list(Kind::Tools),
+            board.view(&Scope::from(Part::Instance("blog".into()))).list(Kind::Tools),
             r#"[{"name":"read","n":1.0},{"name":"a__b","n":1.0}]"#
         );
     }
@@ -319,17 +272,17 @@ mod tests {
     #[test]
     fn a_name_leads_to_its_backend_or_says_what_is_missing() {
         let board = board();
-        let all = board.view(&Scope::All);
-        let found = |name: &'static str| match all.resolve(Kind::Tools, name) {
+        let view = board.view(&all());
+        let found = |name: &'static str| match view.resolve(Kind::Tools, name) {
             Lookup::Found { backend, name, .. } => Some((backend.as_str(), name)),
-            Lookup::Unlisted(_) | Lookup::Missing(_) => None,
+            Lookup::Unlisted(_) | Lookup::Hidden(_) | Lookup::Missing(_) => None,
         };
         assert_eq!(found("blog__a__b"), Some(("blog/files", "a__b")));
         assert_eq!(found("shop__a__read"), Some(("shop/a", "read")));
         assert_eq!(found("shop__read"), None);
-        assert_eq!(all.resolve(Kind::Tools, "shop__c__x"), Lookup::Missing(vec![&"shop/b".into(), &"shop/a".into()]));
-        assert_eq!(all.resolve(Kind::Tools, "read"), Lookup::Missing(vec![]));
-        assert_eq!(all.resolve(Kind::Prompts, "blog__x"), Lookup::Unlisted(vec![&"blog/files".into()]));
+        assert_eq!(view.resolve(Kind::Tools, "shop__c__x"), Lookup::Missing(vec![&"shop/b".into(), &"shop/a".into()]));
+        assert_eq!(view.resolve(Kind::Tools, "read"), Lookup::Missing(vec![]));
+        assert_eq!(view.resolve(Kind::Prompts, "blog__x"), Lookup::Unlisted(vec![&"blog/files".into()]));
     }
 
     #[test]
@@ -337,12 +290,9 @@ mod tests {
         let mut away = source("shop", "s", true, &["read"]);
         away.listed = false;
         let board = Board::new(vec![away]);
-        assert!(names(&board, &Scope::All).is_empty());
-        assert!(matches!(board.view(&Scope::All).resolve(Kind::Tools, "shop__read"), Lookup::Found { .. }));
-        assert_eq!(
-            board.view(&Scope::All).print(Kind::Tools),
-            Board::<String>::new(vec![]).view(&Scope::All).print(Kind::Tools)
-        );
+        assert!(names(&board, &all()).is_empty());
+        assert!(matches!(board.view(&all()).resolve(Kind::Tools, "shop__read"), Lookup::Found { .. }));
+        assert_eq!(board.view(&all()).print(Kind::Tools), Board::<String>::new(vec![]).view(&all()).print(Kind::Tools));
     }
 
     #[test]
@@ -352,13 +302,13 @@ mod tests {
         b.lists.set(Kind::Resources, listed(Kind::Resources, &["x://1", "x://2"]));
         b.lists.set(Kind::Templates, listed(Kind::Templates, &["x://{id}"]));
         let board = Board::new(vec![b, a]);
-        let all = board.view(&Scope::All);
-        assert_eq!(all.resource("x://1"), ["a/s"]);
-        assert_eq!(all.resource("x://2"), ["b/s"]);
-        assert_eq!(all.resource("x://3"), ["b/s"]);
-        assert_eq!(all.resource("y://3"), ["a/s", "b/s"]);
-        assert_eq!(all.names(Kind::Resources), ["x://1", "x://2"]);
-        assert_eq!(all.template("x://{id}").map(String::as_str), Some("b/s"));
+        let view = board.view(&all());
+        assert_eq!(view.resource("x://1"), ["a/s"]);
+        assert_eq!(view.resource("x://2"), ["b/s"]);
+        assert_eq!(view.resource("x://3"), ["b/s"]);
+        assert_eq!(view.resource("y://3"), ["a/s", "b/s"]);
+        assert_eq!(view.names(Kind::Resources), ["x://1", "x://2"]);
+        assert_eq!(view.template("x://{id}").map(String::as_str), Some("b/s"));
     }
 
     proptest! {
@@ -375,7 +325,7 @@ mod tests {
                 source(instance, server, alone, &tools)
             });
             let board = Board::new(sources.collect());
-            let scope = if scoped { Scope::Instance("a".into()) } else { Scope::All };
+            let scope = if scoped { Scope::from(Part::Instance("a".into())) } else { all() };
             let view = board.view(&scope);
             let mut found = HashSet::new();
             for name in view.names(Kind::Tools) {

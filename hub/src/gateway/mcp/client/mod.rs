@@ -23,6 +23,7 @@ use outbox::{Outbox, Reader};
 use parking_lot::Mutex;
 use questions::Questions;
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use streams::Streams;
 use tokio::time::Instant;
@@ -34,6 +35,8 @@ pub(crate) struct Place {
     pub(crate) instance: Arc<str>,
     /// Its server.
     pub(crate) server: Arc<str>,
+    /// The instance's project directory.
+    pub(crate) project: Arc<Path>,
     /// For whom.
     pub(crate) lane: Lane,
 }
@@ -268,7 +271,7 @@ impl Client {
 
     /// Whether it sees this session with a server.
     pub(crate) fn sees(&self, place: &Place) -> bool {
-        place.lane.serves(self.abilities) && self.scope.covers(&place.instance, &place.server)
+        place.lane.serves(self.abilities) && self.scope.covers(place)
     }
 
     /// Whether it reads its stream.
@@ -291,13 +294,15 @@ impl Client {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::gateway::mcp::scope::Part;
+    use crate::gateway::mcp::scope::tests::place;
 
     const A: Prints = Prints { tools: 1, prompts: 2, resources: 3 };
     const B: Prints = Prints { tools: 9, ..A };
 
     pub(crate) fn client(fresh: bool) -> Client {
         let about = About { version: Version::LATEST, abilities: Abilities::NONE };
-        Client::new(String::from("s"), Scope::All, about, A, fresh)
+        Client::new(String::from("s"), Part::All.into(), about, A, fresh)
     }
 
     async fn next(reader: &mut Reader) -> String {
@@ -344,7 +349,7 @@ pub(crate) mod tests {
     #[test]
     fn a_part_of_a_subscribed_resource_concerns_the_client() {
         let client = client(true);
-        let place = Place { instance: "a".into(), server: "s".into(), lane: Lane::Shared };
+        let place = place("a", "s");
         client.subscribe(&place, "file:///a");
         assert!(client.is_subscribed(&place, "file:///a/b"));
         assert!(!client.is_subscribed(&Place { instance: "b".into(), ..place.clone() }, "file:///a"));

@@ -224,7 +224,7 @@ impl Table {
     /// Hands on a message that means something only to who talks to this server alone.
     pub(crate) fn other(&self, place: &Place, text: &str) {
         for client in self.covering(place) {
-            if client.scope != Scope::All {
+            if !client.scope.is_all() {
                 client.send(text);
             }
         }
@@ -280,7 +280,7 @@ impl Drop for Listening {
 
 /// What to ask this server for.
 pub(crate) fn wanted(wishes: &HashMap<(Scope, Abilities), Wish>, place: &Place) -> Option<Level> {
-    let covers = |scope: &Scope, set| place.lane.serves(set) && scope.covers(&place.instance, &place.server);
+    let covers = |scope: &Scope, set| place.lane.serves(set) && scope.covers(place);
     let covering = wishes.iter().filter(|((scope, set), _)| covers(scope, *set));
     covering.fold(Wish::default(), |all, (_, wish)| all.merged(*wish)).upstream()
 }
@@ -295,7 +295,8 @@ pub(crate) fn prints<B>(view: &View<'_, B>) -> Prints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::mcp::abilities::Lane;
+    use crate::gateway::mcp::scope::Part;
+    use crate::gateway::mcp::scope::tests::place;
     use crate::gateway::mcp::version::Version;
 
     const ABOUT: About = About { version: Version::LATEST, abilities: Abilities::NONE };
@@ -312,46 +313,46 @@ mod tests {
     #[test]
     fn a_session_survives_the_hub_but_not_its_own_end() {
         let first = table();
-        let id = begin(&first, Scope::All, 1).id.clone();
+        let id = begin(&first, Part::All.into(), 1).id.clone();
         let second = table();
-        let Found::Client(client) = second.find(&id, &Scope::All, |_| NOTHING) else { panic!("not continued") };
+        let Found::Client(client) = second.find(&id, &Part::All.into(), |_| NOTHING) else { panic!("not continued") };
         assert_eq!((client.version, second.all().len()), (Version::LATEST, 1));
-        assert!(matches!(second.find(&id, &Scope::Instance("a".into()), |_| NOTHING), Found::Unknown));
+        assert!(matches!(second.find(&id, &Part::Instance("a".into()).into(), |_| NOTHING), Found::Unknown));
         second.end(&client);
-        assert!(matches!(second.find(&id, &Scope::All, |_| NOTHING), Found::Unknown));
-        assert!(matches!(second.find("1.2025-11-25.AAAA.BBBB", &Scope::All, |_| NOTHING), Found::Unknown));
+        assert!(matches!(second.find(&id, &Part::All.into(), |_| NOTHING), Found::Unknown));
+        assert!(matches!(second.find("1.2025-11-25.AAAA.BBBB", &Part::All.into(), |_| NOTHING), Found::Unknown));
     }
 
     #[test]
     fn the_most_silent_is_forgotten_first_and_may_come_back() {
         let table = table();
-        let quiet = begin(&table, Scope::All, 1);
+        let quiet = begin(&table, Part::All.into(), 1);
         quiet.touch(Instant::now() - std::time::Duration::from_secs(60));
         let busy: Vec<_> = (1..MAX_CLIENTS)
             .map(|n| {
                 let mut random = [0; 16];
                 random[..8].copy_from_slice(&n.to_be_bytes());
-                table.begin(Scope::All, ABOUT, NOTHING, random).unwrap()
+                table.begin(Part::All.into(), ABOUT, NOTHING, random).unwrap()
             })
             .map(|client| (client.inflight.begin("1").unwrap(), client))
             .collect();
         assert_eq!(table.all().len(), MAX_CLIENTS);
-        let one_more = begin(&table, Scope::All, 2);
+        let one_more = begin(&table, Part::All.into(), 2);
         assert!(!table.all().iter().any(|client| client.id == quiet.id));
         let entry = one_more.inflight.begin("1").unwrap();
-        assert!(matches!(table.find(&quiet.id, &Scope::All, |_| NOTHING), Found::Full));
+        assert!(matches!(table.find(&quiet.id, &Part::All.into(), |_| NOTHING), Found::Full));
         drop(entry);
-        assert!(matches!(table.find(&quiet.id, &Scope::All, |_| NOTHING), Found::Client(_)));
+        assert!(matches!(table.find(&quiet.id, &Part::All.into(), |_| NOTHING), Found::Client(_)));
         drop(busy);
     }
 
     #[test]
     fn the_lowest_level_of_all_who_see_a_server_is_wanted() {
         let table = table();
-        let place = Place { instance: "a".into(), server: "s".into(), lane: Lane::Shared };
+        let place = place("a", "s");
         let wanted = || wanted(&table.wishes().borrow(), &place);
-        let (all, one) = (begin(&table, Scope::All, 1), begin(&table, Scope::Instance("a".into()), 2));
-        let other = begin(&table, Scope::Instance("b".into()), 3);
+        let (all, one) = (begin(&table, Part::All.into(), 1), begin(&table, Part::Instance("a".into()).into(), 2));
+        let other = begin(&table, Part::Instance("b".into()).into(), 3);
         assert_eq!(wanted(), None);
         table.set_level(&other, Level::Debug);
         assert_eq!(wanted(), None);
@@ -367,8 +368,8 @@ mod tests {
     fn sessions_are_kept_for_the_sets_of_clients_in_use() {
         let table = table();
         let about = About { abilities: Abilities::ALL, ..ABOUT };
-        let client = table.begin(Scope::All, about, NOTHING, [1; 16]).unwrap();
-        begin(&table, Scope::All, 2);
+        let client = table.begin(Part::All.into(), about, NOTHING, [1; 16]).unwrap();
+        begin(&table, Part::All.into(), 2);
         assert_eq!(**table.sets().borrow(), [Abilities::ALL]);
         let later = Instant::now() + SET_IDLE;
         table.publish_sets(later);

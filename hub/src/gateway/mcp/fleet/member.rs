@@ -182,7 +182,8 @@ impl Follower {
 
     fn begin(&self, name: &str, lane: Lane, sight: &Sight<'_>) -> Server {
         let mut server = Server { outlook: watch::Sender::new(sight.of(name)), lanes: Vec::new() };
-        let place = Place { instance: Arc::clone(&self.name), server: name.into(), lane };
+        let project = sight.status.record.project_dir.as_path().into();
+        let place = Place { instance: Arc::clone(&self.name), server: name.into(), project, lane };
         server.lanes.push(self.run_lane(place, &server.outlook));
         server
     }

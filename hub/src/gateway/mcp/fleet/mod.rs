@@ -137,6 +137,7 @@ fn source(served: &Served, abilities: Abilities, alone: bool, listed: bool) -> S
     Source {
         instance: Arc::clone(&upstream.place.instance),
         server: Arc::clone(&upstream.place.server),
+        project: Arc::clone(&upstream.place.project),
         alone,
         listed,
         lists: upstream.known().lists.or(&served.base().known().lists),

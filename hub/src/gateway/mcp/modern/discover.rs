@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 /// What this address has.
 pub(crate) async fn discover(gateway: &Gateway, scope: &Scope) -> Result<String, RpcError> {
-    if *scope != Scope::All {
+    if !scope.is_all() {
         gateway.appears(scope).await.map_err(RpcError::unknown)?;
         gateway.settle(Abilities::NONE, scope, Kind::Tools).await;
     }
