@@ -1,63 +1,76 @@
-//! `make bench`: what DESIGN section 5 promises beside what this machine shows.
+//! `make bench`: what DESIGN section 5 promises beside what this machine shows. `bench ROOM…` measures only these rooms.
 //!
-//! Everything is real: the release build of `linchpin`, real processes, real deaths. One lab, one run, and every ratio
-//! is of numbers from the same run. Never: fails because a number is missed; it says so.
+//! Everything is real: the release build of `linchpin`, real processes, real deaths; only the many instances of the room
+//! `links` are simulated. Each room has a lab of its own, and every ratio is of numbers from the same run.
+//! Never: fails because a number is missed; it says so.
 #![expect(clippy::print_stdout, reason = "a bench is what it prints")]
 
 mod calls;
+mod links;
 mod presence;
 mod registry;
 mod stats;
 mod wire;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use linchpin_tests::lab::Lab;
 use stats::{Row, targets};
 use std::time::Duration;
 
+/// The rooms, in the order in which they are measured.
+const ROOMS: [&str; 4] = ["registry", "presence", "calls", "links"];
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let lab = Lab::new()?;
-    if std::env::args().nth(1).as_deref() == Some("registry") {
-        let registry = registry::run().await?;
-        println!(
-            "{:?} {:?} scan {:?}",
-            registry.registered.median(),
-            registry.registered.percentile(99),
-            registry.scanned.median()
-        );
-        return Ok(());
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = asked.iter().find(|room| !ROOMS.contains(&room.as_str())) {
+        bail!("there is no room {unknown:?}; there are {ROOMS:?}");
     }
-    println!("measuring {} in {}\n", lab.binary().display(), lab.home().display());
-    let measured = tokio::select! {
-        measured = measure(&lab) => measured,
-        signal = tokio::signal::ctrl_c() => signal.map(|()| Vec::new()).map_err(Into::into),
-    };
-    let rows = measured.map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.logs()))?;
-    println!("{}", targets(&rows));
+    for room in ROOMS.iter().filter(|room| asked.is_empty() || asked.iter().any(|asked| asked == *room)) {
+        let lab = Lab::new()?;
+        println!("{room}: measuring {} in {}\n", lab.binary().display(), lab.home().display());
+        let measured = tokio::select! {
+            measured = measure(room, &lab) => measured,
+            signal = tokio::signal::ctrl_c() => return Ok(signal?),
+        };
+        let rows = measured.map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.logs()))?;
+        println!("{}", targets(&rows));
+    }
     Ok(())
 }
 
-async fn measure(lab: &Lab) -> Result<Vec<Row>> {
+async fn measure(room: &str, lab: &Lab) -> Result<Vec<Row>> {
+    match room {
+        "registry" => registry_rows().await,
+        "presence" => presence_rows(lab).await,
+        "calls" => calls_rows(lab).await,
+        _ => links_rows(lab).await,
+    }
+}
+
+const fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+async fn registry_rows() -> Result<Vec<Row>> {
     let registry = registry::run().await?;
-    let hub = lab.hub().await?;
-    let (presence, _hub) = presence::run(lab, hub).await?;
-    let added = calls::run(lab, |text| println!("{text}")).await?;
-    let millis = Duration::from_millis;
-    let crowd = presence::CROWD;
-    let deaths = presence.known_dead.len();
+    let (crowd, number) = (registry::CROWD, registry.registered.len());
     Ok(vec![
+        Row::time(format!("{crowd} registrations at once, none lost, p50"), millis(50), registry.registered.median()),
         Row::time(
-            format!("{} registrations at once, none lost, p50", registry::CROWD),
-            millis(50),
-            registry.registered.median(),
-        ),
-        Row::time(
-            format!("{} registrations at once, p99 of {}", registry::CROWD, registry.registered.len()),
+            format!("{crowd} registrations at once, p99 of {number}"),
             millis(50),
             registry.registered.percentile(99),
         ),
         Row::time(format!("reading {} records, median", registry::RECORDS), millis(100), registry.scanned.median()),
+    ])
+}
+
+async fn presence_rows(lab: &Lab) -> Result<Vec<Row>> {
+    let hub = lab.hub().await?;
+    let (presence, _hub) = presence::run(lab, hub).await?;
+    let (crowd, deaths) = (presence::CROWD, presence.known_dead.len());
+    Ok(vec![
         Row::time(
             format!("instance registers → hub routes to it, p50 of {}", presence.routable.len()),
             millis(10),
@@ -69,7 +82,30 @@ async fn measure(lab: &Lab) -> Result<Vec<Row>> {
         Row::time(format!("hub killed → routing to {crowd} again, median"), millis(300), presence.hub_back.median()),
         Row::time("linchpin status, hub running, median", millis(10), presence.status.median()),
         Row::memory(format!("hub memory, {crowd} instances"), 15.0, presence.hub_mib),
-        Row::time("a tool call through the hub over HTTP, added", Duration::from_micros(300), added.http),
-        Row::time("a tool call through the shim, added", Duration::from_micros(300), added.shim),
+    ])
+}
+
+async fn calls_rows(lab: &Lab) -> Result<Vec<Row>> {
+    let _hub = lab.hub().await?;
+    let added = calls::run(lab, |text| println!("{text}")).await?;
+    let most = Duration::from_micros(300);
+    Ok(vec![
+        Row::time("a tool call through the hub over HTTP, added", most, added.http),
+        Row::time("a tool call through the shim, added", most, added.shim),
+    ])
+}
+
+async fn links_rows(lab: &Lab) -> Result<Vec<Row>> {
+    let hub = lab.hub().await?;
+    let links = links::run(lab, &hub).await?;
+    let times = links.back.len();
+    Ok(vec![
+        Row::time(format!("instance back → connected, p50 of {times}"), millis(50), links.back.median()),
+        Row::time("instance back → connected, p99", millis(50), links.back.percentile(99)),
+        Row::time("half-open link found, idle, longest", millis(3000), links.idle_found.percentile(100)),
+        Row::time("half-open link found, busy, longest", millis(3000), links.busy_found.percentile(100)),
+        Row::percent(format!("hub idle, {} instances, of one core", links::IDLE), 0.5, links.idle_cpu_percent),
+        Row::time(format!("{} links cut at once → all back", links::CUT), millis(10_000), links.storm),
+        Row::memory(format!("hub memory, {} instances", links::MANY), 40.0, links.hub_mib),
     ])
 }

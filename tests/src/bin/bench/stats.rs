@@ -51,6 +51,11 @@ impl Row {
         let held = measured_mib <= target_mib;
         Self { what: what.into(), target: mib(target_mib), measured: mib(measured_mib), held }
     }
+
+    pub(crate) fn percent(what: impl Into<String>, target: f64, measured: f64) -> Self {
+        let percent = |value: f64| format!("{value:.2} %");
+        Self { what: what.into(), target: percent(target), measured: percent(measured), held: measured <= target }
+    }
 }
 
 /// Columns as wide as their widest cell.

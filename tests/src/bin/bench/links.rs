@@ -1,0 +1,170 @@
+//! How a hub holds many links: how soon an instance is back, how soon a dead connection is found, what a storm takes, and
+//! what a thousand links cost while nothing happens. The instances are simulated, with the real hello and messages.
+
+use crate::stats::Samples;
+use crate::wire::Wire;
+use anyhow::{Context, Result, ensure};
+use linchpin_shared::home::Home;
+use linchpin_tests::agent::Agent;
+use linchpin_tests::lab::running::Running;
+use linchpin_tests::lab::{HubFacts, Lab};
+use linchpin_tests::proxy::{Proxy, Way};
+use linchpin_tests::sim::Sim;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+/// How many instances there are while the hub idles, when they are cut, and when its memory is measured.
+pub(crate) const IDLE: usize = 100;
+pub(crate) const CUT: usize = 500;
+pub(crate) const MANY: usize = 1000;
+/// How often an instance goes and comes back.
+const BACK: usize = 100;
+/// How often a connection is lost silently: so many times idle, and so many with calls under way.
+const SILENT: usize = 5;
+/// How long the idle hub is watched.
+const WATCHED: Duration = Duration::from_secs(20);
+/// The ticks of `/proc/PID/stat` in a second: Linux shows 100 to programs, whatever its own clock does.
+const USER_HZ: f64 = 100.0;
+/// By then it has surely failed.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// What was measured.
+#[derive(Default)]
+pub(crate) struct Links {
+    pub(crate) back: Samples,
+    pub(crate) idle_found: Samples,
+    pub(crate) busy_found: Samples,
+    pub(crate) idle_cpu_percent: f64,
+    pub(crate) storm: Duration,
+    pub(crate) hub_mib: f64,
+}
+
+pub(crate) async fn run(lab: &Lab, hub: &Running) -> Result<Links> {
+    let view = View(lab.hub_facts()?);
+    let home = Home::at(lab.home());
+    let mut links = Links::default();
+    for _ in 0..BACK {
+        come_back(&home, &view, &mut links.back).await?;
+    }
+    for busy in [false, true] {
+        let samples = if busy { &mut links.busy_found } else { &mut links.idle_found };
+        silent(lab, &home, &view, busy, samples).await?;
+    }
+    let mut sims = Vec::new();
+    crowd(&home, &view, &mut sims, IDLE).await?;
+    links.idle_cpu_percent = idle_cpu(hub.pid()).await?;
+    crowd(&home, &view, &mut sims, CUT).await?;
+    let began = Instant::now();
+    sims.iter().for_each(Sim::cut);
+    view.until("all are back", |all| sims.iter().all(|sim| sim.accepted() == 2) && active(all) >= CUT).await?;
+    links.storm = began.elapsed();
+    crowd(&home, &view, &mut sims, MANY).await?;
+    links.hub_mib = crate::presence::resident_mib(hub.pid())?;
+    for sim in sims {
+        sim.leave()?;
+    }
+    Ok(links)
+}
+
+/// One instance is there, goes, and comes back in a new life.
+async fn come_back(home: &Home, view: &View, samples: &mut Samples) -> Result<()> {
+    let first = Sim::start(home, "back").await?;
+    view.until("it is there", |all| state(all, "back") == Some("active")).await?;
+    first.leave()?;
+    view.until("it is gone", |all| state(all, "back") != Some("active")).await?;
+    // The limiter of dials is not what is measured.
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    let began = Instant::now();
+    let second = Sim::start(home, "back").await?;
+    view.until("it is back", |all| state(all, "back") == Some("active")).await?;
+    samples.add(began.elapsed());
+    second.leave()?;
+    view.until("it is gone", |all| state(all, "back") != Some("active")).await
+}
+
+/// Bytes vanish, TCP keeps the connection: how long until the hub has given it up.
+async fn silent(lab: &Lab, home: &Home, view: &View, busy: bool, samples: &mut Samples) -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let proxy = Proxy::start(listener.local_addr()?).await?;
+    let sim = Sim::behind(home, "silent", listener, proxy.address())?;
+    lab.usable("silent").await?;
+    let mut caller = None;
+    for _ in 0..SILENT {
+        view.until("it is there", |all| state(all, "silent") == Some("active")).await?;
+        if busy {
+            let mut agent = lab.http("/i/silent/mcp").await?;
+            agent.call("echo", json!({"message": "x"})).await?;
+            caller =
+                Some(tokio::spawn(async move { while agent.call("echo", json!({"message": "x"})).await.is_ok() {} }));
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let began = Instant::now();
+        proxy.go(Way::BlackHole);
+        view.until("it is lost", |all| !matches!(state(all, "silent"), Some("active" | "suspect"))).await?;
+        samples.add(began.elapsed());
+        proxy.go(Way::Forward);
+        if let Some(caller) = caller.take() {
+            caller.await?;
+        }
+    }
+    sim.leave()
+}
+
+/// Adds instances until there are so many, and waits until all are connected.
+async fn crowd(home: &Home, view: &View, sims: &mut Vec<Sim>, number: usize) -> Result<()> {
+    while sims.len() < number {
+        sims.push(Sim::start(home, &format!("sim-{}", sims.len())).await?);
+    }
+    view.until(&format!("{number} are there"), |all| active(all) >= number).await
+}
+
+/// The part of one core that a process uses, in percent.
+async fn idle_cpu(pid: u32) -> Result<f64> {
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = cpu(pid)?;
+    let began = Instant::now();
+    tokio::time::sleep(WATCHED).await;
+    Ok((cpu(pid)? - before) / began.elapsed().as_secs_f64() * 100.0)
+}
+
+/// The seconds of processor time that a process has used (`/proc/PID/stat`, fields 14 and 15).
+fn cpu(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(") ").context("no command")?.1.split(' ').skip(11).take(2);
+    let ticks: f64 = fields.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    Ok(ticks / USER_HZ)
+}
+
+fn active(all: &[Value]) -> usize {
+    all.iter().filter(|instance| instance["state"] == "active").count()
+}
+
+fn state<'a>(all: &'a [Value], name: &str) -> Option<&'a str> {
+    all.iter().find(|instance| instance["name"] == name).and_then(|instance| instance["state"].as_str())
+}
+
+/// The hub's list of instances.
+struct View(HubFacts);
+
+impl View {
+    /// Asks again and again, over one connection; the hub closes one that is idle for long.
+    async fn until(&self, what: &str, wanted: impl Fn(&[Value]) -> bool) -> Result<()> {
+        let mut wire = Wire::connect(&self.0.url, &self.0.token).await?;
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            let (status, body) = wire.get("/v1/instances").await?;
+            ensure!(status.is_success(), "{status}");
+            let list: Value = serde_json::from_slice(&body)?;
+            let all = list["instances"].as_array().context("no list")?;
+            if wanted(all) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{what}: not after {WITHIN:?}; {} are active", active(all));
+            // A long list takes the hub's own time to write.
+            let pause = if all.len() > IDLE { 50 } else { 1 };
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    }
+}
