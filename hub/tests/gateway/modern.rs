@@ -137,3 +137,40 @@ async fn a_client_that_goes_away_has_cancelled() -> Result<()> {
     })
     .await
 }
+
+/// What a server of an older version asks is asked by `input_required`, and the call goes on with the answer.
+#[tokio::test]
+async fn what_an_older_server_asks_crosses_over() -> Result<()> {
+    let mut world = World::new().await?;
+    world.start("a").await?;
+    let client = Modern::new(&world, "/mcp");
+    let question = json!({"id": "q", "method": "elicitation/create", "params": {"message": "who?", "x": 1.0}});
+    let mut params = json!({"name": "a__ask", "arguments": question});
+    let first = client.ask("tools/call", params.clone()).await?;
+    let first = first.result()?;
+    assert_eq!(first["resultType"], "input_required", "{first}");
+    let (key, asked) = first["inputRequests"].as_object().and_then(|all| all.iter().next()).context("no request")?;
+    assert_eq!(asked.to_string(), r#"{"method":"elicitation/create","params":{"message":"who?","x":1.0}}"#);
+
+    params["requestState"] = first["requestState"].clone();
+    let again = client.ask("tools/call", params.clone()).await?;
+    let again = again.result()?;
+    assert_eq!(&again["inputRequests"][key], asked, "an answer that is missing is asked for again: {again}");
+    let stale = client.ask("tools/call", params.clone()).await?;
+    assert_eq!(stale.error()?["code"], -32602, "a state is good once");
+
+    params["requestState"] = again["requestState"].clone();
+    params["inputResponses"] = json!({key: {"action": "accept", "content": {"n": 1.5}}});
+    let elsewhere = Modern::new(&world, "/i/a/mcp").ask("tools/call", params.clone()).await?;
+    assert_eq!(elsewhere.error()?["code"], -32602, "a state is good for its request: {elsewhere:?}");
+    let last = client.ask("tools/call", params).await?;
+    let got: Value = serde_json::from_str(last.text()?)?;
+    assert_eq!((&got["id"], &got["result"]), (&json!("q"), &json!({"action": "accept", "content": {"n": 1.5}})));
+    assert_eq!(last.result()?["resultType"], "complete");
+    assert_eq!(world.noted("a", "calls"), ["ask"], "it is one call");
+
+    let roots = client.call("a__ask", json!({"id": "r", "method": "roots/list"})).await?;
+    let got: Value = serde_json::from_str(roots.text()?)?;
+    assert_eq!(got["error"]["code"], -32601, "this client has no roots: {got}");
+    Ok(())
+}

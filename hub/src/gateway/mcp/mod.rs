@@ -62,6 +62,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 pub struct Gateway {
     boards: watch::Receiver<Arc<Boards>>,
     clients: Arc<Table>,
+    waiting: modern::held::Waiting,
     links: Links,
     wait: Duration,
     list_wait: Duration,
@@ -101,6 +102,7 @@ impl Gateway {
         Arc::new(Self {
             boards,
             clients,
+            waiting: modern::held::Waiting::default(),
             links: links.clone(),
             wait: settings.wait,
             list_wait: settings.list_wait,

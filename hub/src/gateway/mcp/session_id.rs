@@ -16,6 +16,9 @@ use sha2::Sha256;
 /// Longer ids than ours are not looked at.
 const MAX_LEN: usize = 128;
 
+/// What a `requestState` of ours begins with; a server's own passes untouched.
+const STATE: &str = "linchpin.";
+
 /// What signs session ids: 32 bytes derived from the hub's token, the same over restarts.
 #[derive(Clone)]
 pub struct SessionKey([u8; 32]);
@@ -46,6 +49,27 @@ impl SessionKey {
         self.proof(body, scope).verify_slice(&proof).ok()?;
         let mut parts = body.split('.').skip(1);
         Some((Version::parse(parts.next()?)?, Abilities::of_code(parts.next()?)?))
+    }
+
+    /// `name` as a `requestState` that only this hub can have given out.
+    pub(crate) fn seal_state(&self, name: &str) -> String {
+        let proof = URL_SAFE_NO_PAD.encode(self.state_proof(name).finalize().into_bytes());
+        format!("{STATE}{name}.{proof}")
+    }
+
+    /// The name in a `requestState` of ours; none if it is another's.
+    pub(crate) fn open_state<'s>(&self, state: &'s str) -> Option<&'s str> {
+        let (name, proof) = state.strip_prefix(STATE)?.rsplit_once('.')?;
+        let proof = URL_SAFE_NO_PAD.decode(proof).ok()?;
+        self.state_proof(name).verify_slice(&proof).ok().map(|()| name)
+    }
+
+    fn state_proof(&self, name: &str) -> Hmac<Sha256> {
+        let mut mac = keyed(&self.0);
+        mac.update(b"linchpin mcp request state 1");
+        mac.update(&[0]);
+        mac.update(name.as_bytes());
+        mac
     }
 
     fn proof(&self, body: &str, scope: &Scope) -> Hmac<Sha256> {
@@ -86,6 +110,16 @@ mod tests {
         assert_eq!(key.verify(&id.replace("06-18", "11-25"), &shop), None);
         assert_eq!(key.verify(&id.replace(".ff.", ".00."), &shop), None);
         assert!(id.bytes().all(|byte| byte.is_ascii_graphic()) && id.len() <= MAX_LEN);
+    }
+
+    #[test]
+    fn a_state_is_ours_or_anothers() {
+        let key = SessionKey::from_token("t");
+        let state = key.seal_state("abc");
+        assert_eq!(key.open_state(&state), Some("abc"));
+        assert_eq!(key.open_state(&state.replace("abc", "abd")), None);
+        assert_eq!(SessionKey::from_token("u").open_state(&state), None);
+        assert_eq!(key.open_state("rs1.x.y"), None);
     }
 
     proptest! {

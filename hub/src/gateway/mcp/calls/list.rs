@@ -24,11 +24,11 @@ impl Caller {
         let silent: Vec<_> = self.board().view(scope).backends().filter(|it| is_silent(it, kind)).cloned().collect();
         refresh(&silent, kind).await;
 
-        let board = self.gateway.fresh_board(self.client.abilities);
+        let board = self.gateway.fresh_board(self.client.lane());
         let view = board.view(scope);
         self.client.fetched(kind.topic(), prints(&view));
         // It may have changed meanwhile, and the client been told before it was given this one.
-        self.client.lists_are(prints(&self.gateway.fresh_board(self.client.abilities).view(scope)));
+        self.client.lists_are(prints(&self.gateway.fresh_board(self.client.lane()).view(scope)));
         Ok(Reply::Result(format!(r#"{{"{}":{}}}"#, kind.member(), view.list(kind))))
     }
 }

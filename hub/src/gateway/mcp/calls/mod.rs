@@ -103,12 +103,12 @@ pub(crate) struct Caller {
 impl Caller {
     /// The board of clients that can do what this one can.
     fn board(&self) -> Arc<Servers> {
-        self.gateway.board(self.client.abilities)
+        self.gateway.board(self.client.lane())
     }
 
     /// Waits for a list of all that the client sees.
     async fn settle(&self, kind: Kind) {
-        self.gateway.settle(self.client.abilities, &self.client.scope, kind).await;
+        self.gateway.settle(self.client.lane(), &self.client.scope, kind).await;
     }
 
     /// The response; none if the client cancelled the request.

@@ -88,7 +88,7 @@ fn succeeded(reply: &Reply) -> bool {
 
 /// Has a client be told when this resource changes. What nobody has is not an error: it may come.
 pub(crate) async fn subscribe(gateway: &super::Gateway, client: &Client, uri: &str) {
-    let board = gateway.board(client.abilities);
+    let board = gateway.board(client.lane());
     let Some(upstream) = board.view(&client.scope).resource(uri).into_iter().next().cloned() else { return };
     client.subscribe(&upstream.place, uri);
     let Some(session) = upstream.session() else { return };
@@ -100,7 +100,7 @@ pub(crate) async fn subscribe(gateway: &super::Gateway, client: &Client, uri: &s
 
 /// Tells a client's notification to all servers that it sees.
 pub(crate) async fn tell_all(gateway: &super::Gateway, client: &Client, text: &str) {
-    let board = gateway.board(client.abilities);
+    let board = gateway.board(client.lane());
     let upstreams: Vec<_> = board.view(&client.scope).backends().cloned().collect();
     for upstream in upstreams {
         let Some(session) = upstream.session() else { continue };

@@ -65,7 +65,7 @@ impl Caller {
         let mut asked = false;
         loop {
             boards.mark_unchanged();
-            let board = if asked { Arc::new(self.gateway.fresh_board(self.client.abilities)) } else { self.board() };
+            let board = if asked { Arc::new(self.gateway.fresh_board(self.client.lane())) } else { self.board() };
             let view = board.view(&self.client.scope);
             let until = match (step(view.resolve(kind, name)), view.single()) {
                 (Step::Go(routed), _) => return Ok(routed),

@@ -158,14 +158,20 @@ impl Client {
     }
 
     /// One request of a client, which has no session.
-    pub(crate) fn of_request(scope: Scope, prints: Prints) -> Self {
-        let about = About { version: Version::V2026_07_28, abilities: Abilities::NONE };
+    pub(crate) fn of_request(scope: Scope, abilities: Abilities, prints: Prints) -> Self {
+        let about = About { version: Version::V2026_07_28, abilities };
         Self::new(String::new(), scope, about, prints, true)
     }
 
     /// The stream that one request of a client asked for. `id` is known to nobody else.
     pub(crate) fn of_stream(id: String, scope: Scope, prints: Prints, listen: Listen) -> Self {
-        Self { id, listen: Some(listen), ..Self::of_request(scope, prints) }
+        Self { id, listen: Some(listen), ..Self::of_request(scope, Abilities::NONE, prints) }
+    }
+
+    /// The set of abilities whose sessions with servers it is served by. What an older server on HTTP is promised lasts
+    /// longer than a request, so without a session it is nothing.
+    pub(crate) fn lane(&self) -> Abilities {
+        if self.is_modern() { Abilities::NONE } else { self.abilities }
     }
 
     /// Whether it has no session.

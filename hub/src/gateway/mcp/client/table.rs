@@ -88,6 +88,11 @@ impl Table {
         self.add(Client::new(id, scope, about, prints, true))
     }
 
+    /// What signs.
+    pub(crate) fn key(&self) -> &SessionKey {
+        &self.key
+    }
+
     /// The session of this id at this address; what a client with these abilities is shown is asked for when it has to
     /// be continued.
     pub(crate) fn find(&self, id: &str, scope: &Scope, prints: impl FnOnce(Abilities) -> Prints) -> Found {

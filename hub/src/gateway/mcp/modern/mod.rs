@@ -2,13 +2,15 @@
 //!
 //! Owns what tells such a request from an older one ([`is`]) and what it must carry ([`Meta`], [`check`]); [`result`]
 //! gives a result the members that this version wants, [`discover`] answers for the hub, [`listen`] is the stream of
-//! changes. Invariant: what the headers say and what the body says is the same, or the request is refused before
+//! changes, [`held`] are calls whose older server asks something. Invariant: what the headers say and what the body says is the same, or the request is refused before
 //! anything of it happens. Never: remembers anything between two requests.
 
 pub(crate) mod discover;
+pub(crate) mod held;
 pub(crate) mod listen;
 pub(crate) mod result;
 
+use super::abilities::Abilities;
 use super::errors::RpcError;
 use super::json::{Object, Span};
 use super::level::Level;
@@ -47,6 +49,8 @@ pub(crate) const REMOVED: [&str; 5] =
 pub(crate) struct Meta {
     /// From which level on its client wants to see what is logged meanwhile; none wants nothing.
     pub(crate) level: Option<Level>,
+    /// What its client can do when it is asked.
+    pub(crate) abilities: Abilities,
 }
 
 /// Whether a message is one of this version, or claims to be one of a version that we do not know. A message in a
@@ -73,15 +77,14 @@ pub(crate) fn check(headers: &HeaderMap, text: &str, method: &str, params: Optio
     if version != VERSION {
         return Err(RpcError::unsupported_version(&version));
     }
-    if !meta.get(META_CAPABILITIES).is_some_and(|at| at.is_object(text)) {
-        return Err(missing(META_CAPABILITIES));
-    }
+    let capabilities = meta.get(META_CAPABILITIES).filter(|at| at.is_object(text));
+    let abilities = Abilities::read(text, capabilities.ok_or_else(|| missing(META_CAPABILITIES))?);
     same(headers, METHOD, method)?;
     if let Some(name) = about(text, method, params) {
         same(headers, NAME, &name)?;
     }
     let level = meta.get(META_LEVEL).and_then(|at| Level::parse(&at.string(text)?));
-    Ok(Meta { level })
+    Ok(Meta { level, abilities })
 }
 
 /// What a request is about, where a header has to say it.
@@ -145,7 +148,7 @@ mod tests {
 
     #[test]
     fn headers_and_body_must_agree() {
-        assert_eq!(checked(GOOD, &ALL), Ok(Meta { level: Some(Level::Error) }));
+        assert_eq!(checked(GOOD, &ALL), Ok(Meta { level: Some(Level::Error), abilities: Abilities::NONE }));
         for at in 0..3 {
             let mut wrong = ALL.to_vec();
             wrong[at].1 = "other";

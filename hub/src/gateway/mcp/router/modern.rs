@@ -2,7 +2,8 @@
 //!
 //! Owns what one of them comes to: a refusal, the hub's own answer, a stream of changes, or a call. There is no session:
 //! its header is not looked at and never sent.
-//! Invariant: what its client does not wait for any more is given up. Never: asks a client anything on its own.
+//! Invariant: what its client does not wait for any more is given up, unless it was told to come back for it.
+//! Never: asks a client anything on its own.
 
 use super::answer::{self, Under};
 use super::{BEFORE_THE_ANSWER, accepts};
@@ -12,6 +13,8 @@ use crate::gateway::mcp::calls::{Call, Caller, release, subscribe};
 use crate::gateway::mcp::client::Client;
 use crate::gateway::mcp::client::table::{Full, Listening, Table, prints};
 use crate::gateway::mcp::errors::{RpcError, success};
+use crate::gateway::mcp::json::Object;
+use crate::gateway::mcp::modern::held::Held;
 use crate::gateway::mcp::modern::listen::Listen;
 use crate::gateway::mcp::modern::{self, REMOVED, discover, result};
 use crate::gateway::mcp::scope::Scope;
@@ -25,18 +28,22 @@ use tokio::sync::mpsc;
 /// Answers one request.
 pub(super) async fn answer(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: Call) -> Response {
     let may_stream = accepts(headers, "text/event-stream");
-    match begin(gateway, scope, headers, &call).await {
+    let (id, method) = (call.id().to_owned(), call.method.clone());
+    match begin(Arc::clone(&gateway), scope, headers, call).await {
         Ok(Begun::Answer(response)) => response,
-        Ok(Begun::Call(gateway, client, level)) => {
+        Ok(Begun::Call(held)) => {
             let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
-            let caller = Caller { gateway, client, out, streams: false, level };
-            let answer = async move { Some(result::finished(caller.answer(&call).await?, &call.method)) };
+            let answer = async move {
+                let name = format!("{:016x}{:016x}", getrandom::u64().ok()?, getrandom::u64().ok()?);
+                let state = gateway.clients.key().seal_state(&name);
+                held.go_on(&gateway.waiting, (name, state), out, &id, &method).await
+            };
             Under::way(Box::pin(answer), messages).with_status(result::status).respond(may_stream).await
         }
         Err(error) => {
             let status = if error.is_unknown_method() { 404 } else { error.status() };
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-            answer::json_with(status, error.response(call.id()))
+            answer::json_with(status, error.response(&id))
         }
     }
 }
@@ -45,11 +52,11 @@ pub(super) async fn answer(gateway: Arc<Gateway>, scope: Scope, headers: &Header
 enum Begun {
     /// The hub has answered it.
     Answer(Response),
-    /// It is a call of this client, which wants this to be logged.
-    Call(Arc<Gateway>, Arc<Client>, Option<crate::gateway::mcp::level::Level>),
+    /// It is a call, or the next step of one.
+    Call(Held),
 }
 
-async fn begin(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: &Call) -> Result<Begun, RpcError> {
+async fn begin(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: Call) -> Result<Begun, RpcError> {
     let meta = modern::check(headers, &call.text, &call.method, call.params)?;
     if REMOVED.contains(&call.method.as_str()) {
         return Err(RpcError::method_not_found(&call.method));
@@ -60,10 +67,37 @@ async fn begin(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: &
     }
     gateway.appears(&scope).await.map_err(RpcError::unknown)?;
     if call.method == "subscriptions/listen" {
-        return listen(gateway, scope, call).await.map(Begun::Answer);
+        return listen(gateway, scope, &call).await.map(Begun::Answer);
     }
+    if let Some(held) = taken_up(&gateway, &scope, &call)? {
+        return Ok(Begun::Call(held));
+    }
+    let about = about(&scope, &call);
     let seen = prints(&gateway.board(Abilities::NONE).view(&scope));
-    Ok(Begun::Call(gateway, Arc::new(Client::of_request(scope, seen)), meta.level))
+    let client = Arc::new(Client::of_request(scope, meta.abilities, seen));
+    let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
+    let caller = Caller { gateway, client: Arc::clone(&client), out, streams: true, level: meta.level };
+    let answer = Box::pin(async move { caller.answer(&call).await });
+    Ok(Begun::Call(Held { answer, messages, client, about, asked: None }))
+}
+
+/// The call that a request goes on with, if its state is ours.
+fn taken_up(gateway: &Gateway, scope: &Scope, call: &Call) -> Result<Option<Held>, RpcError> {
+    let said = || Object::parse(&call.text, call.params?).ok()?.get("requestState")?.string(&call.text);
+    let Some(state) = said() else { return Ok(None) };
+    let Some(name) = gateway.clients.key().open_state(&state) else { return Ok(None) };
+    let gone = "the call of this requestState is over: it was given up, taken up already, or of another request";
+    let mut held = gateway.waiting.take(name, &about(scope, call)).ok_or_else(|| RpcError::invalid_params(gone))?;
+    // Without its answer the question is asked again.
+    held.hear(&call.text, call.params);
+    Ok(Some(held))
+}
+
+/// What a call is about.
+fn about(scope: &Scope, call: &Call) -> String {
+    let params = call.params.and_then(|at| Object::parse(&call.text, at).ok());
+    let of = |key: &str| params.as_ref().and_then(|params| params.get(key)).map_or("", |at| at.of(&call.text));
+    [&scope.to_string(), &*call.method, of("name"), of("uri"), of("arguments")].join("\n")
 }
 
 /// A stream of changes.
@@ -79,7 +113,7 @@ async fn listen(gateway: Arc<Gateway>, scope: Scope, call: &Call) -> Result<Resp
     })?;
     let reader = listening.client.open_stream(seen);
     let stop = gateway.stop.clone();
-    let held = Held { listening, gateway };
+    let held = Open { listening, gateway };
     for uri in &uris {
         subscribe(&held.gateway, &held.listening.client, uri).await;
     }
@@ -93,12 +127,12 @@ fn random() -> Result<u64, RpcError> {
 }
 
 /// What ends with a stream.
-struct Held {
+struct Open {
     listening: Listening,
     gateway: Arc<Gateway>,
 }
 
-impl Drop for Held {
+impl Drop for Open {
     fn drop(&mut self) {
         let (gateway, client) = (Arc::clone(&self.gateway), Arc::clone(&self.listening.client));
         // Nobody waits for the backends to hear of it.
