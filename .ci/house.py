@@ -1,4 +1,5 @@
-"""Checks of the house that no other tool makes: licences of what we depend on, where locks say things come from, lengths.
+"""Checks of the house that no other tool makes: licences of what we depend on, where locks say things come from, lengths,
+and that the tests which docs/faults.md names are there.
 
 Licences: every crate of Cargo.lock must offer a licence of ALLOWED (an SPDX expression over it). Works offline once the
 crates are fetched. Advisories are not checked here: that needs the RustSec database, see `cargo audit`.
@@ -78,13 +79,29 @@ def lengths():
             yield f"{path}: {lines} lines, more than {MAX_LINES}"
 
 
+def fault_table():
+    source = "\n".join(path.read_text() for path in tracked("*.rs"))
+    known = set(re.findall(r"\b(?:fn|mod) (\w+)", source))
+    rows = [line for line in Path("docs/faults.md").read_text().splitlines() if re.match(r"\| \d", line)]
+    numbers = [int(re.match(r"\| (\d+)", row)[1]) for row in rows]
+    if numbers != sorted(numbers):
+        yield "docs/faults.md: the rows are not in order"
+    for row in rows:
+        tests = re.findall(r"`([^`\s]*(?: [^`\s]*)?::[^`\s]+)`", row.rsplit("|", 2)[1])
+        if not tests:
+            yield f"docs/faults.md: no test in {row[:60]}…"
+        for test in tests:
+            if test.rsplit("::", 1)[1] not in known:
+                yield f"docs/faults.md: there is no {test}"
+
+
 def tracked(pattern):
     return [path for name in output("git", "ls-files", "-z", pattern).split("\0") if name and (path := Path(name)).is_file()]
 
 
 def main():
     faults = 0
-    for check in (crates, npm_locks, lengths):
+    for check in (crates, npm_locks, lengths, fault_table):
         found = list(check())
         faults += len(found)
         print(f"{check.__name__}: {'ok' if not found else len(found)}")
