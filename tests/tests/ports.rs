@@ -157,18 +157,23 @@ async fn who_has_the_port_is_named_before_anything_is_started() -> Result<()> {
     assert_eq!(seen["project"], lab.dir().display().to_string());
     ensure!(!lab.home().join("logs/other/main.log").metadata().is_ok_and(|log| log.len() > 0), "it was never started");
 
-    lab.wait_for("the other one is seen to be gone, if it was seen", async || {
-        let other = lab.instance_status("other").await.ok();
-        ensure!(other.as_ref().is_none_or(|other| other["state"] == "gone"), "{other:?}");
-        Ok(())
-    })
-    .await?;
+    // Whoever registers writes its name there, and the name stays.
+    let names = std::fs::read_to_string(lab.home().join("instances/.names"))?;
+    ensure!(names.contains(" shop ") && !names.contains(" other "), "it was registered: {names}");
 
     // The hub itself says the same of its port.
     let mut hub = lab.linchpin(["--json", "hub", "--port", &port]);
     hub.env("LINCHPIN_HOME", lab.dir().join("another-home"));
     let problem = Output::of(hub).await?.problem(4)?;
     assert_eq!((&problem["code"], &problem["observed"]["pid"]), (&json!("port_taken"), &taken["pid"]), "{problem}");
+
+    // Who has the port goes with the name that is taken over, but not when the new one runs beside it.
+    let problem = lab.verb(["--json", "run", "--name", "shop", "--alongside", "--port", &port, "--", "true"]).await?;
+    assert_eq!(problem.problem(4)?["code"], "port_taken");
+    ensure!(!std::fs::read_to_string(lab.home().join("instances/.names"))?.contains(" shop-2 "));
+    run(&lab, &["--take-over", "--port", &port], &["python3", "-c", &listen]).await?.exits(0)?;
+    process(&lab, "the new one listens", |process| process["ports"] == listens && process["pid"] != taken["pid"])
+        .await?;
     lab.finish().await
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod signals;
 pub use options::{Kind, Port, RunOptions};
 
 use crate::board::Board;
+use crate::conflict::Conflict;
 use crate::leftovers;
 use crate::mcp::proxy::{self, Proxy};
 use crate::mcp::{self, Names, stdio};
@@ -28,6 +29,7 @@ use crate::supervisor::{Process, Spec, Surroundings, Wiring};
 use linchpin_shared::backoff;
 use linchpin_shared::home::{Home, private_dir};
 use linchpin_shared::logfile;
+use linchpin_shared::port::Whose;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::vitals::Transport;
 use linchpin_shared::registry::record::{self, Record};
@@ -72,6 +74,7 @@ pub(crate) async fn run_telling(
 ) -> Result<Ended, Problem> {
     let plan = Plan::new(home, options)?;
     home.prepare()?;
+    foresee(home, &plan)?;
     let mut signals = Signals::listen()?;
     let reaper = Arc::new(Reaper::adopting());
     let facts = facts(&plan);
@@ -239,6 +242,17 @@ fn supervise(
     let spec =
         Spec { name: MAIN.to_owned(), program, port: port(plan, record), wiring, on_success, backoff, stop_timeout };
     Some(Process::start(spec, surroundings))
+}
+
+/// Refuses a port that stays taken, before anything is registered. What an earlier life of ours left will be ended, and
+/// an instance of our name either keeps us out or is stopped: those are no reason yet, and are asked about again.
+fn foresee(home: &Home, plan: &Plan) -> Result<(), Problem> {
+    let Port::Exactly(port) = plan.port else { return Ok(()) };
+    Given::Exactly(port).check_unless(home, |whose| match whose {
+        Whose::Instance { name, .. } => *name == plan.name && plan.conflict != Conflict::Alongside,
+        Whose::Orphan { name } => name.as_ref().is_none_or(|name| *name == plan.name),
+        Whose::Hub | Whose::Stranger => false,
+    })
 }
 
 /// Which port the process is given. An MCP server on a pipe needs none, and one at a URL has its own.

@@ -7,7 +7,7 @@
 //! Never: listens, or keeps a port from anybody.
 
 use linchpin_shared::home::Home;
-use linchpin_shared::port::{self, Culprit};
+use linchpin_shared::port::{self, Culprit, Whose};
 use linchpin_shared::problem::{Code, Problem};
 use std::collections::BTreeSet;
 use std::io;
@@ -56,12 +56,18 @@ impl Given {
 
     /// Refuses a port that is taken, before anything is started.
     pub(crate) fn check(self, home: &Home) -> Result<(), Problem> {
+        self.check_unless(home, |_| false)
+    }
+
+    /// As [`Given::check`], but lets it pass when who has the port `yields` it.
+    pub(crate) fn check_unless(self, home: &Home, yields: impl FnOnce(&Whose) -> bool) -> Result<(), Problem> {
         let Self::Exactly(port) = self else { return Ok(()) };
         if is_free(port) {
             return Ok(());
         }
         let problem = Problem::new(Code::PortTaken, format!("the port {port} is taken")).seen("port", port);
         let problem = match Culprit::find(home, port) {
+            Ok(Some(culprit)) if yields(&culprit.whose) => return Ok(()),
             Ok(Some(culprit)) => culprit.named_in(problem),
             Ok(None) | Err(_) => problem.next(format!("ss -tanp 'sport = :{port}'    (shows who has it)")),
         };
