@@ -2,7 +2,9 @@
 //!
 //! Owns one inotify queue and which of its events matter. Invariant: an event that was lost (the queue was full), and the
 //! end of a watch, count as one that matters. Our own looks open every file, and the hub's other files in the home change
-//! all the time: neither is asked for, so that a look causes no event and a large registry does not fill the queue.
+//! all the time: neither is asked for, so that a look causes no event and a large registry does not fill the queue. (Why
+//! not the crate notify: version 8 always asks for IN_OPEN, so that each look at some 8,000 records overflows the kernel's
+//! queue of 16,384 events, which causes the next look.)
 //! Never: follows a link in the place of the directory, or reads a file. Only Linux tells; elsewhere nothing is heard.
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
