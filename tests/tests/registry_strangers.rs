@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::Code;
 use linchpin_shared::process::{Identity, Signal};
-use linchpin_shared::registry::{Owner, Registry, atomic};
+use linchpin_shared::registry::{LeaseState, Owner, Registry, atomic};
 use linchpin_tests::lab::Lab;
 use linchpin_tests::lab::running::Running;
 use linchpin_tests::races::wire::{self, Answer, Order};
@@ -150,6 +150,31 @@ async fn hub_of_a_reused_pid(lab: &Lab, mut hub: Running, record: &Path, bytes: 
     instead.lives()
 }
 
+/// Faults 14, 23: the lease file of who lives is removed. That proves nothing, and neither does taking a new one: the
+/// record stays, the name is not free, and the owner takes a lease again.
+#[tokio::test]
+async fn a_lease_that_was_removed_is_no_proof_of_death() -> Result<()> {
+    let lab = Lab::new()?;
+    let (_, registry) = prepared(&lab)?;
+    let (mut shop, mut other) = (Worker::start(&lab.home())?, Worker::start(&lab.home())?);
+    shop.does(&register("shop", "/project")).await?;
+    let entry = registry.find_live("shop").context("not registered")?;
+    let lease = entry.path.with_extension("lease");
+    std::fs::remove_file(&lease)?;
+    other.does(&Order::Sweep).await?;
+    ensure!(entry.path.exists() && !lease.exists(), "it was swept");
+    for project in ["/project", "/elsewhere"] {
+        let answer = other.ask(&register("shop", project)).await?;
+        ensure!(matches!(answer, Answer::Refused { code: Code::NameTaken, .. }), "{project}: {answer:?}");
+    }
+    shop.does(&Order::Ensure).await?;
+    ensure!(registry.lease(entry.record.id)? == LeaseState::Held, "it took no lease again");
+    shop.kill_9().await?;
+    other.does(&Order::Sweep).await?;
+    ensure!(!entry.path.exists() && !lease.exists(), "its owner is dead");
+    Ok(())
+}
+
 /// Fault 21: a record of an earlier boot names a pid that lives and a port that somebody listens on.
 #[tokio::test]
 async fn a_record_of_an_earlier_boot_is_swept_and_nobody_is_called_by_it() -> Result<()> {
@@ -230,6 +255,11 @@ async fn without_locks_the_very_process_decides() -> Result<()> {
     }
     third.does(&Order::Sweep).await?;
     ensure!(record.exists(), "its owner lives");
+    std::fs::remove_file(&record)?;
+    let answer = second.ask(&register("shop", "/one")).await?;
+    ensure!(matches!(answer, Answer::Refused { code: Code::NameTaken, .. }), "the lease still says whose: {answer:?}");
+    first.does(&Order::Ensure).await?;
+    ensure!(record.exists(), "it wrote it again");
     first.kill_9().await?;
     third.does(&Order::Sweep).await?;
     ensure!(!record.exists(), "its owner is dead");

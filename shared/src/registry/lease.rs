@@ -153,22 +153,30 @@ impl Drop for Lease {
 
 /// Looks whether the lease at `path` is held, without disturbing its owner.
 pub(crate) fn probe(path: &Path) -> io::Result<LeaseState> {
+    probe_by(path, try_shared)
+}
+
+fn probe_by(path: &Path, look: impl Fn(&File) -> io::Result<LeaseState>) -> io::Result<LeaseState> {
     loop {
         let file = match private::open(path, OFlags::RDONLY) {
             Ok((file, _)) => file,
             Err(why) if why.is_missing() => return Ok(LeaseState::Missing),
             Err(why) => return Err(why.into()),
         };
-        let seen = match file.try_lock_shared() {
-            Ok(()) => LeaseState::Free,
-            Err(TryLockError::WouldBlock) => LeaseState::Held,
-            Err(TryLockError::Error(error)) if has_no_locks(&error) => LeaseState::Unsupported,
-            Err(TryLockError::Error(error)) => return Err(error),
-        };
+        let seen = look(&file)?;
         // A file that was replaced meanwhile says nothing about the one that is there now.
         if is_at(&file, path)? {
             return Ok(seen);
         }
+    }
+}
+
+fn try_shared(file: &File) -> io::Result<LeaseState> {
+    match file.try_lock_shared() {
+        Ok(()) => Ok(LeaseState::Free),
+        Err(TryLockError::WouldBlock) => Ok(LeaseState::Held),
+        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(LeaseState::Unsupported),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::Problem;
-use linchpin_shared::registry::{Lease, Owner, Registration, Registry};
+use linchpin_shared::registry::{Lease, Registration, Registry};
 use linchpin_tests::races::wire::{self, Answer, Order};
 use std::io::{BufRead, Write};
 use std::time::Duration;
@@ -78,10 +78,10 @@ fn done(outcome: Result<(), Problem>) -> Result<Answer, Problem> {
     outcome.map(|()| Answer::Done)
 }
 
+/// Of every record, also of those who live: a sweep itself must tell them from the dead.
 fn sweep(registry: &Registry) -> Result<(), Problem> {
-    let scan = registry.scan().unwrap_or_default();
-    let dead = scan.entries.into_iter().filter(|entry| entry.owner == Owner::Dead);
-    dead.map(|entry| entry.record.id).try_for_each(|id| registry.sweep(id).map(drop))
+    let entries = registry.scan().unwrap_or_default().entries;
+    entries.iter().try_for_each(|entry| registry.sweep(entry.record.id).map(drop))
 }
 
 fn read(registry: &Registry, times: u32) -> Result<Answer> {

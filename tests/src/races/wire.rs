@@ -41,7 +41,7 @@ pub enum Order {
     LetGo,
     /// Read the registry so many times.
     Scan(u32),
-    /// Sweep every record whose owner is dead.
+    /// Ask for every record to be swept, which those of the living must outlive.
     Sweep,
     /// Remove what the dead left beside records.
     Tidy,

@@ -122,6 +122,22 @@ fn a_file_that_is_removed_before_it_is_locked_is_left() {
 }
 
 #[test]
+fn a_file_that_is_replaced_before_it_is_probed_says_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lease");
+    let next = std::cell::RefCell::new(None);
+    drop(take(&path).unwrap());
+    let seen = probe_by(&path, |file| {
+        if next.borrow().is_none() {
+            std::fs::remove_file(&path).unwrap();
+            *next.borrow_mut() = take(&path);
+        }
+        try_shared(file)
+    });
+    assert_eq!(seen.unwrap(), LeaseState::Held);
+}
+
+#[test]
 fn who_waits_for_a_removed_lease_gets_the_new_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lease");
