@@ -25,6 +25,8 @@ struct Web {
     forgets_with: Mutex<Option<(u16, &'static str)>>,
     tools: Mutex<Vec<String>>,
     offered: Mutex<Vec<Value>>,
+    /// The headers of calls of 2026-07-28, which it speaks too.
+    routed: Mutex<Vec<HeaderMap>>,
 }
 
 impl Web {
@@ -41,6 +43,11 @@ impl Web {
             self.offered.lock().push(message["params"]["capabilities"].clone());
             let about = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": self.name}});
             return ([("mcp-session-id", sessions.to_string())], reply(message, &about)).into_response();
+        }
+        if headers.get("mcp-protocol-version").is_some_and(|version| version == "2026-07-28") {
+            self.routed.lock().push(headers.clone());
+            let result = json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "content": [{"type": "text", "text": "new"}]});
+            return reply(message, &result).into_response();
         }
         if session.is_none_or(|session| session <= *self.forgotten.lock()) {
             while message["params"]["arguments"]["late"] == true && *self.sessions.lock() < 2 {
@@ -196,5 +203,28 @@ async fn clients_that_can_do_other_things_have_another_session() -> Result<()> {
     }
     assert_eq!(*a.offered.lock(), [json!({}), json!({"sampling": {}})], "one session for each set, and no more");
     assert_eq!(*a.sessions.lock(), 2);
+    instance.stop().await.map_err(anyhow::Error::from)
+}
+
+/// A server that speaks 2026-07-28 answers such a client itself, and sees the headers as they belong to what it is asked.
+#[tokio::test]
+async fn a_client_without_session_reaches_a_server_without_session() -> Result<()> {
+    let world = World::new().await?;
+    let (a, url) = web("a", &["go"]).await?;
+    let instance = instance(&world, &[("a", &url)]).await?;
+    let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
+    let params = json!({"name": "web__go", "arguments": {"region": "north"}, "_meta": meta});
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+    let request = reqwest::Client::new().post(world.url("/mcp")).header("content-type", "application/json");
+    let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", "tools/call");
+    let request = request.header("mcp-name", "web__go").header("mcp-param-region", "north").header("x-other", "no");
+    let answer: Value = request.body(body).send().await?.json().await?;
+    assert_eq!(answer["result"]["content"][0]["text"], "new", "{answer}");
+    let routed = a.routed.lock().last().cloned().unwrap_or_default();
+    let header = |name: &str| routed.get(name).and_then(|value| value.to_str().ok().map(str::to_owned));
+    assert_eq!(header("mcp-method").as_deref(), Some("tools/call"));
+    assert_eq!(header("mcp-name").as_deref(), Some("go"), "the name as the server has it");
+    assert_eq!(header("mcp-param-region").as_deref(), Some("north"));
+    assert_eq!((header("mcp-session-id"), header("x-other")), (None, None));
     instance.stop().await.map_err(anyhow::Error::from)
 }

@@ -10,7 +10,7 @@ mod answer;
 mod modern;
 
 use super::Gateway;
-use super::calls::{Call, Caller, begin, release, tell_all};
+use super::calls::{Besides, Call, Caller, begin, release, tell_all};
 use super::client::Client;
 use super::client::questions::Said;
 use super::client::streams::Place;
@@ -118,7 +118,8 @@ async fn in_session(
             let call = Call { text, id, method, params };
             let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
             let may_stream = accepts(headers, "text/event-stream");
-            let caller = Caller { gateway, client: Arc::clone(&client), out, streams: may_stream, level: None };
+            let caller =
+                Caller { gateway, client: Arc::clone(&client), out, streams: may_stream, besides: Besides::default() };
             let answer = Box::pin(async move { caller.answer(&call).await });
             Ok(answer::Under::way(answer, messages).resumable(&client).respond(may_stream).await)
         }

@@ -21,6 +21,7 @@ use super::errors::{RpcError, success};
 use super::fleet::Servers;
 use super::json::{Object, Span};
 use super::level::Level;
+use http::HeaderMap;
 use linchpin_shared::problem::{Code, Problem};
 use relay::Relay;
 use std::borrow::Cow;
@@ -85,6 +86,15 @@ impl Reply {
     }
 }
 
+/// What a request of 2026-07-28 says beside its message.
+#[derive(Debug, Default)]
+pub(crate) struct Besides {
+    /// From which level on its client wants to see what is logged meanwhile.
+    pub(crate) level: Option<Level>,
+    /// Its headers that repeat arguments of a tool.
+    pub(crate) params: HeaderMap,
+}
+
 /// Answers one client's requests.
 #[derive(Debug)]
 pub(crate) struct Caller {
@@ -96,8 +106,8 @@ pub(crate) struct Caller {
     pub(crate) out: mpsc::Sender<String>,
     /// Whether the client reads what it is asked there.
     pub(crate) streams: bool,
-    /// From which level on a client without session wants to see what is logged meanwhile.
-    pub(crate) level: Option<Level>,
+    /// What a request without session says beside its message.
+    pub(crate) besides: Besides,
 }
 
 impl Caller {

@@ -110,7 +110,7 @@ impl<'a> Relay<'a> {
         let own = id.to_string();
         // What the server asks is open as long as the request that made it ask.
         let mut asked = Vec::new();
-        let routing = Routing::of(&self.call.method, self.about);
+        let routing = Routing::of(&self.call.method, self.about).with(&self.caller.besides.params);
         let mark = if self.goes_as_it_is(session) { Mark::Modern(session, &routing) } else { Mark::Session(session) };
         let mut answering = self.upstream.call(mark, self.message(&own)).await?;
         while let Some(message) = answering.next().await? {
@@ -166,9 +166,9 @@ impl<'a> Relay<'a> {
                 Some(_) | None => return,
             },
             Notice::Log(level) => {
-                let Caller { gateway, client, level: wanted, .. } = self.caller;
+                let Caller { gateway, client, besides, .. } = self.caller;
                 let shown = match client.is_modern() {
-                    true => wanted.is_some_and(|wanted| level >= wanted),
+                    true => besides.level.is_some_and(|wanted| level >= wanted),
                     false => gateway.clients.shows(client, &self.upstream.place, level),
                 };
                 if !shown {

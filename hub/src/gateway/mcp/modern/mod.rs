@@ -30,6 +30,15 @@ pub(crate) const METHOD: &str = "mcp-method";
 /// The header of what the method is about.
 pub(crate) const NAME: &str = "mcp-name";
 
+/// What headers begin with that repeat arguments of a tool.
+const PARAM: &str = "mcp-param-";
+
+/// The headers of a request that repeat arguments of a tool. The server knows which it wants, and checks them.
+pub(crate) fn params(headers: &HeaderMap) -> HeaderMap {
+    let params = headers.iter().filter(|(name, _)| name.as_str().starts_with(PARAM));
+    params.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// The member of `_meta` that says the version.
 pub(crate) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 

@@ -9,7 +9,7 @@ use super::answer::{self, Under};
 use super::{BEFORE_THE_ANSWER, accepts};
 use crate::gateway::mcp::Gateway;
 use crate::gateway::mcp::abilities::Abilities;
-use crate::gateway::mcp::calls::{Call, Caller, release, subscribe};
+use crate::gateway::mcp::calls::{Besides, Call, Caller, release, subscribe};
 use crate::gateway::mcp::client::Client;
 use crate::gateway::mcp::client::table::{Full, Listening, Table, prints};
 use crate::gateway::mcp::errors::{RpcError, success};
@@ -76,7 +76,8 @@ async fn begin(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: C
     let seen = prints(&gateway.board(Abilities::NONE).view(&scope));
     let client = Arc::new(Client::of_request(scope, meta.abilities, seen));
     let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
-    let caller = Caller { gateway, client: Arc::clone(&client), out, streams: true, level: meta.level };
+    let besides = Besides { level: meta.level, params: modern::params(headers) };
+    let caller = Caller { gateway, client: Arc::clone(&client), out, streams: true, besides };
     let answer = Box::pin(async move { caller.answer(&call).await });
     Ok(Begun::Call(Held { answer, messages, client, about, asked: None }))
 }

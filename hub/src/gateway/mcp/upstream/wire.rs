@@ -66,13 +66,19 @@ pub(crate) enum Mark<'a> {
 pub(crate) struct Routing {
     method: Option<HeaderValue>,
     name: Option<HeaderValue>,
+    params: HeaderMap,
 }
 
 impl Routing {
     /// A request of this method about this name or URI.
     pub(crate) fn of(method: &str, name: Option<&str>) -> Self {
         let value = |text: &str| HeaderValue::from_str(&modern::encoded(text)).ok();
-        Self { method: value(method), name: name.and_then(value) }
+        Self { method: value(method), name: name.and_then(value), params: HeaderMap::new() }
+    }
+
+    /// The same with the headers that repeat arguments.
+    pub(crate) fn with(self, params: &HeaderMap) -> Self {
+        Self { params: params.clone(), ..self }
     }
 
     fn mark(&self, headers: &mut HeaderMap) {
@@ -82,6 +88,7 @@ impl Routing {
                 headers.insert(name, value.clone());
             }
         }
+        headers.extend(self.params.clone());
     }
 }
 
