@@ -1,7 +1,7 @@
 //! The hub: one process per user that finds, watches, connects and routes; and the command line that talks to it.
 //!
 //! Owns the rooms of DESIGN section 2. Arrows run one way: [`discovery`] → [`link`] → [`gateway`] → [`api`], put together
-//! by [`daemon`]; [`network`] and [`recovery`] stand beside links and only ask; [`cli`] stands outside and uses the hub's API only.
+//! by [`daemon`]; [`network`] and [`recovery`] stand beside links and only ask; [`journal`] keeps what has to outlive the hub; [`cli`] stands outside and uses the hub's API only.
 //! Invariant: every fact has one owner; everybody else reads a watch.
 
 pub mod api;
@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod discovery;
 pub mod gateway;
 pub mod health;
+pub mod journal;
 pub mod link;
 pub mod network;
 pub mod recovery;

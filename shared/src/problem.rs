@@ -67,6 +67,8 @@ pub enum Code {
     BadClock,
     /// A guard was switched off.
     Unguarded,
+    /// The journal cannot be used, or could not.
+    JournalUnusable,
     /// A lock was not free within its bound.
     LockTimeout,
     /// No hub answers, and none could be started.
@@ -126,6 +128,7 @@ impl Code {
             Self::LimitReached => ("A limit of the system is reached", 507, Exit::Failed),
             Self::BadClock => ("The clock is wrong", 500, Exit::Failed),
             Self::Unguarded => ("A guard is switched off", 403, Exit::Failed),
+            Self::JournalUnusable => ("The journal cannot be used", 500, Exit::Failed),
             Self::LockTimeout => ("A lock was not free in time", 503, Exit::TimedOut),
             Self::HubUnreachable => ("The hub cannot be reached", 503, Exit::HubUnreachable),
             Self::InstanceNotFound => ("No such instance", 404, Exit::NotFound),

@@ -24,6 +24,12 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         (None, _) => "records rejected",
     };
     let held = api.recovery.held().borrow().clone();
+    let journal = api.journal.borrow().clone();
+    let journal = match (journal.problem, journal.aside) {
+        (Some(_), _) => "not written",
+        (None, Some(_)) => "begun anew",
+        (None, None) => "ok",
+    };
     reply::json(&json!({
         "status": "ok",
         "instance": "hub",
@@ -37,6 +43,7 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         "checks": {
             "registry": registry,
             "watch": if senses.deaf.is_none() { "ok" } else { "polling" },
+            "journal": journal,
             "machine": held.map_or_else(|| "ok".to_owned(), |held| held.why),
         },
         "metrics": {"instances": links.len(), "connected": connected, "rejected": rejected, "quarantined": aside.files, "quarantined_since": aside.since, "memory_bytes": memory(&api)},

@@ -64,7 +64,9 @@ pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Res
         warnings.push(String::from("the token is switched off: every program of this machine may use the hub"));
     }
     let senses = api.discovery.senses.borrow().clone();
-    let problems: Vec<Problem> = senses.blind.into_iter().chain(senses.deaf).collect();
+    let journal = api.journal.borrow().clone();
+    let problems = senses.blind.into_iter().chain(senses.deaf).chain(journal.problem).chain(journal.aside);
+    let problems: Vec<Problem> = problems.collect();
     warnings.extend(problems.iter().map(|problem| problem.detail.clone()));
     let snapshot = api.discovery.snapshot.borrow().clone();
     let rejected: Vec<Value> = snapshot

@@ -18,6 +18,7 @@ mod steer;
 use crate::daemon::file::HubFile;
 use crate::discovery::Discovery;
 use crate::gateway::mcp::{self, Gateway};
+use crate::journal;
 use crate::link::Links;
 use crate::network::Network;
 use crate::recovery::Recovery;
@@ -31,6 +32,7 @@ use guard::Guard;
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +46,7 @@ pub struct Api {
     network: Network,
     recovery: Recovery,
     gateway: Arc<Gateway>,
+    journal: watch::Receiver<journal::Facts>,
     stop: CancellationToken,
     started: Instant,
 }
@@ -60,15 +63,17 @@ pub struct Rooms {
     pub recovery: Recovery,
     /// What agents call.
     pub gateway: Arc<Gateway>,
+    /// How it is with the journal.
+    pub journal: watch::Receiver<journal::Facts>,
 }
 
 impl Api {
     /// Puts together what the routes are given.
     #[must_use]
     pub fn new(home: Home, hub: HubFile, guard: Guard, rooms: Rooms, stop: CancellationToken) -> Self {
-        let Rooms { discovery, links, network, recovery, gateway } = rooms;
+        let Rooms { discovery, links, network, recovery, gateway, journal } = rooms;
         let (guard, started) = (Arc::new(guard), Instant::now());
-        Self { home, hub, guard, discovery, links, network, recovery, gateway, stop, started }
+        Self { home, hub, guard, discovery, links, network, recovery, gateway, journal, stop, started }
     }
 }
 

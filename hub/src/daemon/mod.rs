@@ -15,6 +15,7 @@ mod stop;
 use crate::api::{self, Api, Rooms, guard::Guard};
 use crate::discovery::Discovery;
 use crate::gateway::mcp::{Gateway, SessionKey};
+use crate::journal::Journal;
 use crate::link::Links;
 use crate::network::Network;
 use crate::recovery::Recovery;
@@ -73,7 +74,8 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
     let port = listener.local_addr().map_err(|error| Problem::from_io(&error, Code::Internal, "no address"))?.port();
     let file = describe(port, before)?;
     let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
-    let api = open(&start.home, &settings, &file, &stop, &end, &tasks)?;
+    let journal = Journal::start(&start.home).await;
+    let api = open(&start.home, &settings, &file, &journal, &stop, &end, &tasks)?;
     file.write(&start.home)?;
     tracing::info!(url = file.url, pid = file.process.pid, "the hub serves");
     ready(&file);
@@ -91,6 +93,7 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
     end.cancel();
     tasks.close();
     let ended = tokio::time::timeout(TASKS_END, tasks.wait()).await.is_ok();
+    journal.close().await;
     tracing::info!(all_tasks_ended = ended, "the hub has stopped");
     drop(presence);
     Ok(())
@@ -153,6 +156,7 @@ fn open(
     home: &Home,
     settings: &Settings,
     file: &HubFile,
+    journal: &Journal,
     stop: &Stop,
     end: &CancellationToken,
     tasks: &TaskTracker,
@@ -162,13 +166,13 @@ fn open(
     let network = Network::start(&links, end.clone(), tasks);
     let recovery = Recovery::start(&links, network.watch(), end.clone(), tasks);
     let key = SessionKey::from_token(&file.token);
-    let gateway = Gateway::start(&links, &settings.gateway, key, stop.token(), tasks);
+    let gateway = Gateway::start(&links, &settings.gateway, key, journal, stop.token(), tasks);
     let token = settings.hub.token_required.then(|| file.token.clone());
     if token.is_none() {
         tracing::warn!("the token is switched off by the settings: every program of this machine may use the hub");
     }
     let guard = Guard { port: file.port, token };
-    let rooms = Rooms { discovery, links, network, recovery, gateway };
+    let rooms = Rooms { discovery, links, network, recovery, gateway, journal: journal.facts() };
     Ok(Arc::new(Api::new(home.clone(), file.clone(), guard, rooms, stop.token())))
 }
 

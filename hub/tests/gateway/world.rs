@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use linchpin_hub::discovery::Discovery;
 use linchpin_hub::gateway::mcp::{Gateway, SessionKey, routes};
+use linchpin_hub::journal::Journal;
 use linchpin_hub::link::Links;
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{self, Port, RunOptions};
@@ -64,7 +65,8 @@ async fn serve(home: &Home, settings: &Settings) -> Result<(Arc<Gateway>, String
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let discovery = Discovery::start(Registry::new(home), settings.into(), cancel.clone(), &tasks);
     let links = Links::start(&discovery, &settings.link, cancel.clone(), &tasks);
-    let gateway = Gateway::start(&links, &settings.gateway, SessionKey::from_token("test"), cancel, &tasks);
+    let gateway =
+        Gateway::start(&links, &settings.gateway, SessionKey::from_token("test"), &Journal::none(), cancel, &tasks);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let app = routes().serve(Arc::clone(&gateway));

@@ -22,14 +22,14 @@ const JUNK: u32 = 50;
 
 /// What runs out.
 #[derive(Debug, Clone, Copy)]
-enum Lack {
+pub(crate) enum Lack {
     Bytes,
     Inodes,
 }
 
 impl Lack {
     /// Takes all that is left.
-    fn fill(self, home: &Path) -> Result<()> {
+    pub(crate) fn fill(self, home: &Path) -> Result<()> {
         for number in 0.. {
             let path = home.join(format!("ballast-{number}"));
             let filled = match self {
@@ -49,7 +49,7 @@ impl Lack {
     }
 
     /// Gives it back.
-    fn empty(home: &Path) -> Result<()> {
+    pub(crate) fn empty(home: &Path) -> Result<()> {
         for file in home.read_dir()?.flatten() {
             if file.file_name().to_string_lossy().starts_with("ballast-") {
                 std::fs::remove_file(file.path())?;

@@ -197,7 +197,11 @@ pub(super) async fn status(file: &HubFile) -> Option<Value> {
 pub(super) fn troubles(status: Option<Value>) -> Vec<Check> {
     let problems = status.map(|mut status| status["hub"]["problems"].take()).unwrap_or_default();
     let problems: Vec<Problem> = serde_json::from_value(problems).unwrap_or_default();
-    problems.into_iter().map(|problem| Check::warning("discovery", problem)).collect()
+    let about_journal = |problem: &Problem| {
+        problem.observed.get("path").and_then(Value::as_str).is_some_and(|at| at.ends_with("journal.db"))
+    };
+    let name = |problem: &Problem| if about_journal(problem) { "journal" } else { "discovery" };
+    problems.into_iter().map(|problem| Check::warning(name(&problem), problem)).collect()
 }
 
 #[cfg(test)]

@@ -101,6 +101,19 @@ impl Lane {
         }
     }
 
+    /// As a word.
+    pub(crate) fn code(self) -> String {
+        match self {
+            Self::Shared => String::from("shared"),
+            Self::Of(abilities) => abilities.code(),
+        }
+    }
+
+    /// The lane of this word.
+    pub(crate) fn of_code(code: &str) -> Option<Self> {
+        if code == "shared" { Some(Self::Shared) } else { Abilities::of_code(code).map(Self::Of) }
+    }
+
     /// What the server is promised.
     pub(crate) const fn abilities(self) -> Abilities {
         match self {

@@ -17,6 +17,7 @@ mod envelope;
 mod errors;
 mod fleet;
 mod json;
+mod keeper;
 mod level;
 mod modern;
 mod naming;
@@ -33,6 +34,7 @@ pub use router::routes;
 pub use session_id::SessionKey;
 pub use status::{ClientStatus, ServerStatus, SessionState};
 
+use crate::journal::Journal;
 use crate::link::Links;
 use abilities::Abilities;
 use catalog::list::Kind;
@@ -41,6 +43,7 @@ use choice::{Choice, Rules};
 use client::Place;
 use client::table::Table;
 use fleet::{Boards, Fleet, Servers};
+use keeper::Keeper;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings;
 use scope::{Part, Scope};
@@ -77,17 +80,20 @@ pub struct Gateway {
 
 impl Gateway {
     /// Begins to keep a session with every server of every instance, for as long as there are links. `stop` ends the
-    /// agents' own streams; their requests go on, so that a hub can let them end.
+    /// agents' own streams; their requests go on, so that a hub can let them end. What the journal recalls is continued.
     #[must_use]
     pub fn start(
         links: &Links,
         settings: &settings::Gateway,
         session_key: SessionKey,
+        journal: &Journal,
         stop: CancellationToken,
         tasks: &TaskTracker,
     ) -> Arc<Self> {
         let clients = Arc::new(Table::new(session_key));
         let rules = Arc::new(Rules::from(settings));
+        let recall = journal.recall().unwrap_or_default();
+        clients.recall(&recall.sessions, &rules);
         // A server may still have the requests of an earlier life of the hub under way, so ids begin elsewhere each
         // time; they stay far below 2^53, the largest integer that every JSON reader keeps.
         let first_id = (upstream::actor::random() >> 32) << 20;
@@ -99,6 +105,10 @@ impl Gateway {
         };
         let (fleet, boards) = Fleet::new(links, common, settings.grace);
         tasks.spawn(fleet.run());
+        if journal.is_kept() {
+            let keeper = Keeper::new(journal.clone(), Arc::clone(&clients), Arc::clone(&rules), boards.clone());
+            tasks.spawn(keeper.run());
+        }
         Arc::new(Self {
             boards,
             clients,

@@ -4,7 +4,7 @@
 //! what of that part its query and the settings choose.
 //! Invariant: names are prefixed only where several instances are shown together.
 
-use super::choice::Choice;
+use super::choice::{Choice, Rules};
 use super::client::Place;
 use std::fmt;
 use std::sync::Arc;
@@ -44,6 +44,19 @@ impl Scope {
     /// Whether all instances stand together.
     pub(crate) fn is_all(&self) -> bool {
         self.part == Part::All
+    }
+
+    /// The scope that is written so, under these rules.
+    pub(crate) fn parse(text: &str, rules: &Arc<Rules>) -> Option<Self> {
+        let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+        let parts: Vec<&str> = path.split('/').collect();
+        let part = match parts[..] {
+            ["", "mcp"] => Part::All,
+            ["", "i", name, "mcp"] => Part::Instance(name.into()),
+            ["", "i", name, server, "mcp"] => Part::Server(name.into(), server.into()),
+            _ => return None,
+        };
+        Some(Self { part, choice: Arc::new(Choice::read(rules, query).ok()?) })
     }
 
     /// The instance, where only one is shown.
@@ -97,5 +110,9 @@ pub(crate) mod tests {
         let chosen = Scope { part: Part::All, choice: Arc::new(choice) };
         assert!(!chosen.covers(&ax) && chosen.covers(&ay) && chosen.covers(&bx));
         assert_eq!(chosen.to_string(), "/mcp?only=a/y,b");
+        for scope in [chosen, instance, server] {
+            assert_eq!(Scope::parse(&scope.to_string(), &Arc::default()), Some(scope));
+        }
+        assert_eq!(Scope::parse("/i/a/b/c/mcp", &Arc::default()), None);
     }
 }

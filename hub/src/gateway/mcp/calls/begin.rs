@@ -49,6 +49,9 @@ pub(crate) async fn begin(
         let problem = Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use");
         RpcError::on_the_way(problem.next("end sessions that are not needed"))
     })?;
+    if let Some(params) = params {
+        client.began_with(params.of(text));
+    }
     Ok((client, result))
 }
 

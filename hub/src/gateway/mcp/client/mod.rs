@@ -10,6 +10,7 @@
 pub(crate) mod inflight;
 pub(crate) mod outbox;
 pub(crate) mod questions;
+pub(crate) mod saved;
 pub(crate) mod streams;
 pub(crate) mod table;
 
@@ -24,8 +25,9 @@ use parking_lot::Mutex;
 use questions::Questions;
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use streams::Streams;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A server of an instance, and whom a session with it is for.
@@ -124,6 +126,8 @@ pub(crate) struct Client {
     listen: Option<Listen>,
     outbox: Arc<Outbox>,
     memory: Mutex<Memory>,
+    /// Rung when something changed that the hub has to know again after its death.
+    bell: OnceLock<Arc<Notify>>,
 }
 
 #[derive(Debug)]
@@ -132,6 +136,12 @@ struct Memory {
     subscriptions: HashSet<(Place, String)>,
     knowledge: [Knowledge; 3],
     used: Instant,
+    /// The params of its `initialize`.
+    initialize: Option<Box<str>>,
+    /// Whether the journal has it otherwise.
+    unsaved: bool,
+    /// When it was recalled from an earlier life of the hub.
+    recalled: Option<Instant>,
 }
 
 impl Client {
@@ -142,7 +152,15 @@ impl Client {
             let told = topic.of(prints);
             Knowledge { fetched: fresh.then_some(told), told }
         });
-        let memory = Memory { level: None, subscriptions: HashSet::new(), knowledge, used: Instant::now() };
+        let memory = Memory {
+            level: None,
+            subscriptions: HashSet::new(),
+            knowledge,
+            used: Instant::now(),
+            initialize: None,
+            unsaved: true,
+            recalled: None,
+        };
         Self {
             id,
             scope,
@@ -154,6 +172,7 @@ impl Client {
             listen: None,
             outbox: Arc::default(),
             memory: Mutex::new(memory),
+            bell: OnceLock::new(),
         }
     }
 
@@ -212,7 +231,7 @@ impl Client {
     pub(crate) fn open_stream_after(&self, prints: Prints, after: u64) -> Reader {
         let memory = self.memory.lock();
         for (topic, known) in Topic::ALL.into_iter().zip(&memory.knowledge) {
-            if known.fetched != Some(topic.of(prints)) {
+            if known.fetched != Some(topic.of(prints)) && !memory.waits_for_lists(known) {
                 self.tell(topic);
             }
         }
@@ -244,6 +263,7 @@ impl Client {
         for (_, known) in Topic::ALL.into_iter().zip(&mut memory.knowledge).filter(|(each, _)| *each == topic) {
             *known = Knowledge { fetched: Some(print), told: print };
         }
+        self.changed(memory);
     }
 
     /// The log level that the client asked for.
@@ -252,17 +272,23 @@ impl Client {
     }
 
     fn set_level(&self, level: Level) {
-        self.memory.lock().level = Some(level);
+        let mut memory = self.memory.lock();
+        memory.level = Some(level);
+        self.changed(memory);
     }
 
     /// Remembers a subscription.
     pub(crate) fn subscribe(&self, place: &Place, uri: &str) {
-        self.memory.lock().subscriptions.insert((place.clone(), uri.to_owned()));
+        let mut memory = self.memory.lock();
+        memory.subscriptions.insert((place.clone(), uri.to_owned()));
+        self.changed(memory);
     }
 
     /// Forgets a subscription.
     pub(crate) fn unsubscribe(&self, place: &Place, uri: &str) {
-        self.memory.lock().subscriptions.remove(&(place.clone(), uri.to_owned()));
+        let mut memory = self.memory.lock();
+        memory.subscriptions.remove(&(place.clone(), uri.to_owned()));
+        self.changed(memory);
     }
 
     /// The client's subscriptions.

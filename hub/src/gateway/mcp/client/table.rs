@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// Far more agents than one person runs; beyond it the one that has been silent longest is forgotten, and continued
@@ -42,17 +42,21 @@ pub(crate) type Sets = Arc<Vec<Abilities>>;
 /// All sessions of agents.
 #[derive(Debug)]
 pub(crate) struct Table {
-    key: SessionKey,
-    inner: Mutex<Inner>,
+    pub(super) key: SessionKey,
+    pub(super) inner: Mutex<Inner>,
     wishes: watch::Sender<Wishes>,
     sets: watch::Sender<Sets>,
+    /// Rung when the journal should have a session otherwise.
+    pub(super) bell: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    live: HashMap<String, Arc<Client>>,
-    ended: HashSet<String>,
+pub(super) struct Inner {
+    pub(super) live: HashMap<String, Arc<Client>>,
+    pub(super) ended: HashSet<String>,
     ended_in_order: VecDeque<String>,
+    /// Ended, and still in the journal.
+    pub(super) unsaved_ends: Vec<String>,
 }
 
 /// There are too many sessions, and every one of them is in use.
@@ -73,7 +77,8 @@ pub(crate) enum Found {
 impl Table {
     /// No sessions.
     pub(crate) fn new(key: SessionKey) -> Self {
-        Self { key, inner: Mutex::default(), wishes: watch::Sender::default(), sets: watch::Sender::default() }
+        let (wishes, sets) = (watch::Sender::default(), watch::Sender::default());
+        Self { key, inner: Mutex::default(), wishes, sets, bell: Arc::default() }
     }
 
     /// Begins a session of a client that sees these lists.
@@ -114,7 +119,7 @@ impl Table {
         }
     }
 
-    fn add(&self, client: Client) -> Result<Arc<Client>, Full> {
+    pub(super) fn add(&self, client: Client) -> Result<Arc<Client>, Full> {
         let mut inner = self.inner.lock();
         // Two requests of one client may continue it at the same time.
         if let Some(client) = inner.live.get(&client.id) {
@@ -128,6 +133,7 @@ impl Table {
         let client = Arc::new(client);
         inner.live.insert(client.id.clone(), Arc::clone(&client));
         drop(inner);
+        client.ring(&self.bell);
         self.publish_wishes();
         self.keep_set(&client);
         Ok(client)
@@ -144,6 +150,7 @@ impl Table {
         let mut inner = self.inner.lock();
         inner.live.remove(&client.id);
         if inner.ended.insert(client.id.clone()) {
+            inner.unsaved_ends.push(client.id.clone());
             inner.ended_in_order.push_back(client.id.clone());
         }
         if inner.ended_in_order.len() > MAX_ENDED {
@@ -151,6 +158,7 @@ impl Table {
             oldest.map(|id| inner.ended.remove(&id));
         }
         drop(inner);
+        self.bell.notify_one();
         self.publish_wishes();
         self.publish_sets(Instant::now());
     }
@@ -252,7 +260,7 @@ impl Table {
         self.wishes.subscribe()
     }
 
-    fn publish_wishes(&self) {
+    pub(super) fn publish_wishes(&self) {
         let mut wishes: HashMap<(Scope, Abilities), Wish> = HashMap::new();
         for client in self.all() {
             let wish = wishes.entry((client.scope.clone(), client.abilities)).or_default();

@@ -9,6 +9,7 @@ mod member;
 
 use super::abilities::Abilities;
 use super::catalog::view::{Board, Source};
+use super::client::saved::SETTLING;
 use super::client::table::Sets;
 use super::upstream::actor::Common;
 use super::upstream::{Phase, State, Upstream};
@@ -55,6 +56,8 @@ pub(crate) struct Fleet {
     members: Vec<Member>,
     common: Common,
     grace: Duration,
+    /// From when on clients are told of changed lists.
+    settled: Instant,
     sets: watch::Receiver<Sets>,
     publish: watch::Sender<Arc<Boards>>,
 }
@@ -65,7 +68,8 @@ impl Fleet {
         let nothing = Boards(vec![(Abilities::NONE, Arc::new(Board::new(Vec::new())))]);
         let (publish, boards) = watch::channel(Arc::new(nothing));
         let sets = common.clients.sets();
-        (Self { links: links.watch(), members: Vec::new(), common, grace, sets, publish }, boards)
+        let settled = Instant::now() + SETTLING;
+        (Self { links: links.watch(), members: Vec::new(), common, grace, settled, sets, publish }, boards)
     }
 
     /// Follows the links until they end.
@@ -115,6 +119,10 @@ impl Fleet {
         let boards = sets.into_iter().zip(sources.into_iter().map(|sources| Arc::new(Board::new(sources))));
         let boards = Arc::new(Boards(boards.collect()));
         self.publish.send_replace(Arc::clone(&boards));
+        // A hub that has just started learns of one instance after the other, and nothing of that is news.
+        if now < self.settled {
+            return expires.into_iter().chain([self.settled]).min();
+        }
         for (abilities, board) in boards.iter() {
             self.common.clients.tell(abilities, board);
         }

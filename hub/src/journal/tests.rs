@@ -1,0 +1,220 @@
+//! The journal on a real disk.
+
+use super::*;
+use jiff::Timestamp;
+use linchpin_shared::home::Home;
+use rusqlite::Connection;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tokio::time::Instant;
+
+fn session(id: &str) -> Session {
+    let uri = Subscription {
+        instance: "i".into(),
+        server: "s".into(),
+        project: "/p".into(),
+        lane: "shared".into(),
+        uri: "x://\"".into(),
+    };
+    Session {
+        id: id.to_owned(),
+        scope: String::from("/mcp"),
+        version: String::from("2025-11-25"),
+        initialize: Some(String::from("{}")),
+        level: Some(String::from("error")),
+        subscriptions: vec![uri],
+        fetched: [Some(u64::MAX), None, Some(0)],
+        used_at: Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap(),
+    }
+}
+
+fn event(kind: &str) -> Event {
+    Event { at: Timestamp::now(), topic: String::from("t"), kind: String::from(kind), data: serde_json::json!({}) }
+}
+
+fn home() -> (tempfile::TempDir, Home) {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::at(dir.path().join("home"));
+    home.prepare().unwrap();
+    (dir, home)
+}
+
+/// Opens the journal and gives what is in it.
+async fn opened(home: &Home) -> (Journal, Recall) {
+    let journal = Journal::start(home).await;
+    let mut facts = journal.facts();
+    facts.wait_for(|facts| facts.opened > 0).await.unwrap();
+    let recall = journal.recall().unwrap();
+    (journal, recall)
+}
+
+async fn keep(journal: &Journal, id: &str) -> Result<(), Unwritten> {
+    journal.commit(vec![Change::Session(session(id))]).await
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+fn kinds(home: &Home) -> Vec<String> {
+    let connection = Connection::open(path(home)).unwrap();
+    let mut query = connection.prepare("SELECT kind FROM events ORDER BY seq").unwrap();
+    query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// Looks until it is so.
+async fn until(mut look: impl FnMut() -> Result<(), String>) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match look() {
+            Ok(()) => return,
+            Err(seen) => assert!(Instant::now() < deadline, "{seen}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_recalled_and_what_was_ended_is_not() {
+    let (_dir, home) = home();
+    let (journal, _) = opened(&home).await;
+    let list =
+        List { instance: "i".into(), server: "s".into(), lane: "00".into(), kind: "tools".into(), items: "[]".into() };
+    let (a, b) = (session("a"), session("b"));
+    journal.commit(vec![Change::Session(a.clone()), Change::Session(b), Change::List(list.clone())]).await.unwrap();
+    journal.commit(vec![Change::SessionEnded(String::from("b"))]).await.unwrap();
+    let (_, recall) = opened(&home).await;
+    assert_eq!((recall.sessions, recall.lists), (vec![a], vec![list]));
+    let wal = home.root().join("journal.db-wal");
+    assert_eq!((mode(&path(&home)), mode(&wal)), (0o600, 0o600));
+}
+
+async fn is_put_aside(home: &Home, damage: impl FnOnce(&Path)) -> Problem {
+    let (journal, _) = opened(home).await;
+    let many: Vec<_> = (0..500).map(|n| Change::Session(session(&n.to_string()))).collect();
+    journal.commit(many).await.unwrap();
+    drop(journal);
+    // The thread ends when nobody holds the journal, and its connection takes the log into the file.
+    until(|| (!home.root().join("journal.db-wal").exists()).then_some(()).ok_or_else(|| "still open".into())).await;
+    damage(&path(home));
+    let bytes = std::fs::read(path(home)).unwrap();
+    let (journal, recall) = opened(home).await;
+    let facts = journal.facts().borrow().clone();
+    let problem = facts.aside.unwrap();
+    assert_eq!((facts.problem, recall.sessions.len()), (None, 0));
+    keep(&journal, "new").await.unwrap();
+    let aside = put_aside(home);
+    assert_eq!(problem.observed["kept_as"], aside[0].display().to_string());
+    assert!(std::fs::read(&aside[0]).unwrap() == bytes, "it was changed: {problem:?}");
+    problem
+}
+
+/// Fault 30.
+#[tokio::test]
+async fn a_broken_journal_is_put_aside() {
+    let damages: [fn(&Path); 5] = [
+        |path| std::fs::write(path, "this is no database, and long enough to be taken for one".repeat(100)).unwrap(),
+        |path| std::fs::File::options().write(true).open(path).unwrap().set_len(9000).unwrap(),
+        |path| {
+            let mut bytes = std::fs::read(path).unwrap();
+            bytes[4096..].fill(0x55);
+            std::fs::write(path, bytes).unwrap();
+        },
+        |path| Connection::open(path).unwrap().execute_batch("DROP TABLE sessions").unwrap(),
+        |path| Connection::open(path).unwrap().execute_batch("PRAGMA application_id = 7").unwrap(),
+    ];
+    for damage in damages {
+        let (_dir, home) = home();
+        let problem = is_put_aside(&home, damage).await;
+        assert!(put_aside(&home)[0].to_string_lossy().contains("journal.broken-"), "{problem:?}");
+    }
+}
+
+/// Fault 30.
+#[tokio::test]
+async fn a_journal_of_a_later_linchpin_is_put_aside_unchanged() {
+    let (_dir, home) = home();
+    let newer = |path: &Path| Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let problem = is_put_aside(&home, newer).await;
+    assert!(put_aside(&home)[0].to_string_lossy().contains("journal.form-99-"), "{problem:?}");
+    assert!(problem.next_steps[0].contains("mv "), "{problem:?}");
+}
+
+/// Fault 31.
+#[tokio::test]
+async fn a_lock_of_another_process_is_waited_for_and_what_is_lost_meanwhile_is_marked() {
+    let (_dir, home) = home();
+    let (journal, _) = opened(&home).await;
+    keep(&journal, "before").await.unwrap();
+    let other = Connection::open(path(&home)).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    journal.note(event("lost"));
+    assert_eq!(keep(&journal, "locked out").await, Err(Unwritten));
+    let problem = journal.facts().borrow().problem.clone().unwrap();
+    assert_eq!(problem.code, Code::LockTimeout);
+    other.execute_batch("ROLLBACK").unwrap();
+    keep(&journal, "after").await.unwrap();
+    journal.note(event("kept"));
+    journal.clone().close().await;
+    assert_eq!(kinds(&home), ["gap", "kept"]);
+    assert_eq!((journal.facts().borrow().missed, journal.facts().borrow().problem.clone()), (1, None));
+}
+
+/// Fault 31.
+#[tokio::test]
+async fn a_journal_that_is_locked_at_the_start_is_opened_later() {
+    let (_dir, home) = home();
+    let (journal, _) = opened(&home).await;
+    keep(&journal, "a").await.unwrap();
+    journal.close().await;
+    let other = Connection::open(path(&home)).unwrap();
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; DELETE FROM events; COMMIT").unwrap();
+    let journal = Journal::start(&home).await;
+    assert!(journal.recall().is_none());
+    assert_eq!(keep(&journal, "b").await, Err(Unwritten));
+    drop(other);
+    journal.facts().wait_for(|facts| facts.opened > 0).await.unwrap();
+    assert_eq!(journal.recall().unwrap().sessions[0].id, "a");
+}
+
+#[tokio::test]
+async fn a_journal_that_is_removed_is_begun_anew() {
+    let (_dir, home) = home();
+    let (journal, _) = opened(&home).await;
+    keep(&journal, "a").await.unwrap();
+    std::fs::remove_file(path(&home)).unwrap();
+    let mut facts = journal.facts();
+    facts.wait_for(|facts| facts.opened == 2).await.unwrap();
+    keep(&journal, "b").await.unwrap();
+    let (_, recall) = opened(&home).await;
+    assert_eq!(recall.sessions[0].id, "b");
+}
+
+#[tokio::test]
+async fn an_event_that_finds_the_queue_full_is_counted_and_nobody_waits() {
+    let (_dir, home) = home();
+    let (journal, _) = opened(&home).await;
+    let other = Connection::open(path(&home)).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    for _ in 0..5 * QUEUE {
+        journal.note(event("many"));
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    let mut handed_in = 5 * QUEUE;
+    until(|| {
+        handed_in += 1;
+        if keep_now(&journal) { Ok(()) } else { Err(String::from("full")) }
+    })
+    .await;
+    journal.clone().close().await;
+    let kinds = kinds(&home);
+    let written = kinds.iter().filter(|kind| *kind == "many").count();
+    assert_eq!(u64::try_from(handed_in - written).unwrap(), journal.facts().borrow().missed);
+    assert!(kinds.iter().any(|kind| kind == "gap"), "{written}");
+}
+
+fn keep_now(journal: &Journal) -> bool {
+    let before = journal.missed.load(Ordering::Relaxed);
+    journal.note(event("many"));
+    journal.missed.load(Ordering::Relaxed) == before
+}
