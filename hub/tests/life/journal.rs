@@ -5,6 +5,7 @@ use crate::space::Lack;
 use crate::within::{Changes, mount_tmpfs, within};
 use crate::world::{World, until};
 use anyhow::{Context, Result, ensure};
+use linchpin_shared::process::{Identity, Signal};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -187,4 +188,50 @@ async fn who_locks_the_journal_holds_up_nobody_and_all_is_written_later() -> Res
     ensure!(agent.call("tool__echo", json!({"text": 1})).await?.text()? == "tool: 1", "no answer");
     other.execute_batch("ROLLBACK")?;
     is_kept(&world, "alert")
+}
+
+/// The instance of the server.
+fn instance(world: &World) -> Result<Value> {
+    let status = world.json(&["status"])?;
+    let instances = status["instances"].as_array().context("no list")?;
+    instances.iter().find(|one| one["name"] == "tool").cloned().context("no tool")
+}
+
+/// Faults 2 and 5.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_was_killed_shows_the_lists_of_who_does_not_answer_yet() -> Result<()> {
+    let world = world()?;
+    let agent = begun(&world).await?;
+    is_kept(&world, "error")?;
+    let kinds = ["tools", "prompts", "resources", "resources/templates"];
+    let mut before = Vec::new();
+    for kind in kinds {
+        before.push(agent.list(kind).await?);
+    }
+    ensure!(before.iter().all(|list| !list.is_empty()), "{before:?}");
+    until("the journal has the lists", || {
+        let kept: u32 =
+            Connection::open(journal(&world))?.query_row("SELECT count(*) FROM lists", [], |row| row.get(0))?;
+        ensure!(kept == 5, "{kept}");
+        Ok(())
+    })?;
+    let process: Identity = serde_json::from_value(instance(&world)?["process"].clone())?;
+    process.signal(Signal::STOP)?;
+    world.kill_hub()?;
+    world.json(&["status"])?;
+    let agent = agent.elsewhere(url(&world)?);
+    for (kind, before) in kinds.into_iter().zip(&before) {
+        let now = agent.list(kind).await;
+        if now.as_ref().ok() != Some(before) {
+            process.signal(Signal::CONT)?;
+        }
+        ensure!(now? == *before, "{kind} are others");
+    }
+    process.signal(Signal::CONT)?;
+    until("there is a session with it", || {
+        let instance = instance(&world)?;
+        ensure!(instance["servers"][0]["session"] == "ready", "{instance}");
+        Ok(())
+    })?;
+    goes_on(&world, &agent).await
 }

@@ -56,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use upstream::Upstream;
 use upstream::actor::Common;
+use upstream::recalled::Recalled;
 
 /// A hub that has just started knows of no instance for a moment; the first look at the registry takes milliseconds.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
@@ -94,6 +95,7 @@ impl Gateway {
         let rules = Arc::new(Rules::from(settings));
         let recall = journal.recall().unwrap_or_default();
         clients.recall(&recall.sessions, &rules);
+        let recalled = Arc::new(Recalled::new(recall.lists));
         // A server may still have the requests of an earlier life of the hub under way, so ids begin elsewhere each
         // time; they stay far below 2^53, the largest integer that every JSON reader keeps.
         let first_id = (upstream::actor::random() >> 32) << 20;
@@ -101,13 +103,19 @@ impl Gateway {
             clients: Arc::clone(&clients),
             ids: Arc::new(AtomicU64::new(first_id)),
             dirty: Arc::default(),
+            recalled: Arc::clone(&recalled),
             max_message: settings.max_message_bytes,
         };
         let (fleet, boards) = Fleet::new(links, common, settings.grace);
         tasks.spawn(fleet.run());
         if journal.is_kept() {
-            let keeper = Keeper::new(journal.clone(), Arc::clone(&clients), Arc::clone(&rules), boards.clone());
-            tasks.spawn(keeper.run());
+            let rooms = keeper::Rooms {
+                clients: Arc::clone(&clients),
+                rules: Arc::clone(&rules),
+                boards: boards.clone(),
+                recalled,
+            };
+            tasks.spawn(Keeper::new(journal.clone(), rooms).run());
         }
         Arc::new(Self {
             boards,

@@ -145,6 +145,19 @@ impl List {
         Draft::new(Kind::Tools).finish()
     }
 
+    /// The list that is written so.
+    pub(crate) fn read(kind: Kind, text: &str) -> Option<Self> {
+        let mut draft = Draft::new(kind);
+        draft.page(text).ok()?;
+        Some(draft.finish())
+    }
+
+    /// As the result of one request for all of it.
+    pub(crate) fn text(&self, kind: Kind) -> String {
+        let items: Vec<&str> = self.items.iter().map(|item| &*item.json).collect();
+        format!(r#"{{"{}":[{}]}}"#, kind.member(), items.join(","))
+    }
+
     /// Its items, in the backend's order.
     pub(crate) fn items(&self) -> &[Item] {
         &self.items

@@ -37,6 +37,11 @@ impl About {
         Ok(Self { version, version_at, capabilities, offered, result: result.to_owned() })
     }
 
+    /// All that it said.
+    pub(crate) fn text(&self) -> &str {
+        &self.result
+    }
+
     /// The version that it speaks.
     pub(crate) fn version(&self) -> &str {
         &self.version

@@ -7,6 +7,7 @@
 //! Never: blocks its inbox. Whatever takes time is a task of the session and ends with it.
 
 use super::outlook::{Life, Outlook};
+use super::recalled::Recalled;
 use super::session::Session;
 use super::wire::{Broken, Wire};
 use super::work::Work;
@@ -38,6 +39,8 @@ pub(crate) struct Common {
     pub(crate) ids: Arc<AtomicU64>,
     /// Woken whenever something changed that the board shows.
     pub(crate) dirty: Arc<Notify>,
+    /// What servers offered in an earlier life of the hub.
+    pub(crate) recalled: Arc<Recalled>,
     /// The largest message.
     pub(crate) max_message: usize,
 }
@@ -78,7 +81,7 @@ impl Actor {
         let phase = Phase::Down { why: String::from("the hub has just heard of it"), settled: false };
         let (state, state_seen) =
             watch::channel(State { phase, since: Timestamp::now(), last_seen: None, down_since: Some(born) });
-        let (known, known_seen) = watch::channel(Arc::default());
+        let (known, known_seen) = watch::channel(Arc::new(common.recalled.take(handle.id(), &place)));
         let (inbox, inputs) = mpsc::channel(INBOX);
         let upstream = Arc::new(Upstream {
             wire: Wire::new(handle, place.clone(), common.max_message),

@@ -14,6 +14,7 @@ mod fetch;
 mod listen;
 pub(crate) mod notice;
 pub(crate) mod outlook;
+pub(crate) mod recalled;
 pub(crate) mod session;
 pub(crate) mod wire;
 mod work;
