@@ -1,4 +1,5 @@
-/* Takes away what DENY names: `flock`, as on a file system without locks; `inotify`, as when no watch is left. */
+/* Takes away what DENY names: `flock`, as on a file system without locks. (Watches are asked for without libc, so that a
+ * library cannot take them away; a user namespace can.) */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +17,4 @@ int flock(int fd, int operation) {
         return -1;
     }
     return (int)syscall(SYS_flock, fd, operation);
-}
-
-int inotify_init1(int flags) {
-    if (denied("inotify")) {
-        errno = EMFILE;
-        return -1;
-    }
-    return (int)syscall(SYS_inotify_init1, flags);
 }

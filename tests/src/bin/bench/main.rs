@@ -18,7 +18,7 @@ use stats::{Row, targets};
 use std::time::Duration;
 
 /// The rooms, in the order in which they are measured.
-const ROOMS: [&str; 4] = ["registry", "presence", "calls", "links"];
+const ROOMS: [&str; 5] = ["registry", "presence", "polling", "calls", "links"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -43,6 +43,7 @@ async fn measure(room: &str, lab: &Lab) -> Result<Vec<Row>> {
     match room {
         "registry" => registry_rows().await,
         "presence" => presence_rows(lab).await,
+        "polling" => polling_rows(lab).await,
         "calls" => calls_rows(lab).await,
         _ => links_rows(lab).await,
     }
@@ -82,6 +83,16 @@ async fn presence_rows(lab: &Lab) -> Result<Vec<Row>> {
         Row::time(format!("hub killed → routing to {crowd} again, median"), millis(300), presence.hub_back.median()),
         Row::time("linchpin status, hub running, median", millis(10), presence.status.median()),
         Row::memory(format!("hub memory, {crowd} instances"), 15.0, presence.hub_mib),
+    ])
+}
+
+async fn polling_rows(lab: &Lab) -> Result<Vec<Row>> {
+    let routable = presence::unheard(lab).await?;
+    let (number, limit) = (routable.len(), millis(2000));
+    let what = "instance registers → hub that may not watch files routes to it";
+    Ok(vec![
+        Row::time(format!("{what}, p50 of {number}"), limit, routable.median()),
+        Row::time(format!("{what}, longest"), limit, routable.percentile(100)),
     ])
 }
 

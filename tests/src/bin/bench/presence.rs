@@ -25,6 +25,9 @@ const PACE: Duration = Duration::from_millis(80);
 const HUBS: usize = 10;
 /// How often `linchpin status` is run.
 const LOOKS: usize = 50;
+/// How many come and die where the hub hears nothing, and how often such a hub looks by default (`discovery.poll_ms`).
+const UNHEARD: u32 = 40;
+const POLL: Duration = Duration::from_secs(1);
 /// By then it has surely failed.
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -104,6 +107,33 @@ pub(crate) async fn run(lab: &Lab, mut hub: Running) -> Result<(Presence, Runnin
         running.kill_9().await?;
     }
     Ok((presence, hub))
+}
+
+/// How long registrations take to be routable where polling alone finds them, at moments that are spread over a poll.
+pub(crate) async fn unheard(lab: &Lab) -> Result<Samples> {
+    let _hub = deaf_hub(lab).await?;
+    let facts = lab.hub_facts()?;
+    let mut view = View::open(&facts).await?;
+    let (arrivals, mut presence) = (Arrivals::watch(lab)?, Presence::default());
+    for round in 0..UNHEARD {
+        tokio::time::sleep(PACE + POLL * round / UNHEARD).await;
+        one_life(lab, &mut view, &arrivals, &format!("unheard-{round}"), &mut presence).await?;
+    }
+    let (_, health) = Wire::connect(&facts.url, &facts.token).await?.get("/health").await?;
+    let health: Value = serde_json::from_slice(&health)?;
+    ensure!(health["checks"]["watch"] == "polling", "the hub heard something: {health}");
+    Ok(presence.routable)
+}
+
+/// A hub that is told nothing: in a user namespace of its own, in which nobody may watch files. (A library that is
+/// preloaded would not do: the hub's system calls for it do not go by libc.)
+async fn deaf_hub(lab: &Lab) -> Result<Running> {
+    let mut command = lab.command("unshare");
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" hub";
+    command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(lab.binary());
+    let mut hub = Running::start(command, lab.dir().join("out/deaf-hub.log"))?;
+    lab.hub_answers(Some(&mut hub)).await?;
+    Ok(hub)
 }
 
 fn member(number: usize) -> String {
