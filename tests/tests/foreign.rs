@@ -1,6 +1,7 @@
 //! Programs that know nothing of Linchpin: registered by the verb, and by the example of `docs/registry.md`.
 
 use anyhow::{Context, Result, ensure};
+use linchpin_instance::Instance;
 use linchpin_shared::home::Home;
 use linchpin_shared::process::{Identity, Signal};
 use linchpin_shared::registry::{Owner, Registry};
@@ -8,10 +9,12 @@ use linchpin_tests::agent::Agent;
 use linchpin_tests::kit;
 use linchpin_tests::lab::running::Running;
 use linchpin_tests::lab::{Lab, leftovers};
+use linchpin_tests::races::wire::Order;
+use linchpin_tests::races::worker::Worker;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -140,6 +143,68 @@ async fn what_cannot_be_registered_is_a_problem() -> Result<()> {
     program.kill_9().await?;
     holder.exit(SOON).await?;
     lab.nothing_is_left().await
+}
+
+/// The hub connects here.
+async fn called(listener: &TcpListener) -> Result<()> {
+    let call = tokio::time::timeout(SOON, listener.accept()).await;
+    call.context("nobody calls at the new address")?.map(drop).context("accept")
+}
+
+/// One id, another port: in a new life of a foreign program, and within a life. The hub is told; it does not poll here.
+#[tokio::test]
+async fn who_moves_to_another_port_is_called_there_at_once() -> Result<()> {
+    let lab = Lab::new()?.with("LINCHPIN_DISCOVERY_POLL_MS", "3600000");
+    let _hub = lab.hub().await?;
+    let here = (Ipv4Addr::LOCALHOST, 0);
+    let listeners = [TcpListener::bind(here).await?, TcpListener::bind(here).await?, TcpListener::bind(here).await?];
+    let mut program = sleeper(&lab)?;
+    for listener in &listeners[..2] {
+        let url = format!("http://{}", listener.local_addr()?);
+        let mut holder = register(&lab, "shop", program.pid(), &url, &[])?;
+        called(listener).await?;
+        holder.kill_9().await?;
+    }
+    program.kill_9().await?;
+
+    let mut worker = Worker::start(&lab.home())?;
+    worker.does(&Order::Register { name: "mover".into(), project: "/project".into(), fill: 0 }).await?;
+    lab.shows("mover", "it is listed", |instance| instance["state"] != "gone").await?;
+    worker.does(&Order::Update { port: listeners[2].local_addr()?.port(), fill: 0 }).await?;
+    called(&listeners[2]).await?;
+    worker.does(&Order::Unregister).await?;
+    not_there(&lab, "mover").await?;
+    lab.finish().await
+}
+
+/// A program that embeds the library goes without a word and comes back: on another port, as another life, connected.
+#[tokio::test]
+async fn an_embedded_program_that_comes_back_is_connected_at_its_new_port() -> Result<()> {
+    let lab = Lab::new()?.with("LINCHPIN_DISCOVERY_POLL_MS", "3600000");
+    let _hub = lab.hub().await?;
+    let start = async || -> Result<Instance> {
+        let program = Instance::builder("shop").home(Home::at(lab.home())).project_dir(lab.dir());
+        let instance = program.start().await?;
+        let life = instance.record().generation.to_string();
+        lab.shows("shop", "this life is connected", |shop| shop["state"] == "active" && shop["generation"] == *life)
+            .await?;
+        Ok(instance)
+    };
+    let first = start().await?;
+    let before = first.record().clone();
+    drop(first);
+    lab.wait_for("it has let go", async || {
+        let scan = Registry::new(&Home::at(lab.home())).scan()?;
+        ensure!(scan.entries.iter().all(|entry| entry.owner == Owner::Dead), "{scan:?}");
+        Ok(())
+    })
+    .await?;
+    let second = start().await?;
+    let after = second.record();
+    ensure!(after.id == before.id && after.endpoint != before.endpoint, "{before:?} {after:?}");
+    second.stop().await?;
+    not_there(&lab, "shop").await?;
+    lab.finish().await
 }
 
 /// The program in `docs/registry.md`, as it stands there.
