@@ -5,7 +5,7 @@
 //! Never: shows a record's secret.
 
 use super::{Api, reply};
-use crate::gateway::mcp::SessionState;
+use crate::gateway::mcp::{ServerStatus, SessionState};
 use crate::link::{Handle, State, Status};
 use axum::extract::{self, Path};
 use axum::response::Response;
@@ -17,7 +17,7 @@ use linchpin_shared::protocol::vitals::{self, Transport};
 use linchpin_shared::registry::record::Service;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -99,7 +99,7 @@ pub(super) async fn all(extract::State(api): extract::State<Arc<Api>>) -> Respon
 
 pub(super) async fn one(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
     match find(&api, &name) {
-        Ok(link) => reply::json(&shown(&api, &link)),
+        Ok(link) => reply::json(&shown(&sessions(&api.gateway.catalog()), &link)),
         Err(problem) => reply::problem(&problem),
     }
 }
@@ -134,14 +134,24 @@ pub(super) fn find(api: &Api, name: &str) -> Result<Handle, Problem> {
 fn list(api: &Api) -> Vec<Value> {
     let links = api.links.watch().borrow().clone();
     let live: BTreeSet<&str> = links.iter().filter(|link| !is_gone(link)).map(Handle::name).collect();
-    links.iter().filter(|link| !(is_gone(link) && live.contains(link.name()))).map(|link| shown(api, link)).collect()
+    let listed = links.iter().filter(|link| !(is_gone(link) && live.contains(link.name())));
+    let catalog = api.gateway.catalog();
+    let sessions = sessions(&catalog);
+    listed.map(|link| shown(&sessions, link)).collect()
+}
+
+/// The gateway's sessions by instance and server.
+type Sessions<'a> = BTreeMap<(&'a str, &'a str), &'a ServerStatus>;
+
+fn sessions(catalog: &[ServerStatus]) -> Sessions<'_> {
+    catalog.iter().map(|known| ((known.instance.as_str(), known.server.as_str()), known)).collect()
 }
 
 fn is_gone(link: &Handle) -> bool {
     link.status().borrow().state == State::Gone
 }
 
-fn shown(api: &Api, link: &Handle) -> Value {
+fn shown(sessions: &Sessions<'_>, link: &Handle) -> Value {
     let status: Arc<Status> = link.status().borrow().clone();
     let vitals = link.vitals().borrow().clone();
     let vitals = vitals.as_deref();
@@ -163,15 +173,14 @@ fn shown(api: &Api, link: &Handle) -> Value {
         next_try: status.next_try,
         last_failure: status.last_failure.as_ref(),
         processes: vitals.map_or(&[], |vitals| vitals.processes.as_slice()),
-        servers: servers(api, link, vitals),
+        servers: servers(sessions, link, vitals),
         services: &record.services,
     })
 }
 
-fn servers(api: &Api, link: &Handle, vitals: Option<&vitals::Vitals>) -> Vec<Server> {
-    let catalog = api.gateway.catalog();
+fn servers(sessions: &Sessions<'_>, link: &Handle, vitals: Option<&vitals::Vitals>) -> Vec<Server> {
     let of = |server: &vitals::Server| {
-        let session = catalog.iter().find(|known| known.instance == link.name() && known.server == server.name);
+        let session = sessions.get(&(link.name(), server.name.as_str()));
         Server {
             name: server.name.clone(),
             transport: server.transport,

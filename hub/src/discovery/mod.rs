@@ -3,7 +3,7 @@
 //! Owns the snapshot of the registry that the rest of the hub reads. Invariant: a snapshot is whole; readers compare
 //! snapshots and keep nothing else. An instance leaves it only when it unregistered or its owner is proven dead: a record
 //! that cannot be read, a directory that was removed, or a scan that failed are no such proof. Events from the file
-//! system only ever mean "look soon", and the registry is read at every poll whether or not one came.
+//! system only ever mean "look soon", and the registry is read every few polls whether or not one came.
 //! Never: opens connections, or decides anything by age.
 
 mod actor;
@@ -58,7 +58,7 @@ pub struct Found {
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
-    /// The registry is read at least once in this time.
+    /// The registry is read at least once in this time where changes are not heard, and in five times this where they are.
     pub poll: Duration,
     /// How long a process that a dead instance left may take to end when it is asked to.
     pub stop: Duration,

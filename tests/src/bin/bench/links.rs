@@ -6,6 +6,7 @@ use crate::wire::Wire;
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
 use linchpin_tests::agent::Agent;
+use linchpin_tests::agent::http::Http;
 use linchpin_tests::lab::running::Running;
 use linchpin_tests::lab::{HubFacts, Lab};
 use linchpin_tests::proxy::{Proxy, Way};
@@ -13,6 +14,7 @@ use linchpin_tests::sim::Sim;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How many instances there are while the hub idles, when they are cut, and when its memory is measured.
@@ -84,32 +86,35 @@ async fn come_back(home: &Home, view: &View, samples: &mut Samples) -> Result<()
     view.until("it is gone", |all| state(all, "back") != Some("active")).await
 }
 
-/// Bytes vanish, TCP keeps the connection: how long until the hub has given it up.
+/// Bytes vanish, TCP keeps the connection: how long until the hub has given it up. Each time it is another link, for
+/// one that was lost a moment ago is waited for longer, on purpose.
 async fn silent(lab: &Lab, home: &Home, view: &View, busy: bool, samples: &mut Samples) -> Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let proxy = Proxy::start(listener.local_addr()?).await?;
-    let sim = Sim::behind(home, "silent", listener, proxy.address())?;
-    lab.usable("silent").await?;
-    let mut caller = None;
-    for _ in 0..SILENT {
-        view.until("it is there", |all| state(all, "silent") == Some("active")).await?;
-        if busy {
-            let mut agent = lab.http("/i/silent/mcp").await?;
-            agent.call("echo", json!({"message": "x"})).await?;
-            caller =
-                Some(tokio::spawn(async move { while agent.call("echo", json!({"message": "x"})).await.is_ok() {} }));
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    for number in 0..SILENT {
+        let name = format!("{}-{number}", if busy { "busy" } else { "silent" });
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let proxy = Proxy::start(listener.local_addr()?).await?;
+        let sim = Sim::behind(home, &name, listener, proxy.address())?;
+        lab.usable(&name).await?;
+        let caller = if busy { Some(calls(lab.http(&format!("/i/{name}/mcp")).await?).await?) } else { None };
+        // Not at the same moment of the PINGs each time.
+        tokio::time::sleep(Duration::from_millis(300 + 170 * number as u64)).await;
         let began = Instant::now();
         proxy.go(Way::BlackHole);
-        view.until("it is lost", |all| !matches!(state(all, "silent"), Some("active" | "suspect"))).await?;
+        view.until("it is lost", |all| !matches!(state(all, &name), Some("active" | "suspect"))).await?;
         samples.add(began.elapsed());
         proxy.go(Way::Forward);
-        if let Some(caller) = caller.take() {
+        if let Some(caller) = caller {
             caller.await?;
         }
+        sim.leave()?;
     }
-    sim.leave()
+    Ok(())
+}
+
+/// Calls one after the other, until one fails.
+async fn calls(mut agent: Http) -> Result<JoinHandle<()>> {
+    agent.call("echo", json!({"message": "x"})).await?;
+    Ok(tokio::spawn(async move { while agent.call("echo", json!({"message": "x"})).await.is_ok() {} }))
 }
 
 /// Adds instances until there are so many, and waits until all are connected.
