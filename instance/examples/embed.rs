@@ -9,6 +9,7 @@
 use linchpin_instance::Instance;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,12 +18,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(serve(listener));
 
+    // The library listens to no signals: that is the program's affair. Whichever comes, what follows is the same.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+
     // The first call: from here on the hub knows it.
     let instance = Instance::builder("embed").version("1.0.0").service("web", &url).start().await?;
     println!("{} serves {url} and is registered; Ctrl-C or `linchpin stop embed` ends it", instance.record().name);
 
     tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
         () = instance.stop_requested() => println!("the hub asked us to stop"),
     }
 

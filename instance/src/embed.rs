@@ -3,7 +3,7 @@
 //! Owns [`Instance`] and its [`Builder`]. Two calls are enough: [`Builder::start`] listens, registers and serves in the
 //! background of the current tokio runtime; [`Instance::stop`] takes all of that back.
 //! Invariant: from the end of `start` to `stop` the program is in the registry, also after the registry was removed.
-//! Never: starts, stops or signals a process: what the program does is its own affair.
+//! Never: starts, stops or signals a process, or listens to signals: what the program does is its own affair.
 
 use crate::board::Board;
 use crate::conflict::Conflict;
@@ -27,7 +27,9 @@ const TAKE_OVER_WITHIN: Duration = Duration::from_secs(15);
 
 /// This program as an instance, until [`Instance::stop`].
 ///
-/// Dropped without it, the program looks as if it had died, and the hub removes it.
+/// The library listens to no signals: a program that is to end well on SIGTERM, SIGINT (Ctrl-C) and SIGHUP awaits them
+/// and then calls [`Instance::stop`], as `examples/embed.rs` does. Dropped without that, it unregisters as far as it can,
+/// and takes no leave of calls under way; a program that is killed is removed by the hub.
 #[derive(Debug)]
 pub struct Instance {
     presence: Presence,

@@ -12,6 +12,7 @@ use crate::registrar::Registrar;
 use jiff::Timestamp;
 use linchpin_shared::home::Home;
 use linchpin_shared::name;
+use linchpin_shared::panics;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::{Identity, command_line, exited};
 use linchpin_shared::protocol::hello;
@@ -70,16 +71,25 @@ pub async fn register(
     let record = record(foreign)?;
     let process = record.process.clone();
     let patience = Settings::load(home)?.instance.stop_timeout + TAKE_OVER_EXTRA;
+    panics::heed();
     let mut signals = Signals::listen()?;
-    let registration = conflict::register(Registry::new(home), record, conflict, patience).await?;
+    let registering = Box::pin(conflict::register(Registry::new(home), record, conflict, patience));
+    let registering = panics::unless("registering", signals.unless_heard(registering));
+    let registration = match registering.await.ok_or_else(panics::problem)? {
+        Ok(registration) => registration?,
+        Err(signal) => return Ok(Ended::Stopped(signal)),
+    };
     ready(registration.record());
     let registrar = Registrar::start(registration);
-    let ended = tokio::select! {
-        () = exited(&process) => Ended::Process,
-        signal = signals.next() => Ended::Stopped(signal),
+    let waiting = async {
+        tokio::select! {
+            () = exited(&process) => Ended::Process,
+            signal = signals.next() => Ended::Stopped(signal),
+        }
     };
+    let ended = panics::unless("registrar", waiting).await;
     registrar.unregister().await?;
-    Ok(ended)
+    ended.ok_or_else(panics::problem)
 }
 
 fn record(foreign: Foreign) -> Result<Record, Problem> {

@@ -71,6 +71,12 @@ impl Place {
         self.registration.record()
     }
 
+    /// From now on there are processes that may outlive us: if we end without a word, the record stays and tells so.
+    pub(crate) fn outlived(mut self) -> Self {
+        self.registration.take_back_when_dropped(false);
+        self
+    }
+
     /// Unregisters what was never served.
     pub(crate) async fn give_up(self) -> Result<(), Problem> {
         Registrar::start(self.registration).unregister().await

@@ -3,7 +3,8 @@
 //! Owns the [`Registration`] and the task that looks after it: once a second it makes sure that the record is there and
 //! says what we say, whatever happened to the registry.
 //! Invariant: the lease is held until [`Registrar::unregister`] or the end of the process.
-//! Never: unregisters by being dropped. What ended without a word must look dead, so that it is swept.
+//! Never: unregisters by being dropped when processes may be left. What ended without a word must look dead, so that it
+//! is swept.
 
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::registry::Registration;

@@ -53,6 +53,8 @@ struct Server {
     up: bool,
     epoch: u64,
     session: SessionState,
+    /// Since when it is so.
+    session_since: Option<Timestamp>,
     /// Why there is no session.
     session_why: Option<String>,
     tools: usize,
@@ -187,6 +189,7 @@ fn servers(sessions: &Sessions<'_>, link: &Handle, vitals: Option<&vitals::Vital
             up: server.up,
             epoch: server.epoch,
             session: session.map_or(SessionState::Starting, |known| known.session),
+            session_since: session.map(|known| known.since),
             session_why: session.and_then(|known| known.why.clone()),
             tools: session.map_or(0, |known| known.tools.len()),
         }

@@ -34,6 +34,7 @@ use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use output::Output;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 /// Keeps your project's processes and MCP servers reachable at one steady address.
@@ -100,9 +101,11 @@ struct Context {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output::new(cli.json);
-    let exit = match run_verb(cli, output) {
-        Ok(exit) => exit,
-        Err(problem) => {
+    let exit = match catch_unwind(AssertUnwindSafe(|| run_verb(cli, output))) {
+        Ok(Ok(exit)) => exit,
+        // The hook has told it.
+        Err(_panic) => Exit::Failed,
+        Ok(Err(problem)) => {
             output.problem(&problem);
             problem.exit()
         }

@@ -10,6 +10,7 @@ use super::{Context, ask, single_threaded};
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{self, Ended, Kind, Port, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch, Started};
+use linchpin_shared::panics;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use std::ffi::OsString;
 use std::io;
@@ -162,6 +163,11 @@ async fn attended(context: &Context, options: RunOptions) -> Result<Ended, Probl
             context.output.note(&format!("{} is registered (pid {})", started.name, started.pid));
             offer(context, &started).await;
         }
+        std::future::pending::<()>().await;
+    };
+    // A defect in there ends the instance too, and in good order.
+    let greet = async {
+        let _: Option<()> = panics::unless("greet", greet).await;
         std::future::pending().await
     };
     tokio::select! {

@@ -98,11 +98,23 @@ fn process(process: &Value) -> String {
 }
 
 fn servers(instance: &Value) -> String {
-    let all: Vec<String> = list(&instance["servers"])
-        .iter()
-        .map(|server| format!("{} {} ({} tools)", text(&server["name"]), text(&server["session"]), server["tools"]))
-        .collect();
+    let all: Vec<String> = list(&instance["servers"]).iter().map(server).collect();
     if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+}
+
+/// `main ready (3 tools)`. Of one that is not ready, also since when and why.
+fn server(server: &Value) -> String {
+    let session = text(&server["session"]);
+    let mut shown = format!("{} {session} ({} tools)", text(&server["name"]), server["tools"]);
+    if session != "ready" {
+        if !server["session_since"].is_null() {
+            shown.push_str(&format!(" for {}", ago(&server["session_since"])));
+        }
+        if let Some(why) = server["session_why"].as_str() {
+            shown.push_str(&format!(": {why}"));
+        }
+    }
+    shown
 }
 
 fn one(instance: &Value) -> String {
@@ -187,6 +199,17 @@ mod tests {
         let shown = process(&crashing);
         assert!(shown.starts_with("main waiting (restarts: 7; ended: exit 3; next start in "), "{shown}");
         assert_eq!(process(&json!({"name": "main", "state": "running", "restarts": 0})), "main running");
+    }
+
+    #[test]
+    fn a_server_that_takes_its_time_is_told_since_when() {
+        let since = Timestamp::now() - jiff::SignedDuration::from_secs(8);
+        let starting = json!({"name": "main", "session": "starting", "session_since": since, "tools": 0});
+        assert_eq!(server(&starting), "main starting (0 tools) for 8 s");
+        let down = json!({"name": "main", "session": "down", "session_why": "no answer", "tools": 2});
+        assert_eq!(server(&down), "main down (2 tools): no answer");
+        let ready = json!({"name": "main", "session": "ready", "session_since": since, "tools": 2});
+        assert_eq!(server(&ready), "main ready (2 tools)");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use bind::Wanted;
 use file::HubFile;
 use jiff::Timestamp;
 use linchpin_shared::home::Home;
+use linchpin_shared::panics;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::hello;
@@ -60,14 +61,17 @@ pub struct Start {
 /// Runs the hub until it is stopped. `ready` is called once, when it serves.
 ///
 /// # Errors
-/// [`Code::HubRunning`] when another hub serves this home; what is wrong with home, settings or port.
+/// [`Code::HubRunning`] when another hub serves this home; what is wrong with home, settings or port; that a part of the
+/// hub panicked, after which it has let go of everything like one that was stopped.
 pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Problem> {
     start.home.prepare()?;
     let settings = Settings::load(&start.home)?;
     let lease = take_lease(&start.home).await?;
     logging::start(&start.home, &settings.log, start.foreground)?;
     raise_file_limit();
+    panics::heed();
     let stop = Stop::on_signals()?;
+    tokio::spawn(stop.clone().heed_panics());
     let before = HubFile::read(&start.home)?;
     let wanted = start.port.map_or(Wanted::From(settings.hub.port), Wanted::Exactly);
     let listener = bind::bind(&start.home, wanted, before.as_ref().map(|file| file.port)).await?;
@@ -96,7 +100,7 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
     journal.close().await;
     tracing::info!(all_tasks_ended = ended, "the hub has stopped");
     drop(presence);
-    Ok(())
+    if panics::happened() { Err(panics::problem()) } else { Ok(()) }
 }
 
 /// Takes the hub's lease, or reports the hub that has it.

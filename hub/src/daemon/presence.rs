@@ -8,6 +8,7 @@
 use super::file::HubFile;
 use jiff::Timestamp;
 use linchpin_shared::home::Home;
+use linchpin_shared::panics;
 use linchpin_shared::problem::Problem;
 use linchpin_shared::registry::Lease;
 use linchpin_shared::space::cannot_write;
@@ -41,7 +42,8 @@ impl Presence {
                 Err(problem) => tracing::warn!(%problem, "the hub cannot be found by others"),
             }
         }
-        if self.lease.is_current() {
+        // Of one that panicked nobody wanted the end: whoever needs a hub starts the next.
+        if self.lease.is_current() && !panics::happened() {
             self.file.stopped_at = Some(Timestamp::now());
             if let Err(problem) = self.file.write(&self.home) {
                 tracing::warn!(%problem, "cannot say that the hub was stopped on purpose");

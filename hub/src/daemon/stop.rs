@@ -3,6 +3,7 @@
 //! Owns the two tokens: the first says "stop", the second "hurry". Invariant: the first reason starts the one and only
 //! stop; any signal after it hurries. Never: ends the process by itself.
 
+use linchpin_shared::panics;
 use linchpin_shared::problem::{Code, Problem};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,15 @@ impl Stop {
     /// Cancelled when it must not wait any longer.
     pub(super) const fn hurry(&self) -> &CancellationToken {
         &self.hurry
+    }
+
+    /// A panic in any task stops the hub: it would be half a hub. That one was stopped on purpose is not said of it.
+    pub(super) async fn heed_panics(self) {
+        // Nothing ends this work but a panic or the end of the hub.
+        let stopped = self.stop.clone();
+        if panics::unless("hub", stopped.cancelled_owned()).await.is_none() {
+            self.stop.cancel();
+        }
     }
 
     async fn heed(self, mut signal: Signal) {

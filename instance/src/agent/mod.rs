@@ -29,13 +29,16 @@ use crate::supervisor::{Process, Spec, Surroundings, Wiring};
 use linchpin_shared::backoff;
 use linchpin_shared::home::{Home, private_dir};
 use linchpin_shared::logfile;
+use linchpin_shared::panics;
 use linchpin_shared::port::Whose;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::vitals::Transport;
+use linchpin_shared::registry::Registry;
 use linchpin_shared::registry::record::{self, Record};
 use options::Plan;
 use signals::Signals;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -60,7 +63,8 @@ pub enum Ended {
 /// one ends all patience.
 ///
 /// # Errors
-/// A [`Problem`] that says what was in the way. Then nothing is left running, and nothing is registered.
+/// A [`Problem`] that says what was in the way, or that a part of us panicked. Then nothing is left running, and nothing is
+/// registered.
 pub async fn run(home: &Home, options: RunOptions, ready: impl FnOnce(&Record)) -> Result<Ended, Problem> {
     run_telling(home, options, ready, || ()).await
 }
@@ -74,21 +78,38 @@ pub(crate) async fn run_telling(
 ) -> Result<Ended, Problem> {
     let plan = Plan::new(home, options)?;
     home.prepare()?;
+    panics::heed();
     foresee(home, &plan)?;
     let mut signals = Signals::listen()?;
     let reaper = Arc::new(Reaper::adopting());
-    let facts = facts(&plan);
     let patience = plan.settings.instance.stop_timeout + TAKE_OVER_EXTRA;
-    let place = Place::take(home, facts, plan.conflict, patience).await?;
+    let taking = Box::pin(Place::take(home, facts(&plan), plan.conflict, patience));
+    let taking = panics::unless("agent-taking", signals.unless_heard(taking));
+    let place = match taking.await.ok_or_else(panics::problem)? {
+        Ok(place) => place?.outlived(),
+        // Nothing was started, and the place is given back.
+        Err(signal) => return Ok(Ended::Stopped(signal)),
+    };
+    let life = Life::of(place.record().id, &place.record().process);
     let agent = Agent::start(home, plan, place, reaper).await?;
     ready(&agent.presence.app.record);
-    let ended = agent.wait(&mut signals).await;
-    stopping();
-    if let Err(problem) = agent.end(&mut signals).await {
+    let work = Box::pin(async {
+        let ended = agent.wait(&mut signals).await;
+        stopping();
+        agent.heeding(&mut signals, agent.take_down()).await;
+        ended
+    });
+    let ended = panics::unless("agent", work).await;
+    if ended.is_none() {
+        Box::pin(agent.heeding(&mut signals, agent.end_all(life))).await;
+    }
+    let id = agent.presence.app.record.id;
+    if let Err(problem) = agent.presence.leave().await {
         // It did end, so a keeper must not start it again. What stays is the record of a dead owner, which is swept.
         tracing::warn!(%problem, "the record could not be removed");
+        let _ = Registry::new(home).sweep(id);
     }
-    Ok(ended)
+    ended.ok_or_else(panics::problem)
 }
 
 /// A running agent.
@@ -138,32 +159,34 @@ impl Agent {
         }
     }
 
-    /// Ends everything. Another signal meanwhile ends all patience.
-    async fn end(self, signals: &mut Signals) -> Result<(), Problem> {
-        let (hurry, process) = (self.hurry.clone(), self.process.clone());
-        let mut ending = std::pin::pin!(self.take_down());
-        loop {
-            tokio::select! {
-                ended = ending.as_mut() => return ended,
-                signal = signals.next() => {
-                    tracing::warn!(signal, "a second signal: everything is killed at once");
-                    hurry.cancel();
-                    process.iter().for_each(Process::hurry);
-                }
-            }
+    /// Does what ends it. Another signal meanwhile ends all patience.
+    async fn heeding(&self, signals: &mut Signals, ending: impl Future<Output = ()>) {
+        let mut ending = std::pin::pin!(ending);
+        while let Err(signal) = signals.unless_heard(ending.as_mut()).await {
+            tracing::warn!(signal, "a second signal: everything is killed at once");
+            self.hurry.cancel();
+            self.process.iter().for_each(Process::hurry);
         }
     }
 
-    async fn take_down(self) -> Result<(), Problem> {
+    async fn take_down(&self) {
         self.hurry.run_until_cancelled(self.presence.drain()).await;
         if let Some(process) = &self.process {
             process.stop();
             process.ended().await;
         }
         // What came to us without a mark belongs to no process; it ends with us.
-        let patience = Patience { unasked: Duration::ZERO, asked: self.stop_timeout };
-        Tree::Strays(&self.reaper).end(patience, &self.hurry).await;
-        self.presence.leave().await
+        Tree::Strays(&self.reaper).end(self.patience(), &self.hurry).await;
+    }
+
+    /// Ends everything although one of our tasks may be missing, that which looked after the process for example.
+    async fn end_all(&self, life: Life) {
+        self.take_down().await;
+        Tree::Dead(life).end(self.patience(), &self.hurry).await;
+    }
+
+    const fn patience(&self) -> Patience {
+        Patience { unasked: Duration::ZERO, asked: self.stop_timeout }
     }
 }
 

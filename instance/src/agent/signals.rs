@@ -5,6 +5,7 @@
 //! Never: decides what follows; the first and the second mean different things to who asks.
 
 use linchpin_shared::problem::{Code, Problem};
+use std::future::Future;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals.
@@ -36,6 +37,15 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
+
+    /// Does `work`, unless one of them comes first: then it is dropped, and the signal's name is the error.
+    pub(crate) async fn unless_heard<T>(&mut self, work: impl Future<Output = T>) -> Result<T, &'static str> {
+        tokio::select! {
+            biased;
+            signal = self.next() => Err(signal),
+            done = work => Ok(done),
         }
     }
 }

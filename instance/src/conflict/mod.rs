@@ -39,7 +39,8 @@ pub enum Conflict {
     Alongside,
 }
 
-/// Registers `record`, under another name if that is how a conflict is resolved.
+/// Registers `record`, under another name if that is how a conflict is resolved. Given up at any moment, it leaves no
+/// record; neither does the registration, until it is told that something may outlive it.
 pub(crate) async fn register(
     registry: Registry,
     record: Record,
@@ -59,7 +60,13 @@ pub(crate) async fn register(
 
 async fn attempt(registry: &Registry, record: Record) -> Result<Registration, Problem> {
     let registry = registry.clone();
-    blocking(move || registry.register(record)).await?
+    let register = move || {
+        let mut registration = registry.register(record)?;
+        // Whoever waited for it may be gone by now.
+        registration.take_back_when_dropped(true);
+        Ok(registration)
+    };
+    blocking(register).await?
 }
 
 async fn alongside(registry: &Registry, record: Record, taken: Problem) -> Result<Registration, Problem> {

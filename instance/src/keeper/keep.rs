@@ -18,6 +18,7 @@ use crate::supervisor::reaper::{Reaper, collect};
 use crate::supervisor::tree::{Patience, Tree};
 use linchpin_shared::backoff::{self, Backoff};
 use linchpin_shared::home::Home;
+use linchpin_shared::panics;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use linchpin_shared::process::{Identity, Signal, exited};
 use linchpin_shared::registry::record::instance_id;
@@ -39,6 +40,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub async fn keep() -> Exit {
     // It fails only for the leader of a process group, and who started us did not make us one.
     let _ = rustix::process::setsid();
+    panics::heed();
     let keeper = match Keeper::new().await {
         Ok(keeper) => keeper,
         Err(problem) => {
@@ -47,7 +49,16 @@ pub async fn keep() -> Exit {
             return exit;
         }
     };
-    keeper.run().await
+    match panics::unless("keeper", keeper.run()).await {
+        Some(exit) => exit,
+        None => {
+            // The agent, if there is one that is registered, starts another keeper.
+            let problem = panics::problem();
+            let exit = problem.exit();
+            report(&Report::Problem(problem));
+            exit
+        }
+    }
 }
 
 struct Keeper {
@@ -62,6 +73,10 @@ struct Keeper {
     reported: bool,
     /// What the agent that lives now said of its failure.
     problem: Option<Problem>,
+    /// Whether a signal asked us to end.
+    asked: bool,
+    /// After a second one: no patience with what is left.
+    hurry: CancellationToken,
 }
 
 /// What a life of the agent came to.
@@ -87,7 +102,8 @@ impl Keeper {
         };
         let (backoff, stop_timeout) = (Backoff::new(policy), instance.stop_timeout);
         let reported = orders.adopt.is_some();
-        Ok(Self { orders, line, signals, reaper, backoff, stop_timeout, reported, problem: None })
+        let (problem, asked, hurry) = (None, false, CancellationToken::new());
+        Ok(Self { orders, line, signals, reaper, backoff, stop_timeout, reported, problem, asked, hurry })
     }
 
     async fn run(mut self) -> Exit {
@@ -116,13 +132,13 @@ impl Keeper {
             Err(error) => return self.not_started(&error),
         };
         self.problem = None;
-        let (end, asked) = self.watch(&agent, reports).await;
+        let (end, stops) = self.watch(&agent, reports).await;
         if let Err(error) = self.reaper.wait(&mut agent) {
             tracing::debug!(%error, "cannot wait for the agent");
         }
-        let patience = Patience { unasked: Duration::ZERO, asked: self.stop_timeout };
-        Tree::Strays(&self.reaper).end(patience, &CancellationToken::new()).await;
-        if asked || end == End::Code(0) {
+        let reaper = Arc::clone(&self.reaper);
+        self.end_left(Tree::Strays(&reaper)).await;
+        if self.asked || stops || end == End::Code(0) {
             return Outcome::Over(Exit::Ok);
         }
         tracing::warn!(%end, "the agent died");
@@ -132,28 +148,41 @@ impl Keeper {
     /// The rest of a life of an agent whose keeper was killed. What it leaves does not come to us.
     async fn adopted(&mut self, agent: &Identity) -> Outcome {
         let mut end = std::pin::pin!(exited(agent));
-        let mut asked = false;
-        loop {
-            tokio::select! {
-                () = end.as_mut() => break,
-                signal = self.signals.next() => {
-                    asked = true;
-                    ask_to_stop(Some(agent), signal);
-                }
-            }
+        while let Err(signal) = self.signals.unless_heard(end.as_mut()).await {
+            self.heed(signal, Some(agent));
         }
         let mut last_words = String::new();
         let said = timeout(LAST_WORDS, self.line.read_line(&mut last_words)).await.is_ok();
         let RunOptions { name, project_dir, .. } = &self.orders.options;
         let instance = instance_id(project_dir, name.as_deref().unwrap_or_default());
-        let patience = Patience { unasked: Duration::ZERO, asked: self.stop_timeout };
-        Tree::Dead(Life::of(instance, agent)).end(patience, &CancellationToken::new()).await;
-        if asked || (said && last_words.trim_end() == DONE) {
+        self.end_left(Tree::Dead(Life::of(instance, agent))).await;
+        if self.asked || (said && last_words.trim_end() == DONE) {
             return Outcome::Over(Exit::Ok);
         }
         tracing::warn!("the agent died");
         self.problem = None;
         self.judge(End::Unknown)
+    }
+
+    /// Ends what the agent left.
+    async fn end_left(&mut self, tree: Tree<'_>) {
+        let patience = Patience { unasked: Duration::ZERO, asked: self.stop_timeout };
+        let hurry = self.hurry.clone();
+        let mut ending = std::pin::pin!(tree.end(patience, &hurry));
+        while let Err(signal) = self.signals.unless_heard(ending.as_mut()).await {
+            self.heed(signal, None);
+        }
+    }
+
+    /// A first signal is passed on; a second one also ends our own patience.
+    fn heed(&mut self, signal: &str, agent: Option<&Identity>) {
+        if std::mem::replace(&mut self.asked, true) {
+            tracing::warn!(signal, "a second signal: what is left is killed at once");
+            self.hurry.cancel();
+        }
+        if let Some(agent) = agent {
+            ask_to_stop(agent, signal);
+        }
     }
 
     /// Whether an agent that died is started again.
@@ -199,7 +228,8 @@ impl Keeper {
         Ok((process, pipe::Receiver::from_owned_fd(stdout.into())?))
     }
 
-    /// Waits for the end of the agent, listens to its reports and passes on every signal. Also says whether it was to end.
+    /// Waits for the end of the agent, listens to its reports and passes on every signal. Also says whether it ended as it
+    /// should.
     async fn watch(&mut self, agent: &Child, reports: pipe::Receiver) -> (End, bool) {
         let identity = Identity::of(agent.id()).ok();
         let mut end = std::pin::pin!(ended(Pid::from_child(agent), identity.as_ref()));
@@ -218,8 +248,7 @@ impl Keeper {
                     return (end, stops);
                 }
                 signal = self.signals.next() => {
-                    stops = true;
-                    ask_to_stop(identity.as_ref(), signal);
+                    self.heed(signal, identity.as_ref());
                 }
             }
         }
@@ -247,11 +276,9 @@ impl Keeper {
     }
 }
 
-fn ask_to_stop(agent: Option<&Identity>, signal: &str) {
+fn ask_to_stop(agent: &Identity, signal: &str) {
     tracing::info!(signal, "asking the agent to stop");
-    if let Some(agent) = agent
-        && let Err(error) = agent.signal(Signal::TERM)
-    {
+    if let Err(error) = agent.signal(Signal::TERM) {
         tracing::warn!(%error, "cannot ask the agent to stop");
     }
 }

@@ -15,11 +15,12 @@ pub use keep::keep;
 pub use serve::serve;
 
 use crate::agent::RunOptions;
+use crate::agent::signals::Signals;
 use crate::supervisor::{DETACHED, OWNER};
 use linchpin_shared::home::{Home, private_dir};
 use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};
-use linchpin_shared::process::{Identity, ON_BEHALF};
+use linchpin_shared::process::{Identity, ON_BEHALF, Signal};
 use linchpin_shared::registry::private;
 use linchpin_shared::registry::record::Record;
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use uuid::Uuid;
 
 /// How long an instance may take to be registered. A take-over waits for another instance to stop.
@@ -115,7 +116,7 @@ enum Report {
     Stopping,
 }
 
-/// Starts an instance in the background and waits until it is registered.
+/// Starts an instance in the background and waits until it is registered. SIGTERM, SIGINT and SIGHUP cancel that.
 ///
 /// # Errors
 /// The [`Problem`] that the agent had, or one of starting it.
@@ -134,6 +135,7 @@ pub async fn detach(home: &Home, relaunch: Relaunch, mut options: RunOptions) ->
             .seen("executable", relaunch.executable.display().to_string())
             .next(format!("cat {}", log.display()))
     };
+    let mut signals = Signals::listen()?;
     let mut keeper = command.spawn().map_err(failed)?;
     let orders = Orders { relaunch: relaunch.clone(), options, log: log.clone(), keeper: None, adopt: None };
     if let Some(mut stdin) = keeper.stdin.take() {
@@ -144,10 +146,19 @@ pub async fn detach(home: &Home, relaunch: Relaunch, mut options: RunOptions) ->
     let mut line = String::new();
     if let Some(stdout) = keeper.stdout.take() {
         let mut stdout = BufReader::new(stdout);
-        let read = tokio::time::timeout(READY_WITHIN, stdout.read_line(&mut line)).await;
+        let reading = tokio::time::timeout(READY_WITHIN, stdout.read_line(&mut line));
+        let read = match signals.unless_heard(reading).await {
+            Ok(read) => read,
+            Err(signal) => return Err(cancelled(keeper, &mut signals, signal, &name).await),
+        };
         read.map_err(|_| not_in_time(&name, &log))?.map_err(failed)?;
     }
-    match serde_json::from_str(&line) {
+    outcome(&line, &name, &log)
+}
+
+/// What the keeper said.
+fn outcome(line: &str, name: &str, log: &Path) -> Result<Started, Problem> {
+    match serde_json::from_str(line) {
         Ok(Report::Ready(started)) => Ok(started),
         Ok(Report::Problem(problem)) => Err(problem),
         Ok(Report::Stopping) | Err(_) => {
@@ -155,6 +166,22 @@ pub async fn detach(home: &Home, relaunch: Relaunch, mut options: RunOptions) ->
                 .next(format!("cat {}", log.display())))
         }
     }
+}
+
+/// Ends what was begun. It belongs to no terminal, so no Ctrl-C reaches it.
+async fn cancelled(mut keeper: Child, signals: &mut Signals, mut signal: &'static str, name: &str) -> Problem {
+    let begun = keeper.id().and_then(|pid| Identity::of(pid).ok());
+    let mut ended = std::pin::pin!(tokio::time::timeout(READY_WITHIN, keeper.wait()));
+    loop {
+        // What has ended needs no signal.
+        let _ = begun.as_ref().map(|keeper| keeper.signal(Signal::TERM));
+        match signals.unless_heard(ended.as_mut()).await {
+            Ok(_) => break,
+            Err(another) => signal = another,
+        }
+    }
+    Problem::new(Code::Cancelled, format!("{name:?} was not started: {signal} came before it was registered"))
+        .next(format!("linchpin status {name}"))
 }
 
 fn not_in_time(name: &str, log: &Path) -> Problem {

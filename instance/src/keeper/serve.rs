@@ -34,7 +34,10 @@ pub async fn serve() -> Exit {
     let standby = standby.take();
     let told = standby.is_some();
     if let Some(standby) = standby {
-        standby.done().await;
+        match ended {
+            Ok(_) => standby.done().await,
+            Err(_) => standby.failed().await,
+        }
     }
     match ended {
         Ok(how) => {

@@ -52,6 +52,16 @@ impl Standby {
             tracing::warn!(%error, "the watch over the keeper failed");
         }
     }
+
+    /// The agent has failed, and is to be started again. It is told by the line's end without a word.
+    pub(super) async fn failed(self) {
+        if self.done.is_cancelled() {
+            return self.done().await;
+        }
+        self.task.abort();
+        // Cancelled, or it was what failed.
+        let _ = self.task.await;
+    }
 }
 
 async fn watch(mut orders: Orders, done: CancellationToken) {

@@ -14,6 +14,7 @@ use super::{Spec, Surroundings, Wiring, port, random};
 use crate::mcp::Session;
 use jiff::Timestamp;
 use linchpin_shared::logfile::tail;
+use linchpin_shared::panics;
 use linchpin_shared::protocol::vitals::{self, ProcessState};
 use std::io;
 use std::net::SocketAddr;
@@ -177,6 +178,7 @@ impl Actor {
                     Err(_) => Cause::Broken(why),
                 },
                 ports = ports.changed() => self.listens(ports),
+                () = panics::demanded("supervisor") => {}
             }
         }
     }

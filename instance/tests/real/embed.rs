@@ -1,11 +1,11 @@
 //! A program that embeds the library.
 
 use crate::lab::hub::{Hub, MAIN};
-use crate::lab::{Lab, until};
+use crate::lab::{Lab, example, until};
 use linchpin_instance::{Builder, Conflict, Instance};
 use linchpin_shared::problem::Code;
 use linchpin_shared::protocol::path;
-use linchpin_shared::registry::Owner;
+use rustix::process::Signal;
 use serde_json::json;
 
 fn program(lab: &Lab, name: &str) -> Builder {
@@ -64,9 +64,27 @@ async fn one_program_may_be_two_but_not_the_same_twice() {
 }
 
 #[tokio::test]
-async fn a_program_that_goes_without_a_word_looks_dead() {
+async fn an_instance_that_is_dropped_is_not_registered_any_more() {
     let lab = Lab::new();
     drop(program(&lab, "shop").start().await.unwrap());
-    until("its owner is dead", async || (lab.names() == [("shop".into(), Owner::Dead)]).then_some(())).await;
-    program(&lab, "shop").start().await.unwrap().stop().await.unwrap();
+    until("it is unregistered", async || lab.names().is_empty().then_some(())).await;
+    // Nor when the runtime ends with it.
+    let home = program(&lab, "shop");
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    std::thread::spawn(move || drop(runtime().block_on(home.start()).unwrap())).join().unwrap();
+    assert!(lab.names().is_empty(), "{:?}", lab.names());
+}
+
+/// The example shows the right use: it ends well by every signal that asks for it.
+#[tokio::test]
+async fn the_example_unregisters_when_a_signal_ends_it() {
+    let lab = Lab::new();
+    for end in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let embed = lab.start_as(&example("embed"), &lab.project(), &[]);
+        lab.registered("embed").await;
+        embed.signal(end);
+        let (status, output) = embed.ended().await;
+        assert!(status.success(), "{end:?}: {status}: {output}");
+        assert!(lab.names().is_empty(), "{end:?}");
+    }
 }

@@ -24,7 +24,7 @@ async fn an_instance_outlives_its_executable() {
     let lab = Lab::new();
     let binary = lab.project().join("run");
     let deleted = PathBuf::from(format!("{} (deleted)", binary.display()));
-    install(example(), &binary);
+    install(&example("run"), &binary);
     let words = ["--name", "shop", "--detach", "--", "sleep", "1131"];
     let (status, output) = lab.start_as(&binary, &lab.project(), &words).ended().await;
     assert!(status.success(), "{output}");
@@ -42,10 +42,10 @@ async fn an_instance_outlives_its_executable() {
     let keeper = crate::keeper::new_keeper(second.process.pid).await;
     assert_eq!(executes(keeper), deleted);
 
-    install(example(), &binary);
+    install(&example("run"), &binary);
     let third = again(&second).await;
     assert_eq!(executes(third.process.pid), binary, "there again: the new one");
-    install(example(), &binary);
+    install(&example("run"), &binary);
     assert_eq!(executes(third.process.pid), deleted, "replaced: it goes on");
     let fourth = again(&third).await;
     assert_eq!(executes(fourth.process.pid), binary, "replaced: the new one");

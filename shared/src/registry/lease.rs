@@ -139,6 +139,11 @@ impl Lease {
     /// # Errors
     /// When the file cannot be removed.
     pub fn remove(self) -> io::Result<()> {
+        self.unlink()
+    }
+
+    /// Removes the file.
+    pub(super) fn unlink(&self) -> io::Result<()> {
         if self.is_current() { std::fs::remove_file(&self.path) } else { Ok(()) }
     }
 }

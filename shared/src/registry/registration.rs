@@ -2,7 +2,8 @@
 //!
 //! Owns the lease and the record of this process's instance. Invariant: the record on disk is ours to write while the
 //! lease is held, and every rewrite keeps the fields that others added to it.
-//! Never: rewrites a record of a newer format, or unregisters by being dropped: what died without a word must look dead.
+//! Never: rewrites a record of a newer format, or unregisters by being dropped unless it was told to: what died without a
+//! word, and may have left processes, must look dead.
 
 use super::record::{FORMAT, Record};
 use super::{Lease, Registry, scan};
@@ -15,18 +16,24 @@ pub struct Registration {
     registry: Registry,
     record: Record,
     lease: Lease,
+    taken_back: bool,
 }
 
 impl Registration {
     /// The registration of a record that was just written under this lease.
     pub(super) fn new(registry: Registry, record: Record, lease: Lease) -> Self {
-        Self { registry, record, lease }
+        Self { registry, record, lease, taken_back: false }
     }
 
     /// The record as it was last written.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Whether dropping it unregisters, as far as that is possible. Right for whom nothing outlives.
+    pub fn take_back_when_dropped(&mut self, taken_back: bool) {
+        self.taken_back = taken_back;
     }
 
     /// Writes the record again if it vanished or was changed, with directory and lease if these are gone too; `true`
@@ -68,7 +75,12 @@ impl Registration {
     ///
     /// # Errors
     /// When a file cannot be removed. The lease is let go in any case.
-    pub fn unregister(self) -> Result<(), Problem> {
+    pub fn unregister(mut self) -> Result<(), Problem> {
+        self.taken_back = false;
+        self.remove()
+    }
+
+    fn remove(&self) -> Result<(), Problem> {
         let path = self.path();
         let _lock = if self.lease.is_current() {
             None
@@ -83,7 +95,7 @@ impl Registration {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other,
         };
-        removed.and_then(|()| self.lease.remove()).map_err(|error| {
+        removed.and_then(|()| self.lease.unlink()).map_err(|error| {
             Problem::from_io(&error, Code::HomeUnusable, "cannot remove the record")
                 .seen("path", path.display().to_string())
                 .next(format!("rm {}", path.display()))
@@ -104,5 +116,15 @@ impl Registration {
             self.record.other.entry(field).or_insert_with(|| value.clone());
         }
         on_disk == self.record || on_disk.format > FORMAT
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if std::mem::take(&mut self.taken_back)
+            && let Err(problem) = self.remove()
+        {
+            tracing::warn!(%problem, "the record of what ended is left to be swept");
+        }
     }
 }

@@ -124,3 +124,13 @@ pub async fn gone(identity: &Identity, within: Duration) -> Result<()> {
     })
     .await
 }
+
+/// Whether a process listens to a signal already: until then it is ended by it.
+///
+/// # Errors
+/// When there is no such process.
+pub fn catches(pid: u32, signal: Signal) -> Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).context("no signals")?;
+    Ok(u64::from_str_radix(caught.trim(), 16)? & (1 << (signal.as_raw() - 1)) != 0)
+}

@@ -11,10 +11,10 @@ pub(crate) mod hub;
 use linchpin_shared::home::Home;
 use linchpin_shared::registry::record::Record;
 use linchpin_shared::registry::{Owner, Registry};
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -68,7 +68,7 @@ impl Lab {
 
     /// `run WORDS` in another directory.
     pub(crate) fn start_in(&self, dir: &Path, words: &[&str]) -> Agent {
-        self.start_as(example(), dir, words)
+        self.start_as(&example("run"), dir, words)
     }
 
     /// `run WORDS` by another executable.
@@ -207,18 +207,16 @@ pub(crate) fn fixture(name: &str) -> String {
     format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The example `run`. `cargo test` builds examples before it runs tests, except when told to run only some; then it is
-/// built here, once.
-pub(crate) fn example() -> &'static Path {
-    static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| {
-        let test = std::env::current_exe().unwrap();
-        let path = test.parent().and_then(Path::parent).unwrap().join("examples/run");
-        if !path.exists() {
-            let mut cargo = std::process::Command::new(env!("CARGO"));
-            cargo.args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--example", "run"]);
-            assert!(cargo.status().unwrap().success() && path.exists(), "{} cannot be built", path.display());
-        }
-        path
-    });
-    &EXAMPLE
+/// An example. `cargo test` builds examples before it runs tests, except when told to run only some; then it is built here.
+pub(crate) fn example(name: &str) -> PathBuf {
+    static BUILT: Mutex<()> = Mutex::new(());
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    let _one_at_a_time = BUILT.lock();
+    if !path.exists() {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--example", name]);
+        assert!(cargo.status().unwrap().success() && path.exists(), "{} cannot be built", path.display());
+    }
+    path
 }
