@@ -15,7 +15,7 @@ use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::vitals::{self, Transport};
 use linchpin_shared::registry::record::Service;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
@@ -41,8 +41,33 @@ struct Instance<'a> {
     next_try: Option<Timestamp>,
     last_failure: Option<&'a Failure>,
     processes: &'a [vitals::Process],
-    servers: Vec<Server>,
+    servers: &'a [Server],
     services: &'a [Service],
+}
+
+/// What is shown of an instance, held for as long as it takes to write it. A thousand of them as JSON values would take
+/// ten megabytes more.
+struct Shown {
+    link: Handle,
+    status: Arc<Status>,
+    vitals: Option<Arc<vitals::Vitals>>,
+    servers: Vec<Server>,
+}
+
+/// The list of instances.
+#[derive(Serialize)]
+struct All {
+    instances: Vec<Shown>,
+}
+
+/// The answer to `GET /status`.
+#[derive(Serialize)]
+struct Overview {
+    hub: Value,
+    #[serde(flatten)]
+    all: All,
+    rejected: Vec<Value>,
+    quarantine: Value,
 }
 
 /// An MCP server of an instance: what the instance says of it and what the gateway has with it.
@@ -76,8 +101,8 @@ pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Res
         .iter()
         .map(|rejected| json!({"path": rejected.path.display().to_string(), "problem": rejected.problem}))
         .collect();
-    reply::json(&json!({
-        "hub": {
+    reply::json(&Overview {
+        hub: json!({
             "url": api.hub.url,
             "pid": api.hub.process.pid,
             "version": api.hub.version,
@@ -88,15 +113,15 @@ pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Res
             "problems": problems,
             "network": *api.network.watch().borrow(),
             "hold": *api.recovery.held().borrow(),
-        },
-        "instances": list(&api),
-        "rejected": rejected,
-        "quarantine": {"files": snapshot.aside.files, "since": snapshot.aside.since},
-    }))
+        }),
+        all: list(&api),
+        rejected,
+        quarantine: json!({"files": snapshot.aside.files, "since": snapshot.aside.since}),
+    })
 }
 
 pub(super) async fn all(extract::State(api): extract::State<Arc<Api>>) -> Response {
-    reply::json(&json!({"instances": list(&api)}))
+    reply::json(&list(&api))
 }
 
 pub(super) async fn one(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
@@ -133,13 +158,13 @@ pub(super) fn find(api: &Api, name: &str) -> Result<Handle, Problem> {
 }
 
 /// All instances, but none that is gone and whose name a live one took: the name is that one's now.
-fn list(api: &Api) -> Vec<Value> {
+fn list(api: &Api) -> All {
     let links = api.links.watch().borrow().clone();
     let live: BTreeSet<&str> = links.iter().filter(|link| !is_gone(link)).map(Handle::name).collect();
     let listed = links.iter().filter(|link| !(is_gone(link) && live.contains(link.name())));
     let catalog = api.gateway.catalog();
     let sessions = sessions(&catalog);
-    listed.map(|link| shown(&sessions, link)).collect()
+    All { instances: listed.map(|link| shown(&sessions, link)).collect() }
 }
 
 /// The gateway's sessions by instance and server.
@@ -153,31 +178,37 @@ fn is_gone(link: &Handle) -> bool {
     link.status().borrow().state == State::Gone
 }
 
-fn shown(sessions: &Sessions<'_>, link: &Handle) -> Value {
-    let status: Arc<Status> = link.status().borrow().clone();
+fn shown(sessions: &Sessions<'_>, link: &Handle) -> Shown {
     let vitals = link.vitals().borrow().clone();
-    let vitals = vitals.as_deref();
-    let record = &status.record;
-    json!(Instance {
-        id: link.id(),
-        name: link.name(),
-        state: status.state.as_str(),
-        since: status.since,
-        why: &status.why,
-        generation: record.generation,
-        pid: record.process.pid,
-        process: &record.process,
-        project_dir: &record.project_dir,
-        endpoint: &record.endpoint,
-        version: &record.version,
-        registered_at: record.registered_at,
-        attempts: status.attempts,
-        next_try: status.next_try,
-        last_failure: status.last_failure.as_ref(),
-        processes: vitals.map_or(&[], |vitals| vitals.processes.as_slice()),
-        servers: servers(sessions, link, vitals),
-        services: &record.services,
-    })
+    let servers = servers(sessions, link, vitals.as_deref());
+    Shown { link: link.clone(), status: link.status().borrow().clone(), vitals, servers }
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (status, record) = (&self.status, &self.status.record);
+        let shown = Instance {
+            id: self.link.id(),
+            name: self.link.name(),
+            state: status.state.as_str(),
+            since: status.since,
+            why: &status.why,
+            generation: record.generation,
+            pid: record.process.pid,
+            process: &record.process,
+            project_dir: &record.project_dir,
+            endpoint: &record.endpoint,
+            version: &record.version,
+            registered_at: record.registered_at,
+            attempts: status.attempts,
+            next_try: status.next_try,
+            last_failure: status.last_failure.as_ref(),
+            processes: self.vitals.as_deref().map_or(&[], |vitals| vitals.processes.as_slice()),
+            servers: &self.servers,
+            services: &record.services,
+        };
+        shown.serialize(serializer)
+    }
 }
 
 fn servers(sessions: &Sessions<'_>, link: &Handle, vitals: Option<&vitals::Vitals>) -> Vec<Server> {
