@@ -86,6 +86,11 @@ struct Server {
 }
 
 pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Response {
+    reply::json(&everything(&api))
+}
+
+/// The hub and all instances.
+pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
     let mut warnings = Vec::new();
     if api.guard.token.is_none() {
         warnings.push(String::from("the token is switched off: every program of this machine may use the hub"));
@@ -101,7 +106,7 @@ pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Res
         .iter()
         .map(|rejected| json!({"path": rejected.path.display().to_string(), "problem": rejected.problem}))
         .collect();
-    reply::json(&Overview {
+    Overview {
         hub: json!({
             "url": api.hub.url,
             "pid": api.hub.process.pid,
@@ -114,10 +119,10 @@ pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Res
             "network": *api.network.watch().borrow(),
             "hold": *api.recovery.held().borrow(),
         }),
-        all: list(&api),
+        all: list(api),
         rejected,
         quarantine: json!({"files": snapshot.aside.files, "since": snapshot.aside.since}),
-    })
+    }
 }
 
 pub(super) async fn all(extract::State(api): extract::State<Arc<Api>>) -> Response {
@@ -125,26 +130,35 @@ pub(super) async fn all(extract::State(api): extract::State<Arc<Api>>) -> Respon
 }
 
 pub(super) async fn one(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
-    match find(&api, &name) {
-        Ok(link) => reply::json(&shown(&sessions(&api.gateway.catalog()), &link)),
+    match instance(&api, &name) {
+        Ok(instance) => reply::json(&instance),
         Err(problem) => reply::problem(&problem),
     }
 }
 
+/// The instance of this name.
+pub(super) fn instance(api: &Api, name: &str) -> Result<Value, Problem> {
+    find(api, name).map(|link| json!(shown(&sessions(&api.gateway.catalog()), &link)))
+}
+
 /// The link's story: the instance's own fields and its last transitions.
 pub(super) async fn link(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
-    match find(&api, &name) {
-        Ok(link) => {
-            let status = link.status().borrow().clone();
-            let transitions = link.transitions().await;
-            let mut story = json!(*status);
-            story["name"] = json!(link.name());
-            story["processes"] = json!(link.vitals().borrow().as_deref().map(|vitals| &vitals.processes));
-            story["transitions"] = json!(transitions);
-            reply::json(&story)
-        }
+    match story(&api, &name).await {
+        Ok(story) => reply::json(&story),
         Err(problem) => reply::problem(&problem),
     }
+}
+
+/// The story of the link of this name.
+pub(super) async fn story(api: &Api, name: &str) -> Result<Value, Problem> {
+    let link = find(api, name)?;
+    let status = link.status().borrow().clone();
+    let transitions = link.transitions().await;
+    let mut story = json!(*status);
+    story["name"] = json!(link.name());
+    story["processes"] = json!(link.vitals().borrow().as_deref().map(|vitals| &vitals.processes));
+    story["transitions"] = json!(transitions);
+    Ok(story)
 }
 
 /// The link of this name.

@@ -56,6 +56,18 @@ pub(super) async fn logs(
     }
 }
 
+/// The last lines of a process's log, or of all of an instance.
+pub(super) async fn last(
+    api: Arc<Api>,
+    name: String,
+    process: Option<String>,
+    lines: usize,
+) -> Result<String, Problem> {
+    let which = Which { process, lines: Some(lines), follow: false };
+    let opened = tokio::task::spawn_blocking(move || open(&api, &name, &which).map(|(past, _)| past)).await;
+    opened.unwrap_or_else(|error| Err(Problem::new(Code::Internal, error.to_string())))
+}
+
 /// The log of one process.
 struct Log {
     /// Before each line, where several logs are shown.

@@ -5,6 +5,7 @@
 //! Invariant: no GET changes anything; every answer says how long it took; every error is a problem document.
 //! Never: knows how a link or a gateway works inside.
 
+mod facts;
 pub mod guard;
 mod health;
 mod instances;
@@ -74,6 +75,15 @@ impl Api {
         let Rooms { discovery, links, network, recovery, gateway, journal } = rooms;
         let (guard, started) = (Arc::new(guard), Instant::now());
         Self { home, hub, guard, discovery, links, network, recovery, gateway, journal, stop, started }
+    }
+
+    /// Lets the gateway's own tools ask what the routes answer, for as long as somebody holds this.
+    #[must_use]
+    pub fn answering(self) -> Arc<Self> {
+        let api = Arc::new(self);
+        let facts: Arc<dyn mcp::Facts> = api.clone();
+        api.gateway.ask_of(&facts);
+        api
     }
 }
 

@@ -30,19 +30,21 @@ pub(super) async fn restart(
     Path(name): Path<String>,
     Query(which): Query<Which>,
 ) -> Response {
-    let restarted = async {
-        let link = find(&api, &name)?;
-        is_ours(&link)?;
-        let processes = chosen(&link, which.process)?;
-        for process in &processes {
-            tell(&link, &format!("{}{process}/restart", path::PROCESSES)).await?;
-        }
-        Ok(processes)
-    };
-    match restarted.await {
+    match begin_again(&api, &name, which.process).await {
         Ok(processes) => reply::json(&json!({"restarting": processes})),
         Err(problem) => reply::problem(&problem),
     }
+}
+
+/// Restarts a process of an instance, or all of them, and says which.
+pub(super) async fn begin_again(api: &Api, name: &str, process: Option<String>) -> Result<Vec<String>, Problem> {
+    let link = find(api, name)?;
+    is_ours(&link)?;
+    let processes = chosen(&link, process)?;
+    for process in &processes {
+        tell(&link, &format!("{}{process}/restart", path::PROCESSES)).await?;
+    }
+    Ok(processes)
 }
 
 pub(super) async fn stop(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Response {

@@ -5,8 +5,8 @@
 
 use super::Context;
 use super::session::Repeat;
-use super::status::{list, text};
 use super::tools::Agent;
+use crate::words::{list, text};
 use linchpin_shared::problem::{Code, Exit, Problem};
 use serde_json::{Value, json};
 use std::io::Read;

@@ -3,7 +3,7 @@
 //! Owns how settings look at a terminal: each value with where it came from. Never: writes settings, or needs a hub.
 
 use super::Context;
-use super::output::table;
+use crate::words::table;
 use linchpin_shared::problem::{Exit, Problem};
 use linchpin_shared::settings::Settings;
 use serde_json::{Map, Value, json};

@@ -3,9 +3,9 @@
 //! Owns how tools look at a terminal. The list is the one that agents get: it comes over MCP, through the same session.
 
 use super::Context;
-use super::output::table;
 use super::session::{Repeat, Session};
-use super::status::{list, text};
+use crate::words::table;
+use crate::words::{list, text};
 use bytes::Bytes;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use serde_json::value::RawValue;
@@ -46,7 +46,7 @@ pub(super) struct Agent {
 impl Agent {
     /// Begins a session with the hub.
     pub(super) async fn open(context: &Context) -> Result<Self, Problem> {
-        let session = Session::new(context, "/mcp".to_owned());
+        let session = Session::new(context, "/mcp?tools=all".to_owned());
         let params = json!({
             "protocolVersion": "2025-11-25", "capabilities": {},
             "clientInfo": {"name": "linchpin", "version": env!("CARGO_PKG_VERSION")},

@@ -177,7 +177,7 @@ fn open(
     }
     let guard = Guard { port: file.port, token };
     let rooms = Rooms { discovery, links, network, recovery, gateway, journal: journal.facts() };
-    Ok(Arc::new(Api::new(home.clone(), file.clone(), guard, rooms, stop.token())))
+    Ok(Api::new(home.clone(), file.clone(), guard, rooms, stop.token()).answering())
 }
 
 /// Asks for as many open files as the system allows; the usual soft limit of 1,024 is for programs that use select(2).

@@ -9,7 +9,9 @@ mod choice;
 mod continuity;
 mod http;
 mod lists;
+mod meta;
 mod modern;
+mod own;
 mod resuming;
 mod transport;
 

@@ -1,13 +1,19 @@
 //! A hub in this process and instances in processes of their own, in a private home.
 
 use anyhow::{Context, Result, ensure};
+use linchpin_hub::api::guard::Guard;
+use linchpin_hub::api::{Api, Rooms};
+use linchpin_hub::daemon::file::HubFile;
 use linchpin_hub::discovery::Discovery;
 use linchpin_hub::gateway::mcp::{Gateway, SessionKey, routes};
 use linchpin_hub::journal::Journal;
 use linchpin_hub::link::Links;
+use linchpin_hub::network::Network;
+use linchpin_hub::recovery::Recovery;
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{self, Port, RunOptions};
 use linchpin_shared::home::Home;
+use linchpin_shared::process::Identity;
 use linchpin_shared::registry::Registry;
 use linchpin_shared::settings::Settings;
 use std::path::{Path, PathBuf};
@@ -65,12 +71,31 @@ async fn serve(home: &Home, settings: &Settings) -> Result<(Arc<Gateway>, String
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let discovery = Discovery::start(Registry::new(home), settings.into(), cancel.clone(), &tasks);
     let links = Links::start(&discovery, &settings.link, cancel.clone(), &tasks);
-    let gateway =
-        Gateway::start(&links, &settings.gateway, SessionKey::from_token("test"), &Journal::none(), cancel, &tasks);
+    let network = Network::start(&links, cancel.clone(), &tasks);
+    let recovery = Recovery::start(&links, network.watch(), cancel.clone(), &tasks);
+    let journal = Journal::none();
+    let key = SessionKey::from_token("test");
+    let gateway = Gateway::start(&links, &settings.gateway, key, &journal, cancel.clone(), &tasks);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let port = listener.local_addr()?.port();
+    let url = format!("http://127.0.0.1:{port}");
+    let file = HubFile {
+        format: 1,
+        url: url.clone(),
+        port,
+        process: Identity::current()?,
+        version: String::from("test"),
+        token: String::from("test"),
+        started_at: jiff::Timestamp::now(),
+        stopped_at: None,
+    };
+    let rooms = Rooms { discovery, links, network, recovery, gateway: Arc::clone(&gateway), journal: journal.facts() };
+    let api = Api::new(home.clone(), file, Guard { port, token: None }, rooms, cancel).answering();
     let app = routes().serve(Arc::clone(&gateway));
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    tokio::spawn(async move {
+        let _asked = api;
+        axum::serve(listener, app).await
+    });
     Ok((gateway, url))
 }
 
@@ -86,6 +111,8 @@ impl World {
         let home = Home::at(dir.path().join("home"));
         home.prepare().map_err(anyhow::Error::from)?;
         let mut settings = Settings::load(&home).map_err(anyhow::Error::from)?;
+        // Most tests are about what instances offer.
+        settings.gateway.own_tools = false;
         change(&mut settings);
         let hub = Hub::start(&home, &settings).await?;
         Ok(Self { dir, settings, hub, instances: Vec::new() })

@@ -46,6 +46,11 @@ impl RpcError {
         self
     }
 
+    /// What a person is told.
+    pub(crate) fn into_problem(self) -> Problem {
+        *self.problem
+    }
+
     /// The parameters cannot be used.
     pub(crate) fn invalid_params(detail: impl Into<String>) -> Self {
         Self::new(-32602, Problem::new(Code::BadRequest, detail))

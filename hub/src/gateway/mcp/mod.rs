@@ -21,6 +21,7 @@ mod keeper;
 mod level;
 mod modern;
 mod naming;
+mod own;
 mod router;
 mod scope;
 mod session_id;
@@ -30,6 +31,7 @@ mod template;
 mod upstream;
 mod version;
 
+pub use own::Facts;
 pub use router::routes;
 pub use session_id::SessionKey;
 pub use status::{ClientStatus, ServerStatus, SessionState};
@@ -47,8 +49,8 @@ use keeper::Keeper;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings;
 use scope::{Part, Scope};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -75,6 +77,8 @@ pub struct Gateway {
     started: Instant,
     stop: CancellationToken,
     rules: Arc<Rules>,
+    /// Whom the hub's own tools ask.
+    facts: OnceLock<Weak<dyn Facts>>,
     /// The choice of an address without a query.
     plain: Arc<Choice>,
 }
@@ -130,7 +134,14 @@ impl Gateway {
             stop,
             plain: Arc::new(Choice::of(&rules)),
             rules,
+            facts: OnceLock::new(),
         })
+    }
+
+    /// Lets the hub's own tools ask this, for as long as somebody else holds it. Only the first one counts.
+    pub fn ask_of(&self, facts: &Arc<dyn Facts>) {
+        // A hub has one.
+        let _ = self.facts.set(Arc::downgrade(facts));
     }
 
     /// What an address shows.
@@ -171,7 +182,8 @@ impl Gateway {
             lists: source.backend.known().lists.or(&source.lists),
             ..source.clone()
         };
-        Board::new(self.board(abilities).sources().iter().map(refreshed).collect())
+        let board = self.board(abilities);
+        Board::new(board.sources().iter().map(refreshed).collect()).of_instances(Arc::clone(board.instances()))
     }
 
     /// Waits until there are sessions for clients with these abilities, or being begun. It takes no time but for the

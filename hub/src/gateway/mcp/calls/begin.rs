@@ -58,6 +58,15 @@ pub(crate) async fn begin(
 /// What an address says of itself that shows several servers.
 pub(crate) fn own_result(scope: &Scope, version: Version) -> String {
     let instructions = match scope.part {
+        Part::All if scope.choice.searches() => {
+            "The tools of all running projects. Find one with linchpin__search_tools, see how it is called with \
+             linchpin__describe_tool, and call it with linchpin__call_tool."
+        }
+        Part::All if scope.choice.own_tools() => {
+            "Tools and prompts of all running projects. A name is INSTANCE__TOOL, or INSTANCE__SERVER__TOOL where an \
+             instance has several servers. Instances come and go: list again when the list changes. When one does not \
+             answer, linchpin__status, linchpin__explain and linchpin__logs say why, and linchpin__restart may mend it."
+        }
         Part::All => {
             "Tools and prompts of all running projects. A name is INSTANCE__TOOL, or INSTANCE__SERVER__TOOL where an \
              instance has several servers. Instances come and go: list again when the list changes."

@@ -20,16 +20,24 @@ impl Caller {
             return Err(RpcError::invalid_params("params.cursor is none of ours: lists are given whole"));
         }
         let scope = &self.client.scope;
+        if self.board().view(scope).searches(kind) {
+            return Ok(self.listed(kind));
+        }
         self.settle(kind).await;
         let silent: Vec<_> = self.board().view(scope).backends().filter(|it| is_silent(it, kind)).cloned().collect();
         refresh(&silent, kind).await;
 
-        let board = self.gateway.fresh_board(self.client.lane());
+        Ok(self.listed(kind))
+    }
+
+    /// What is known now.
+    fn listed(&self, kind: Kind) -> Reply {
+        let (board, scope) = (self.gateway.fresh_board(self.client.lane()), &self.client.scope);
         let view = board.view(scope);
         self.client.fetched(kind.topic(), prints(&view));
         // It may have changed meanwhile, and the client been told before it was given this one.
         self.client.lists_are(prints(&self.gateway.fresh_board(self.client.lane()).view(scope)));
-        Ok(Reply::Result(format!(r#"{{"{}":{}}}"#, kind.member(), view.list(kind))))
+        Reply::Result(format!(r#"{{"{}":{}}}"#, kind.member(), view.list(kind)))
     }
 }
 

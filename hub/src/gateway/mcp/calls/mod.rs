@@ -7,6 +7,7 @@
 
 pub(crate) mod begin;
 mod list;
+mod own;
 mod relay;
 mod resources;
 mod route;
@@ -21,6 +22,7 @@ use super::errors::{RpcError, success};
 use super::fleet::Servers;
 use super::json::{Object, Span};
 use super::level::Level;
+use super::own::Own;
 use http::HeaderMap;
 use linchpin_shared::problem::{Code, Problem};
 use relay::Relay;
@@ -158,6 +160,9 @@ impl Caller {
     /// `tools/call` and `prompts/get`: to the backend that offers the name.
     async fn by_name(&self, call: &Call, kind: Kind, entry: &mut Entry) -> Result<Reply, RpcError> {
         let (at, name) = call.string("name")?;
+        if let Some(own) = Own::find(kind, &self.client.scope, &name) {
+            return Box::pin(self.own(call, own?, entry)).await;
+        }
         let Some(routed) = unless_cancelled(entry, self.route(kind, &name)).await? else { return Ok(Reply::Cancelled) };
         let edits = routed.rename(at, &name).into_iter().collect();
         let repeatable = kind == Kind::Prompts || routed.repeatable;

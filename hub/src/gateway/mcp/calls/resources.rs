@@ -19,12 +19,18 @@ impl Caller {
     /// `resources/read`.
     pub(super) async fn read(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
         let (_, uri) = call.string("uri")?;
+        if self.is_own(&uri) {
+            return Ok(unless_cancelled(entry, self.own_resource(&uri)).await?.unwrap_or(Reply::Cancelled));
+        }
         self.try_each(call, &uri, entry).await.map(|(reply, _)| reply)
     }
 
     /// `resources/subscribe`.
     pub(super) async fn subscribe(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
         let (_, uri) = call.string("uri")?;
+        if self.is_own(&uri) {
+            return Err(RpcError::invalid_params("a resource of the hub tells no updates: it is read anew each time"));
+        }
         let (reply, upstream) = self.try_each(call, &uri, entry).await?;
         if let Some(upstream) = upstream.filter(|_| succeeded(&reply)) {
             self.client.subscribe(&upstream.place, &uri);

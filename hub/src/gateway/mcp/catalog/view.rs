@@ -11,6 +11,7 @@
 use super::list::{Item, Kind, List, Lists};
 use crate::gateway::mcp::choice::Choice;
 use crate::gateway::mcp::naming::Prefix;
+use crate::gateway::mcp::own;
 use crate::gateway::mcp::scope::{Part, Scope};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -51,13 +52,27 @@ impl<B> Source<B> {
 #[derive(Debug)]
 pub(crate) struct Board<B> {
     sources: Vec<Source<B>>,
+    instances: Arc<Vec<Named>>,
 }
+
+/// An instance, with servers or without: its name and its project directory.
+pub(crate) type Named = (Arc<str>, Arc<Path>);
 
 impl<B> Board<B> {
     /// A board of these backends.
     pub(crate) fn new(mut sources: Vec<Source<B>>) -> Self {
         sources.sort_by(|a, b| a.instance.cmp(&b.instance));
-        Self { sources }
+        Self { sources, instances: Arc::default() }
+    }
+
+    /// The same board of all these instances, in order.
+    pub(crate) fn of_instances(self, instances: Arc<Vec<Named>>) -> Self {
+        Self { instances, ..self }
+    }
+
+    /// The instances.
+    pub(crate) fn instances(&self) -> &Arc<Vec<Named>> {
+        &self.instances
     }
 
     /// The backends.
@@ -75,7 +90,7 @@ impl<B> Board<B> {
                 sources.iter().find(|source| source.server == *server).map_or(&[][..], std::slice::from_ref)
             }
         };
-        View { sources, prefixed: scope.is_all(), choice: Arc::clone(&scope.choice) }
+        View { sources, instances: &self.instances, prefixed: scope.is_all(), choice: Arc::clone(&scope.choice) }
     }
 }
 
@@ -89,6 +104,7 @@ pub(super) fn of_instance<'b, B>(sources: &'b [Source<B>], name: &str) -> &'b [S
 #[derive(Debug)]
 pub(crate) struct View<'b, B> {
     pub(super) sources: &'b [Source<B>],
+    instances: &'b [Named],
     pub(super) prefixed: bool,
     pub(super) choice: Arc<Choice>,
 }
@@ -124,17 +140,31 @@ impl<'b, B> View<'b, B> {
         }
     }
 
-    /// The merged list as a JSON array.
+    /// The merged list as a JSON array, the hub's own items last.
     pub(crate) fn list(&self, kind: Kind) -> String {
+        let items = if self.searches(kind) { Vec::new() } else { self.items(kind) };
+        let theirs = items.iter().map(|(name, _, item)| item.renamed(name));
+        let own = if self.prefixed { own::listed(kind, &self.choice, &self.instances()) } else { Vec::new() };
         let mut out = String::from("[");
-        for (name, _, item) in self.items(kind) {
+        for json in theirs.chain(own.into_iter().map(Cow::Owned)) {
             if out.len() > 1 {
                 out.push(',');
             }
-            out.push_str(&item.renamed(&name));
+            out.push_str(&json);
         }
         out.push(']');
         out
+    }
+
+    /// The names of the instances of which anything is shown.
+    pub(crate) fn instances(&self) -> Vec<&'b str> {
+        let shown = |(name, project): &&Named| self.choice.hides(&[name], project).is_none();
+        self.instances.iter().filter(shown).map(|(name, _)| &**name).collect()
+    }
+
+    /// Whether this list has nothing of the instances, because it is searched instead.
+    pub(crate) fn searches(&self, kind: Kind) -> bool {
+        self.prefixed && kind == Kind::Tools && self.choice.searches()
     }
 
     /// The names of the merged list.
@@ -145,6 +175,12 @@ impl<'b, B> View<'b, B> {
     /// What tells this list apart from others.
     pub(crate) fn print(&self, kind: Kind) -> u64 {
         let mut hasher = DefaultHasher::new();
+        if self.searches(kind) {
+            return hasher.finish();
+        }
+        if self.prefixed && kind == Kind::Resources && self.choice.own_tools() {
+            self.instances().hash(&mut hasher);
+        }
         for source in self.shown_sources() {
             if let Some(print) = source.shown(kind).and_then(|list| self.print_of(source, list)) {
                 (&source.instance, &source.server, source.alone, print).hash(&mut hasher);
@@ -184,6 +220,7 @@ impl<'b, B> View<'b, B> {
                     continue;
                 }
                 let name = self.shown_name(kind, source, item.key(), &mut seen);
+                let name = name.filter(|name| !(self.prefixed && own::takes(kind, &self.choice, name)));
                 // A hidden tool keeps its name, so that those of others do not depend on what is hidden.
                 if let Some(name) = name.filter(|_| !hidden) {
                     out.push((name, source, item));

@@ -76,7 +76,6 @@ impl Choice {
 
     /// The rule that hides this tool of the hub's own. They are not among what is chosen from, so only a rule that names
     /// them takes them away.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the tools come next"))]
     pub(crate) fn hides_own(&self, tool: &str) -> Option<String> {
         self.denies(&[OWN, "hub", tool])
     }
@@ -99,13 +98,11 @@ impl Choice {
     }
 
     /// Whether the hub's own tools are offered.
-    #[expect(dead_code, reason = "the tools come next")]
     pub(crate) fn own_tools(&self) -> bool {
         self.rules.own_tools
     }
 
     /// Whether tools are searched for and not listed.
-    #[expect(dead_code, reason = "the tools come next")]
     pub(crate) fn searches(&self) -> bool {
         self.tools.unwrap_or(self.rules.tools) == Tools::Search
     }

@@ -14,6 +14,7 @@ use crate::gateway::mcp::upstream::outlook::{Outlook, Sight};
 use crate::link::{Handle, State, Status};
 use linchpin_shared::failure::Failure;
 use linchpin_shared::protocol::vitals::{Transport, Vitals};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -70,6 +71,11 @@ impl Member {
     /// The instance's name.
     pub(super) fn name(&self) -> &str {
         self.handle.name()
+    }
+
+    /// Its project directory.
+    pub(super) fn project(&self) -> PathBuf {
+        self.handle.status().borrow().record.project_dir.clone()
     }
 
     /// Its servers.

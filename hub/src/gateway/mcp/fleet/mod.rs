@@ -8,7 +8,7 @@
 mod member;
 
 use super::abilities::Abilities;
-use super::catalog::view::{Board, Source};
+use super::catalog::view::{Board, Named, Source};
 use super::client::saved::SETTLING;
 use super::client::table::Sets;
 use super::upstream::actor::Common;
@@ -116,7 +116,9 @@ impl Fleet {
                 }
             }
         }
-        let boards = sets.into_iter().zip(sources.into_iter().map(|sources| Arc::new(Board::new(sources))));
+        let instances = self.instances();
+        let board = |sources| Arc::new(Board::new(sources).of_instances(Arc::clone(&instances)));
+        let boards = sets.into_iter().zip(sources.into_iter().map(board));
         let boards = Arc::new(Boards(boards.collect()));
         self.publish.send_replace(Arc::clone(&boards));
         // A hub that has just started learns of one instance after the other, and nothing of that is news.
@@ -127,6 +129,15 @@ impl Fleet {
             self.common.clients.tell(abilities, board);
         }
         expires
+    }
+
+    /// All instances, with servers or without, in order.
+    fn instances(&self) -> Arc<Vec<Named>> {
+        let mut instances: Vec<Named> =
+            self.members.iter().map(|member| (member.name().into(), member.project().into())).collect();
+        instances.sort();
+        instances.dedup_by(|a, b| a.0 == b.0);
+        Arc::new(instances)
     }
 
     /// Whether an instance has left and another one has its name now.

@@ -1,0 +1,62 @@
+//! The hub's own resources: its instances.
+//!
+//! Owns `linchpin://instances`, `linchpin://instances/NAME` and `linchpin://instances/NAME/logs`, the last as a template.
+//! Invariant: they say what the tools say. Never: tells updates; clients hear when the set of instances changes.
+
+use super::{Facts, Own, answer};
+use crate::gateway::mcp::errors::RpcError;
+use crate::gateway::mcp::scope::Scope;
+use linchpin_shared::problem::{Code, Problem};
+use serde_json::json;
+use std::sync::Arc;
+
+/// What their URIs begin with.
+pub(crate) const SCHEME: &str = "linchpin://";
+
+const ALL: &str = "linchpin://instances";
+
+/// The template of the logs.
+pub(crate) const LOGS: &str = "linchpin://instances/{name}/logs";
+
+/// The resources of these instances, as they stand in the list.
+pub(super) fn listed(instances: &[&str]) -> Vec<String> {
+    let one = |uri: String, name: &str, about: String| {
+        json!({"uri": uri, "name": name, "description": about, "mimeType": "application/json"}).to_string()
+    };
+    let all = one(ALL.to_owned(), "instances", String::from("All instances, with their states, processes and servers"));
+    let each = instances.iter().map(|name| {
+        one(format!("{ALL}/{name}"), name, format!("The instance {name}: its state, processes and servers"))
+    });
+    std::iter::once(all).chain(each).collect()
+}
+
+/// The templates, as they stand in the list.
+pub(super) fn templates() -> Vec<String> {
+    let about = "The last lines that the processes of an instance wrote";
+    vec![json!({"uriTemplate": LOGS, "name": "logs", "description": about, "mimeType": "text/plain"}).to_string()]
+}
+
+/// The result of reading one.
+pub(crate) async fn read(facts: Arc<dyn Facts>, scope: &Scope, uri: &str) -> Result<String, RpcError> {
+    let path: Vec<&str> = uri.strip_prefix(ALL).unwrap_or("/?/?").split('/').skip(1).collect();
+    let (kind, text) = match path[..] {
+        [] if uri == ALL => {
+            let all = answer::everything(&*facts, scope);
+            ("application/json", json!({"instances": all["instances"]}).to_string())
+        }
+        [name] => {
+            let one = answer::instance(&*facts, scope, name).map_err(RpcError::unknown_resource)?;
+            ("application/json", one.to_string())
+        }
+        [name, "logs"] => {
+            let which = json!({"instance": name}).to_string();
+            let told = answer::of(Own::Logs, facts, scope, &which).await.map_err(RpcError::unknown_resource)?;
+            ("text/plain", told.0)
+        }
+        _ => {
+            let problem = Problem::new(Code::NotFound, format!("the hub has no resource {uri:?}"));
+            return Err(RpcError::unknown_resource(problem.next("ask for resources/list")));
+        }
+    };
+    Ok(json!({"contents": [{"uri": uri, "mimeType": kind, "text": text}]}).to_string())
+}

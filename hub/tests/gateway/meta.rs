@@ -1,0 +1,122 @@
+//! Searching tools instead of listing them.
+
+use crate::client::Agent;
+use crate::world::{World, until};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+const META: [&str; 3] = ["linchpin__search_tools", "linchpin__describe_tool", "linchpin__call_tool"];
+
+async fn world() -> Result<World> {
+    let mut world = World::new().await?;
+    world.start("shop").await?;
+    world.start("blog").await?;
+    Ok(world)
+}
+
+async fn found(agent: &Agent, arguments: Value) -> Result<Vec<String>> {
+    let answered = agent.call(META[0], arguments).await?;
+    let tools = answered.result()?["structuredContent"]["tools"].as_array().context("no tools")?.clone();
+    Ok(tools.iter().map(|tool| tool["name"].as_str().unwrap_or_default().to_owned()).collect())
+}
+
+fn wrapped(tool: &str, arguments: &Value) -> Value {
+    json!({"name": tool, "arguments": arguments})
+}
+
+#[tokio::test]
+async fn a_few_tools_stand_for_all() -> Result<()> {
+    let mut world = world().await?;
+    let agent = world.agent("/mcp?tools=search").await?;
+    assert!(agent.about["instructions"].as_str().is_some_and(|told| told.contains(META[0])), "{}", agent.about);
+    assert_eq!(agent.list("tools").await?, META);
+    assert_eq!(found(&agent, json!({"query": "shop echo"})).await?[0], "shop__echo");
+    assert_eq!(found(&agent, json!({"limit": 100})).await?.len(), 24, "all of them, in order");
+    assert!(found(&agent, json!({"query": "weather"})).await?.is_empty());
+    let described = agent.call(META[1], json!({"name": "shop__facts"})).await?;
+    let tool = &described.result()?["structuredContent"]["tool"];
+    assert_eq!((&tool["name"], &tool["x_unknown"]["kept"]), (&json!("shop__facts"), &json!(1.0)));
+    let described = agent.call(META[1], json!({"name": "shop__ehco"})).await?;
+    assert!(described.result()?["isError"] == true && described.text()?.contains("shop__echo"), "{described:?}");
+
+    assert_eq!(agent.call(META[2], wrapped("shop__echo", &json!({"text": "1"}))).await?.text()?, "shop: 1");
+    assert_eq!(agent.call(META[2], json!({"name": "blog__echo"})).await?.text()?, "blog: None");
+    world.restart_hub().await?;
+    let after = agent.elsewhere(world.url("/mcp?tools=search"));
+    assert_eq!(after.list("tools").await?, META, "the same session of the next hub");
+    assert_eq!(after.call(META[2], wrapped("blog__echo", &json!({"text": "2"}))).await?.text()?, "blog: 2");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_through_it_is_a_call() -> Result<()> {
+    let world = world().await?;
+    let agent = world.agent("/mcp?tools=search&except=blog").await?;
+    let call = json!({"name": META[2], "arguments": wrapped("shop__progress", &json!({"steps": 2, "say": "on"})),
+        "_meta": {"progressToken": "t"}});
+    let answered = agent.request(json!(7), "tools/call", call).await?;
+    let progress: Vec<_> = answered.before.iter().map(|message| &message["params"]["progressToken"]).collect();
+    assert_eq!((progress, answered.text()?), (vec![&json!("t"); 2], "on"));
+
+    for (arguments, code) in [
+        (wrapped("blog__echo", &json!({})), -32602),
+        (wrapped("shop__none", &json!({})), -32602),
+        (wrapped(META[2], &json!({})), -32602),
+        (json!({}), -32602),
+        (json!([]), -32602),
+        (wrapped("shop__die", &json!({})), -32000),
+    ] {
+        let answered = agent.call(META[2], arguments.clone()).await?;
+        assert_eq!(answered.error()?["code"], code, "{arguments}");
+    }
+    let waiting = agent.clone();
+    let call = wrapped("shop__wait", &json!({"tag": "mine"}));
+    let waiting = tokio::spawn(async move { waiting.request(json!(9), "tools/call", wrapped(META[2], &call)).await });
+    until("the call arrived", || {
+        ensure!(!world.noted("shop", "waiting").is_empty(), "nothing waits");
+        Ok(())
+    })
+    .await?;
+    agent.notify("notifications/cancelled", json!({"requestId": 9})).await?;
+    until("the cancellation arrived", || {
+        let cancelled = world.noted("shop", "cancelled");
+        ensure!(cancelled == ["mine"], "{cancelled:?}");
+        Ok(())
+    })
+    .await?;
+    assert!(waiting.await??.response.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_of_a_few_does_not_change_with_the_instances() -> Result<()> {
+    let world = world().await?;
+    let searching = world.agent("/mcp?tools=search").await?;
+    let listing = world.agent("/mcp").await?;
+    let (mut quiet, mut told) = (searching.listen().await?, listing.listen().await?);
+    searching.call("shop__grow", json!({"name": "grown"})).await?.text()?;
+    told.wait_for_method("notifications/tools/list_changed").await?;
+    searching.call("shop__log", json!({"tag": "end"})).await?;
+    world.agent("/i/shop/mcp").await?.call("log", json!({"tag": "end"})).await?;
+    let first = quiet.wait_for("the first message", |_| true).await?;
+    assert_eq!(first["method"], "notifications/message", "{first}");
+    assert_eq!(found(&searching, json!({"query": "grown"})).await?, ["shop__grown"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_settings_may_say_so_and_a_connection_otherwise() -> Result<()> {
+    let mut world = World::with(|settings| {
+        settings.gateway.tools = linchpin_shared::settings::Tools::Search;
+        settings.gateway.own_tools = true;
+    })
+    .await?;
+    world.start("shop").await?;
+    let names = world.agent("/mcp").await?.list("tools").await?;
+    assert_eq!((names.len(), &names[4..]), (7, &META.map(String::from)[..]));
+    assert_eq!(world.agent("/mcp?tools=all").await?.list("tools").await?.len(), 12 + 4);
+    let agent = world.agent("/mcp").await?;
+    let through = agent.call(META[2], wrapped("linchpin__status", &json!({}))).await?;
+    assert!(through.text()?.contains("shop"), "{through:?}");
+    Ok(())
+}
