@@ -1,8 +1,8 @@
 //! The hub: one process per user that finds, watches, connects and routes; and the command line that talks to it.
 //!
 //! Owns the rooms of DESIGN section 2. Arrows run one way: [`discovery`] → [`link`] → [`gateway`] → [`api`], put together
-//! by [`daemon`]; [`network`] and [`recovery`] stand beside links and only ask; [`journal`] keeps what has to outlive the hub; [`cli`] stands outside and uses the hub's API only;
-//! `words` has how the API's answers look as text.
+//! by [`daemon`]; [`network`] and [`recovery`] stand beside links and only ask; [`journal`] keeps what has to outlive the
+//! hub; [`cli`] stands outside and uses the hub's API only; `words` has how the API's answers look as text.
 //! Invariant: every fact has one owner; everybody else reads a watch.
 
 pub mod api;
