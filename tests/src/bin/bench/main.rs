@@ -9,16 +9,17 @@ mod calls;
 mod links;
 mod presence;
 mod registry;
+mod request;
 mod stats;
 mod wire;
 
 use anyhow::{Result, bail};
 use linchpin_tests::lab::Lab;
-use stats::{Row, targets};
+use stats::{Row, Samples, ms, targets};
 use std::time::Duration;
 
 /// The rooms, in the order in which they are measured.
-const ROOMS: [&str; 5] = ["registry", "presence", "polling", "calls", "links"];
+const ROOMS: [&str; 6] = ["registry", "presence", "polling", "calls", "request", "links"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -45,6 +46,7 @@ async fn measure(room: &str, lab: &Lab) -> Result<Vec<Row>> {
         "presence" => presence_rows(lab).await,
         "polling" => polling_rows(lab).await,
         "calls" => calls_rows(lab).await,
+        "request" => request_rows().await,
         _ => links_rows(lab).await,
     }
 }
@@ -103,6 +105,23 @@ async fn calls_rows(lab: &Lab) -> Result<Vec<Row>> {
     Ok(vec![
         Row::time("a tool call through the hub over HTTP, added", most, added.http),
         Row::time("a tool call through the shim, added", most, added.shim),
+    ])
+}
+
+async fn request_rows() -> Result<Vec<Row>> {
+    let (bare, link) = request::run().await?;
+    for (what, bare, link) in [("takes", &bare.latency, &link.latency), ("costs its client", &bare.cpu, &link.cpu)] {
+        let ratio = link.median().as_secs_f64() / bare.median().as_secs_f64();
+        println!("a request {what} {} bare, {} over a link: {ratio:.2} times", ms(bare.median()), ms(link.median()));
+    }
+    let added = |over: &Samples, plain: &Samples| over.median().saturating_sub(plain.median());
+    Ok(vec![
+        Row::time(
+            "a request over a link, added to a bare one, median",
+            Duration::from_micros(300),
+            added(&link.latency, &bare.latency),
+        ),
+        Row::time("CPU of a request over a link, added", Duration::from_micros(300), added(&link.cpu, &bare.cpu)),
     ])
 }
 
