@@ -1,7 +1,7 @@
 //! Writing a file so that a reader sees the old one or the new one, whole.
 //!
 //! Owns the one sequence for it: a temporary file in the same directory, mode 0600, under a name that nobody can guess,
-//! renamed over the old one. [`write`] also syncs, file before and directory after, so that this holds over a power cut;
+//! renamed over the old one. [`write()`] also syncs, file before and directory after, so that this holds over a power cut;
 //! a record needs no sync, see [`super::Registry`]. Invariant: a failed write leaves the old file as it was and no
 //! temporary one; what a killed writer left says in its name who that was.
 //! Never: writes in place, or follows a link at the path (a rename replaces the link itself).
