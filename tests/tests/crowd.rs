@@ -1,0 +1,63 @@
+//! Many links at once: they are dialled no faster than the limiter allows, and nobody is dialled twice.
+
+use anyhow::{Context, Result, ensure};
+use linchpin_shared::home::Home;
+use linchpin_tests::kit;
+use linchpin_tests::lab::Lab;
+use linchpin_tests::lab::witness::Witness;
+use linchpin_tests::sim::Sim;
+use tokio::time::Instant;
+
+/// Simulated instances, with the real hello and messages.
+const MANY: usize = 200;
+/// Dials a second, and how many of them at once (`link.dials_per_second`, and the burst of the hub's limiter).
+const RATE: f64 = 50.0;
+const BURST: f64 = 10.0;
+
+/// Waits until so many are in this state.
+async fn are(lab: &Lab, state: &str, number: usize) -> Result<()> {
+    lab.wait_for(&format!("{number} are {state}"), async || {
+        let status = lab.status().await?;
+        let instances = status["instances"].as_array().context("no instances")?;
+        let found = instances.iter().filter(|instance| instance["state"] == state).count();
+        ensure!(found == number, "{found} are");
+        Ok(())
+    })
+    .await
+}
+
+/// Faults 45 and 57: all links but one are cut in the same moment.
+#[tokio::test]
+async fn a_storm_of_lost_links_ends_at_the_limiter_s_rate() -> Result<()> {
+    let lab = Lab::new()?;
+    let hub = lab.hub().await?;
+    lab.detached("other", &kit::echo("other")?).await?;
+    let home = Home::at(lab.home());
+    let mut sims = Vec::new();
+    for number in 0..MANY {
+        sims.push(Sim::start(&home, &format!("sim-{number}")).await?);
+    }
+    are(&lab, "active", MANY + 1).await?;
+    let other = Witness::of(&lab, "other").await?;
+
+    let began = Instant::now();
+    sims.iter().for_each(Sim::cut);
+    lab.wait_for("all are dialled again", async || {
+        // Counted before the clock is read: a late look allows more, never less.
+        let dialled = sims.iter().filter(|sim| sim.accepted() > 1).count();
+        let allowed = BURST + RATE * began.elapsed().as_secs_f64() + 1.0;
+        assert!(dialled as f64 <= allowed, "{dialled} were dialled, at most {allowed:.0} may be by now");
+        ensure!(dialled == MANY, "{dialled} are");
+        Ok(())
+    })
+    .await?;
+    are(&lab, "active", MANY + 1).await?;
+    ensure!(sims.iter().all(|sim| sim.accepted() == 2), "each is dialled once");
+    assert_eq!(lab.hub_facts()?.pid, hub.pid());
+    other.untouched(&lab).await?;
+    for sim in sims {
+        sim.leave()?;
+    }
+    are(&lab, "gone", MANY).await?;
+    lab.finish().await
+}
