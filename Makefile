@@ -10,7 +10,7 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 # Where the builds are: cargo's own answer, so CARGO_TARGET_DIR and the user's settings count.
 TARGET = $(shell $(CARGO) metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
-.PHONY: help demo test integration-test soak bench lint install clean build kit
+.PHONY: help demo test integration-test soak fuzz bench lint install clean build kit
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ endif
 soak: ## races for as long as one likes: SEED=first seed (else random), ROUNDS=300 a seed, SECONDS=600 in all
 	$(CARGO) build --locked -p linchpin-tests --bin soak --bin registry-worker
 	@SEED='$(SEED)' ROUNDS='$(ROUNDS)' SECONDS='$(SECONDS)' $(TARGET)/debug/soak
+
+fuzz: ## the gateway's readers against bytes nobody chose: SEED=seed (else random), SECONDS=60
+	$(CARGO) build --locked -p linchpin-tests --bin fuzz
+	@SEED='$(SEED)' SECONDS='$(SECONDS)' $(TARGET)/debug/fuzz
 
 bench: kit ## measure against the numbers to hold (release build)
 	$(CARGO) build --locked --release -p linchpin-hub -p linchpin-tests --bins

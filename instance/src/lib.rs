@@ -32,4 +32,6 @@ mod supervisor;
 
 pub use conflict::Conflict;
 pub use embed::{Builder, Instance};
+#[doc(hidden)]
+pub use mcp::fuzz;
 pub use supervisor::{DETACHED, OWNER};

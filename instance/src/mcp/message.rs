@@ -18,7 +18,8 @@ impl Id {
         let text = raw.get();
         let canonical = match text.as_bytes().first()? {
             b'"' if text.contains('\\') => serde_json::to_string(&string(raw)?).ok()?.into(),
-            b'"' | b'-' | b'0'..=b'9' => text.into(),
+            b'"' => text.into(),
+            b'-' | b'0'..=b'9' => number(text).map_or_else(|| text.into(), |number| number.to_string().into()),
             _ => return None,
         };
         Some(Self(canonical))
@@ -69,6 +70,14 @@ struct Params<'a> {
     progress_token: Option<&'a RawValue>,
     #[serde(borrow, rename = "_meta", default)]
     meta: Option<&'a RawValue>,
+}
+
+/// The integer that is written so, as a peer does that keeps every number as a float: `7.0` for 7. None where the text
+/// says it best: an integer as it stands, or what a float does not keep exactly.
+fn number(text: &str) -> Option<i64> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    let value: f64 = text.contains(['.', 'e', 'E']).then(|| text.parse().ok())??;
+    (value.fract() == 0.0 && value.abs() < EXACT).then_some(value as i64)
 }
 
 impl Message {
@@ -149,6 +158,10 @@ mod tests {
     fn ids_are_equal_as_values() {
         assert_eq!(look(r#"{"id":"A","result":1}"#), look(r#"{"id":"\u0041","result":2}"#));
         assert_ne!(look(r#"{"id":"1","result":1}"#), look(r#"{"id":1,"result":1}"#));
+        for float in ["7.0", "70e-1", "0.7E1"] {
+            assert_eq!(look(&format!(r#"{{"id":{float},"result":1}}"#)), Some(Message::Response(id("7"))), "{float}");
+        }
+        assert_ne!(look(r#"{"id":7.5,"result":1}"#), look(r#"{"id":7,"result":1}"#));
     }
 
     #[test]

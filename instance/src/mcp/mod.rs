@@ -5,6 +5,8 @@
 //! A failed request says that it was not executed only when the server surely saw nothing of it.
 //! Never: interprets tools, prompts or resources, repeats a request that may have been executed, or invents an answer.
 
+#[doc(hidden)]
+pub mod fuzz;
 mod initialize;
 mod life;
 mod lines;

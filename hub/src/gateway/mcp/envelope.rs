@@ -1,13 +1,16 @@
 //! JSON-RPC messages, told apart without reading more than their envelope.
 //!
 //! Owns [`Envelope`]: request, notification or response, with the places of id, params, result and error in the text.
-//! Invariant: what a client sent is one object of bounded depth with every envelope key once; anything else is refused
-//! before it can reach a backend. Never: looks inside arguments and results.
+//! Invariant: what passes, from a client or a backend, is one object of bounded depth with every envelope key once;
+//! anything else is refused before it can reach the other side. Never: looks inside arguments and results.
 
 use super::json::{Object, Span, Unreadable};
 
 /// The deepest nesting that is let through; JSON readers commonly stop at 128.
 pub(crate) const MAX_DEPTH: usize = 128;
+
+/// The longest id, token or method. They are copied more often than once, and told in errors.
+pub(crate) const MAX_NAME: usize = 1024;
 
 /// Why a text is no message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +68,7 @@ impl Envelope {
         Self::parse_trusted(text)
     }
 
-    /// As [`Envelope::parse`] without looking at the depth: for what a backend sent.
+    /// As [`Envelope::parse`] without looking at the depth: for what was parsed before.
     pub(crate) fn parse_trusted(text: &str) -> Result<Self, Malformed> {
         match text.trim_start().as_bytes().first() {
             Some(b'{') => {}
@@ -84,13 +87,16 @@ impl Envelope {
     }
 
     fn call(text: &str, object: &Object<'_>, method: Span) -> Result<Self, Malformed> {
-        let method = method.string(text).ok_or(Malformed::NotRpc("method is not a string"))?;
+        let method = method.string(text).filter(|method| method.len() <= MAX_NAME);
+        let method = method.ok_or(Malformed::NotRpc("method is not a string of at most 1024 bytes"))?;
         let params = object.get("params");
         if params.is_some_and(|span| !span.is_object(text)) {
             return Err(Malformed::NotRpc("params is not an object"));
         }
         match object.get("id") {
-            Some(id) if !is_id(id.of(text)) => Err(Malformed::NotRpc("id is neither a string nor a number")),
+            Some(id) if !is_id(id.of(text)) => {
+                Err(Malformed::NotRpc("id is neither a string nor a number, or longer than 1024 bytes"))
+            }
             Some(id) => Ok(Self::Request { id, method, params }),
             None => Ok(Self::Notification { method, params }),
         }
@@ -108,8 +114,17 @@ impl Envelope {
     }
 }
 
-fn is_id(json: &str) -> bool {
-    json.as_bytes().first().is_some_and(|first| matches!(first, b'"' | b'-' | b'0'..=b'9'))
+/// Whether this JSON value may be an id, or a token of progress.
+pub(crate) fn is_id(json: &str) -> bool {
+    let first = json.as_bytes().first();
+    json.len() <= MAX_NAME && first.is_some_and(|first| matches!(first, b'"' | b'-' | b'0'..=b'9'))
+}
+
+/// Whether `answered` is the id `own`, which is the hub's: a peer that keeps every number as a float writes `7.0` for 7.
+pub(crate) fn is_own_id(answered: &str, own: &str) -> bool {
+    // The hub's ids are integers below 2^53, which a float keeps exactly.
+    let number = |id: &str| id.parse::<f64>().ok().filter(|_| is_id(id));
+    answered == own || number(answered).is_some_and(|answered| number(own) == Some(answered))
 }
 
 fn syntax(text: &str) -> Result<(), Malformed> {
@@ -117,15 +132,13 @@ fn syntax(text: &str) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Strings, of which large messages mostly consist, are skipped over and not walked through.
 fn too_deep(text: &str) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
-        if in_string {
-            (in_string, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
-            continue;
-        }
+    let (bytes, mut depth, mut at) = (text.as_bytes(), 0_usize, 0);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
         match byte {
-            b'"' => in_string = true,
+            b'"' => at = after_string(bytes, at),
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
@@ -135,6 +148,18 @@ fn too_deep(text: &str) -> bool {
         }
     }
     false
+}
+
+/// Where a string ends whose content begins at `at`.
+fn after_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found + 1;
+        if bytes[at - 1] == b'"' {
+            return at;
+        }
+        at += 1;
+    }
+    bytes.len()
 }
 
 #[cfg(test)]
@@ -197,6 +222,29 @@ mod tests {
         assert!(Envelope::parse(&quoted).is_ok());
         let huge = "[".repeat(1 << 20);
         assert_eq!(Envelope::parse(&huge), Err(Malformed::TooDeep));
+        for open in ["\"", "\"\\", "\"\\\\\\", "{\"x\\"] {
+            assert!(matches!(Envelope::parse(open), Err(Malformed::NotRpc(_) | Malformed::Unreadable(_))), "{open}");
+        }
+    }
+
+    #[test]
+    fn ids_and_methods_are_bounded() {
+        let long = "x".repeat(MAX_NAME);
+        for (id, method, good) in
+            [("\"1\"", &*long, true), (&*quote(&long), "m", false), ("1", &format!("{long}x"), false)]
+        {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}"}}"#);
+            assert_eq!(Envelope::parse(&text).is_ok(), good);
+        }
+    }
+
+    #[test]
+    fn a_float_may_stand_for_an_id_of_ours() {
+        for (answered, same) in
+            [("7", true), ("7.0", true), ("70e-1", true), ("\"7\"", false), ("7.5", false), ("", false)]
+        {
+            assert_eq!(is_own_id(answered, "7"), same, "{answered}");
+        }
     }
 
     #[test]

@@ -10,6 +10,9 @@ use super::version::Version;
 use linchpin_shared::problem::{Code, Problem};
 use serde_json::{Map, Value};
 
+/// How much of a detail a client is told, in characters: more than any of ours has that quotes nothing long.
+const MAX_DETAIL: usize = 2000;
+
 /// A JSON-RPC error.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RpcError {
@@ -66,7 +69,12 @@ impl RpcError {
         Self::new(-32002, problem)
     }
 
-    fn new(code: i32, problem: Problem) -> Self {
+    fn new(code: i32, mut problem: Problem) -> Self {
+        // What is quoted in it may be as long as a message.
+        if let Some((end, _)) = problem.detail.char_indices().nth(MAX_DETAIL) {
+            problem.detail.truncate(end);
+            problem.detail.push('…');
+        }
         Self { code, problem: Box::new(problem), data: Map::new() }
     }
 
@@ -140,6 +148,12 @@ mod tests {
         assert_eq!((&json["id"], &json["error"]["code"]), (&Value::from("a"), &Value::from(-32602)));
         assert_eq!(json["error"]["message"], "no tool is called \"x\"");
         assert_eq!(serde_json::from_value::<Problem>(json["error"]["data"].clone()).unwrap(), problem);
+    }
+
+    #[test]
+    fn what_is_quoted_is_cut() {
+        let error = RpcError::method_not_found(&"é".repeat(1 << 20));
+        assert!(error.response("1").len() < 10 * MAX_DETAIL, "{}", error.response("1").len());
     }
 
     #[test]

@@ -6,13 +6,17 @@
 //! Invariant: duplicate keys are refused in every object that is read, because two readers may take different ones.
 //! Never: builds a document.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 /// More members than any object that we read has; beyond it the duplicate check would become slow.
 const MAX_MEMBERS: usize = 1024;
+
+/// More elements than any array that we read has. What is known of each is larger than the shortest of them.
+pub(crate) const MAX_ELEMENTS: usize = 1 << 18;
 
 /// Why a text cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +51,11 @@ impl Span {
         Self { start: 0, end: text.len() }
     }
 
+    /// Its bytes in the text.
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start..self.end
+    }
+
     /// The value's JSON.
     pub(crate) fn of(self, text: &str) -> &str {
         &text[self.start..self.end]
@@ -78,10 +87,9 @@ pub(crate) struct Object<'t> {
 impl<'t> Object<'t> {
     /// Reads the members of the object at `at`.
     pub(crate) fn parse(text: &'t str, at: Span) -> Result<Self, Unreadable> {
-        let Members(raw) = serde_json::from_str(at.of(text))?;
-        if raw.len() > MAX_MEMBERS {
+        let Some(Members(raw)) = serde_json::from_str::<Bounded<Members<'t>>>(at.of(text))?.0 else {
             return Err(Unreadable::TooMany);
-        }
+        };
         let mut members: Vec<(Cow<'t, str>, Span)> = Vec::with_capacity(raw.len());
         for (key, value) in raw {
             if members.iter().any(|(known, _)| *known == key) {
@@ -111,9 +119,9 @@ impl<'t> Object<'t> {
     }
 }
 
-/// The elements of the JSON array at `at`, unread; none if it is no array.
+/// The elements of the JSON array at `at`, unread; none if it is no array, or one of more than [`MAX_ELEMENTS`].
 pub(crate) fn elements(text: &str, at: Span) -> Option<Vec<Span>> {
-    let raw: Vec<&RawValue> = serde_json::from_str(at.of(text)).ok()?;
+    let Elements(raw) = serde_json::from_str::<Bounded<Elements<'_>>>(at.of(text)).ok()?.0?;
     Some(raw.into_iter().map(|value| Span::locate(text, value.get())).collect())
 }
 
@@ -148,11 +156,18 @@ pub(crate) fn quote(text: &str) -> String {
 /// The members of an object as serde hands them out, duplicates included.
 struct Members<'t>(Vec<(Cow<'t, str>, &'t RawValue)>);
 
-impl<'de> Deserialize<'de> for Members<'de> {
+/// The elements of an array.
+struct Elements<'t>(Vec<&'t RawValue>);
+
+/// What has at most so many parts; none if it has more. Those beyond the bound are read over and never held: a byte of
+/// text each, they would need forty times as much.
+struct Bounded<T>(Option<T>);
+
+impl<'de> Deserialize<'de> for Bounded<Members<'de>> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         struct InOrder;
         impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
+            type Value = Bounded<Members<'de>>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -162,11 +177,41 @@ impl<'de> Deserialize<'de> for Members<'de> {
                 let mut members = Vec::with_capacity(8);
                 while let Some(Key(key)) = map.next_key()? {
                     members.push((key, map.next_value()?));
+                    if members.len() > MAX_MEMBERS {
+                        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                        return Ok(Bounded(None));
+                    }
                 }
-                Ok(Members(members))
+                Ok(Bounded(Some(Members(members))))
             }
         }
         input.deserialize_map(InOrder)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bounded<Elements<'de>> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Bounded<Elements<'de>>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = seq.next_element()? {
+                    elements.push(element);
+                    if elements.len() > MAX_ELEMENTS {
+                        while seq.next_element::<IgnoredAny>()?.is_some() {}
+                        return Ok(Bounded(None));
+                    }
+                }
+                Ok(Bounded(Some(Elements(elements))))
+            }
+        }
+        input.deserialize_seq(InOrder)
     }
 }
 
@@ -187,6 +232,17 @@ pub(crate) mod tests {
         let many: Value = (0..=MAX_MEMBERS).map(|n| (n.to_string(), Value::Null)).collect();
         let text = many.to_string();
         assert_eq!(Object::parse(&text, Span::whole(&text)), Err(Unreadable::TooMany));
+        let broken = text.replace('}', "");
+        assert!(matches!(Object::parse(&broken, Span::whole(&broken)), Err(Unreadable::Syntax(_))));
+    }
+
+    #[test]
+    fn an_array_of_more_than_anybody_has_is_none() {
+        let array = |n: usize| format!("[{}1]", "1,".repeat(n - 1));
+        let (most, more) = (array(MAX_ELEMENTS), array(MAX_ELEMENTS + 1));
+        assert_eq!(elements(&most, Span::whole(&most)).unwrap().len(), MAX_ELEMENTS);
+        assert_eq!(elements(&more, Span::whole(&more)), None);
+        assert_eq!(elements("{}", Span::whole("{}")), None);
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

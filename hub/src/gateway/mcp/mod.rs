@@ -16,6 +16,8 @@ mod client;
 mod envelope;
 mod errors;
 mod fleet;
+#[doc(hidden)]
+pub mod fuzz;
 mod json;
 mod keeper;
 mod level;

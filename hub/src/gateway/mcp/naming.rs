@@ -57,6 +57,10 @@ fn shorten(full: &str) -> String {
 
 /// Up to three of `candidates` that somebody who wrote `wanted` may have meant, best first.
 pub(crate) fn nearest<'a>(wanted: &str, candidates: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    // Nobody meant a name by this, and each candidate would be compared with all of it.
+    if wanted.len() > 2 * MAX_LEN {
+        return Vec::new();
+    }
     let mut scored: Vec<(usize, &str)> = candidates.filter_map(|name| Some((likeness(wanted, name)?, name))).collect();
     scored.sort_unstable();
     scored.into_iter().take(3).map(|(_, name)| name).collect()
@@ -121,6 +125,7 @@ mod tests {
         assert_eq!(nearest("echo", names.into_iter()), ["blog__echo"]);
         assert_eq!(nearest("SHOP__LIST", names.into_iter())[0], "shop__list");
         assert!(nearest("completely-different", names.into_iter()).is_empty());
+        assert!(nearest(&"x".repeat(2 * MAX_LEN + 1), ["x"; 3].into_iter()).is_empty());
     }
 
     proptest! {

@@ -12,12 +12,16 @@ enum Piece<'t> {
     Any,
 }
 
-/// Whether `template` can make `uri`.
+/// The longest URI that is compared with templates, and the most pieces of a template: together they bound the work.
+const MAX_URI: usize = 8192;
+const MAX_PIECES: usize = 64;
+
+/// Whether `template` can make `uri`; never where one of them is beyond its bound.
 pub(crate) fn matches(template: &str, uri: &str) -> bool {
-    pieces(template).is_some_and(|pieces| fits(&pieces, uri))
+    uri.len() <= MAX_URI && pieces(template).is_some_and(|pieces| fits(&pieces, uri))
 }
 
-/// The pieces of a template; none if a brace is left open.
+/// The pieces of a template; none if a brace is left open, or there are too many.
 fn pieces(template: &str) -> Option<Vec<Piece<'_>>> {
     let mut pieces = Vec::new();
     let mut rest = template;
@@ -29,6 +33,9 @@ fn pieces(template: &str) -> Option<Vec<Piece<'_>>> {
         let simple = rest[open + 1..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
         pieces.push(if simple { Piece::Simple } else { Piece::Any });
         rest = &rest[close + 1..];
+        if pieces.len() > MAX_PIECES {
+            return None;
+        }
     }
     if !rest.is_empty() {
         pieces.push(Piece::Literal(rest));
@@ -58,6 +65,9 @@ fn fits(pieces: &[Piece<'_>], uri: &str) -> bool {
                 }
             }
         }
+        if !next.contains(&true) {
+            return false;
+        }
         reached = next;
     }
     reached[bytes.len()]
@@ -79,6 +89,8 @@ mod tests {
         assert!(matches("plain://", "plain://"));
         assert!(!matches("plain://", "plain://x"));
         assert!(!matches("open://{x", "open://1"));
+        assert!(matches(&"{x}".repeat(MAX_PIECES), &"x".repeat(MAX_URI)));
+        assert!(!matches(&"{x}".repeat(MAX_PIECES + 1), "x") && !matches("{x}", &"x".repeat(MAX_URI + 1)));
     }
 
     proptest! {

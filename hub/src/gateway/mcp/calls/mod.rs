@@ -18,6 +18,7 @@ use super::Gateway;
 use super::catalog::list::Kind;
 use super::client::Client;
 use super::client::inflight::{Entry, TooMany};
+use super::envelope::is_id;
 use super::errors::{RpcError, success};
 use super::fleet::Servers;
 use super::json::{Object, Span};
@@ -67,7 +68,12 @@ impl Call {
     fn progress_token(&self) -> Result<Option<Span>, RpcError> {
         let Some(params) = self.params()? else { return Ok(None) };
         let meta = params.object(&self.text, "_meta").map_err(|error| RpcError::invalid_params(error.to_string()))?;
-        Ok(meta.and_then(|meta| meta.get("progressToken")))
+        match meta.and_then(|meta| meta.get("progressToken")) {
+            Some(at) if !is_id(at.of(&self.text)) => Err(RpcError::invalid_params(
+                "params._meta.progressToken is neither a string nor a number, or longer than 1024 bytes",
+            )),
+            token => Ok(token),
+        }
     }
 }
 

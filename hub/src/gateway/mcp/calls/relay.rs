@@ -7,12 +7,12 @@
 
 use super::{Call, Caller, Edits, Reply};
 use crate::gateway::mcp::client::inflight::Entry;
-use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::envelope::{Envelope, is_own_id};
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::json::{Object, Span, splice};
 use crate::gateway::mcp::upstream::notice::Notice;
 use crate::gateway::mcp::upstream::session::Session;
-use crate::gateway::mcp::upstream::wire::{Broken, Mark, Routing, read};
+use crate::gateway::mcp::upstream::wire::{Broken, Mark, Routing, nonsense_of, read};
 use crate::gateway::mcp::upstream::{Cause, Upstream, ask};
 use linchpin_shared::problem::Problem;
 use std::sync::Arc;
@@ -110,13 +110,14 @@ impl<'a> Relay<'a> {
         let own = id.to_string();
         // What the server asks is open as long as the request that made it ask.
         let mut asked = Vec::new();
+        let mut nonsense = None;
         let routing = Routing::of(&self.call.method, self.about).with(&self.caller.besides.params);
         let mark = if self.goes_as_it_is(session) { Mark::Modern(session, &routing) } else { Mark::Session(session) };
         let mut answering = self.upstream.call(mark, self.message(&own)).await?;
         while let Some(message) = answering.next().await? {
             match read(&message) {
                 Some((text, Envelope::Response { id: answered, error, .. })) => {
-                    if answered.of(text) != own && answered.of(text) != "null" {
+                    if !is_own_id(answered.of(text), &own) && answered.of(text) != "null" {
                         tracing::debug!(server = %self.upstream, "a response to another request was left out");
                         continue;
                     }
@@ -133,10 +134,10 @@ impl<'a> Relay<'a> {
                     let answering = ask::answer(upstream, session, text.to_owned(), Some(self.cause(id)));
                     asked.push(AbortOnDropHandle::new(tokio::spawn(answering)));
                 }
-                None => {}
+                None => nonsense = Some(nonsense_of(&message)),
             }
         }
-        Err(answering.interrupted("it ended without a response"))
+        Err(answering.interrupted(nonsense.as_deref().unwrap_or("it ended without a response")))
     }
 
     fn cause(&self, call: u64) -> Cause {
@@ -162,7 +163,9 @@ impl<'a> Relay<'a> {
     async fn pass(&self, text: &str, notice: Notice, id: &str) {
         let message = match notice {
             Notice::Progress(at) => match self.token {
-                Some(token) if at.of(text) == id => splice(text, &mut [(at, token.of(&self.call.text).into())]),
+                Some(token) if is_own_id(at.of(text), id) => {
+                    splice(text, &mut [(at, token.of(&self.call.text).into())])
+                }
                 Some(_) | None => return,
             },
             Notice::Log(level) => {

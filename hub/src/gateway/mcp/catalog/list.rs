@@ -6,7 +6,7 @@
 //! Never: reads more of an item than its key and whether it may be repeated.
 
 use crate::gateway::mcp::client::Topic;
-use crate::gateway::mcp::json::{Object, Span, Unreadable, elements, quote, splice};
+use crate::gateway::mcp::json::{MAX_ELEMENTS, Object, Span, Unreadable, elements, quote, splice};
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -193,10 +193,10 @@ impl Draft {
     /// out: a client could not name it either.
     pub(crate) fn page(&mut self, result: &str) -> Result<Option<String>, Unreadable> {
         let object = Object::parse(result, Span::whole(result))?;
-        let items = object
-            .get(self.kind.member())
-            .and_then(|at| elements(result, at))
-            .ok_or_else(|| Unreadable::Syntax(format!("the result has no list {:?}", self.kind.member())))?;
+        let items = object.get(self.kind.member()).and_then(|at| elements(result, at)).ok_or_else(|| {
+            let member = self.kind.member();
+            Unreadable::Syntax(format!("the result has no list {member:?} of at most {MAX_ELEMENTS} items"))
+        })?;
         self.bytes += result.len();
         self.items.extend(items.into_iter().filter_map(|at| Item::parse(self.kind, at.of(result))));
         Ok(object.get("nextCursor").and_then(|at| at.string(result)).filter(|cursor| !cursor.is_empty()))

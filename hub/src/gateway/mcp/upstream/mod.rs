@@ -273,8 +273,9 @@ impl Upstream {
     }
 
     fn progress(&self, text: &str, token: Span) {
-        let Ok(id) = token.of(text).parse::<u64>() else { return };
-        let cause = self.calls.lock().get(&id).map(|cause| (cause.token.clone(), cause.out.clone()));
+        // A peer that keeps every number as a float writes 7.0 for 7.
+        let Some(id) = token.of(text).parse::<f64>().ok().filter(|id| *id >= 0.0 && id.fract() == 0.0) else { return };
+        let cause = self.calls.lock().get(&(id as u64)).map(|cause| (cause.token.clone(), cause.out.clone()));
         let Some((Some(wanted), out)) = cause else { return };
         let message = super::json::splice(text, &mut [(token, wanted.into())]);
         if out.try_send(message).is_err() {

@@ -337,11 +337,20 @@ async fn complaint(response: Response<ResponseBody>) -> (Parts, Bytes) {
 /// The text and kind of a message that a server sent.
 pub(crate) fn read(message: &[u8]) -> Option<(&str, Envelope)> {
     let text = std::str::from_utf8(message).ok()?;
-    match Envelope::parse_trusted(text) {
+    match Envelope::parse(text) {
         Ok(envelope) => Some((text, envelope)),
         Err(error) => {
             tracing::debug!(%error, "a server sent what is no message");
             None
         }
+    }
+}
+
+/// Why what a server sent is no message, for people.
+pub(crate) fn nonsense_of(message: &[u8]) -> String {
+    match std::str::from_utf8(message).map(Envelope::parse) {
+        Err(error) => format!("it sent what is no text: {error}"),
+        Ok(Err(error)) => format!("it sent what is no message: {error}"),
+        Ok(Ok(_)) => String::from("it sent something else"),
     }
 }
