@@ -5,6 +5,9 @@ use linchpin_tests::agent::python::Python;
 use linchpin_tests::{kit, lab::Lab};
 use serde_json::{Value, json};
 
+/// How the SDK is told to find out the version, and which one that comes to.
+const MODES: [(&str, &str); 3] = [("auto", "2026-07-28"), ("legacy", "2025-11-25"), ("2026-07-28", "2026-07-28")];
+
 async fn lab() -> Result<Lab> {
     let lab = Lab::new()?;
     lab.detached("everything", &kit::everything()?).await?;
@@ -46,9 +49,9 @@ async fn it_works_over_http_in_every_mode() -> Result<()> {
     let _hub = lab.hub().await?;
     lab.usable("everything").await?;
     let url = format!("{}/mcp", lab.hub_facts()?.url);
-    for mode in ["auto", "legacy"] {
+    for (mode, version) in MODES {
         let (mut agent, hello) = Python::open(&lab, mode, &["http", &url]).await?;
-        ensure!(hello["protocolVersion"].is_string(), "{hello}");
+        assert_eq!(hello["protocolVersion"], version, "mode {mode}: {hello}");
         works(&mut agent).await.with_context(|| format!("mode {mode}\n{}", lab.logs()))?;
         agent.close().await?;
     }
@@ -59,8 +62,9 @@ async fn it_works_over_http_in_every_mode() -> Result<()> {
 async fn it_works_through_the_shim_and_over_a_dead_hub() -> Result<()> {
     let lab = lab().await?;
     let binary = lab.binary().display().to_string();
-    for mode in ["auto", "legacy"] {
-        let (mut agent, _) = Python::open(&lab, mode, &["stdio", &binary, "mcp"]).await?;
+    for (mode, version) in MODES {
+        let (mut agent, hello) = Python::open(&lab, mode, &["stdio", &binary, "mcp"]).await?;
+        assert_eq!(hello["protocolVersion"], version, "mode {mode}: {hello}");
         lab.usable("everything").await?;
         works(&mut agent).await.with_context(|| format!("mode {mode}\n{}", lab.logs()))?;
         lab.kill_hub().await?;

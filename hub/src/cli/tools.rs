@@ -3,7 +3,7 @@
 //! Owns how tools look at a terminal. The list is the one that agents get: it comes over MCP, through the same session.
 
 use super::Context;
-use super::session::{Repeat, Session};
+use super::session::{Message, Repeat, Session};
 use crate::words::table;
 use crate::words::{list, text};
 use bytes::Bytes;
@@ -55,16 +55,18 @@ impl Agent {
         result(&session.initialize(Bytes::from(hello.to_string())).await?)?;
         let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
         let (out, _) = mpsc::channel(1);
-        session.send(&Bytes::from(ready.to_string()), None, Repeat::Safe, &out).await?;
+        let body = Bytes::from(ready.to_string());
+        session.send(&Message { body: &body, id: None, repeat: Repeat::Safe, headers: None }, &out).await?;
         Ok(Self { session })
     }
 
     /// Sends a request and returns its result.
     pub(super) async fn request(&self, method: &str, params: Value, repeat: Repeat) -> Result<Value, Problem> {
-        let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+        let body = Bytes::from(json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string());
         let (out, mut answers) = mpsc::channel::<Bytes>(16);
         let one = RawValue::from_string("1".to_owned()).ok();
-        let send = async move { self.session.send(&Bytes::from(message), one.as_deref(), repeat, &out).await };
+        let message = Message { body: &body, id: one.as_deref(), repeat, headers: None };
+        let send = async move { self.session.send(&message, &out).await };
         let last = async move {
             let mut last = None;
             while let Some(answer) = answers.recv().await {

@@ -2,8 +2,8 @@
 //!
 //! For the fleet scenarios, where twenty Node servers would only measure Node, and for the bench, where a server that
 //! takes no time makes visible what the hub adds. With an argument, its tool is called `echo-ARGUMENT`. Called with
-//! `"hold": true` it tells progress once, says `held` on standard error, and never answers. See also
-//! [`linchpin_tests::echo`].
+//! `"hold": true` it tells progress once, says `held` on standard error, and never answers; of a cancellation it says
+//! `cancelled` there. See also [`linchpin_tests::echo`].
 
 use anyhow::Result;
 use linchpin_tests::echo::answer;
@@ -15,7 +15,9 @@ fn main() -> Result<()> {
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         let message: Value = serde_json::from_str(&line?)?;
-        if let Some(token) = held(&message) {
+        if message["method"] == "notifications/cancelled" {
+            writeln!(std::io::stderr(), "cancelled")?;
+        } else if let Some(token) = held(&message) {
             writeln!(std::io::stderr(), "held")?;
             let params = json!({"progressToken": token, "progress": 1});
             writeln!(output, "{}", json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}))?;

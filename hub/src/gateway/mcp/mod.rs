@@ -33,6 +33,7 @@ mod template;
 mod upstream;
 mod version;
 
+pub(crate) use modern::carried;
 pub use own::Facts;
 pub use router::routes;
 pub use session_id::SessionKey;

@@ -11,13 +11,14 @@ pub(crate) mod listen;
 pub(crate) mod result;
 
 use super::abilities::Abilities;
+use super::envelope::Envelope;
 use super::errors::RpcError;
 use super::json::{Object, Span};
 use super::level::Level;
 use super::version::Version;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use linchpin_shared::protocol::mcp;
 use std::borrow::Cow;
 
@@ -71,6 +72,29 @@ pub(crate) fn is(headers: &HeaderMap, text: &str, params: Option<Span>) -> bool 
         None if headers.contains_key(mcp::SESSION) => false,
         Some(_) | None => meta(text, params).is_some_and(|meta| meta.get(META_VERSION).is_some()),
     }
+}
+
+/// The headers with which a message that came without any goes on over HTTP; none if it is of an older version.
+pub(crate) fn carried(message: &[u8]) -> Option<HeaderMap> {
+    let text = std::str::from_utf8(message).ok()?;
+    // Most messages of older versions need no more than this look. A slash may be written with an escape in front.
+    if !text.contains("/protocolVersion") {
+        return None;
+    }
+    let (Ok(Envelope::Request { method, params, .. }) | Ok(Envelope::Notification { method, params })) =
+        Envelope::parse_trusted(text)
+    else {
+        return None;
+    };
+    let version = meta(text, params)?.get(META_VERSION)?.string(text)?;
+    let mut headers = HeaderMap::new();
+    let said = [(mcp::VERSION, Some(version)), (METHOD, Some(method.clone())), (NAME, about(text, &method, params))];
+    for (name, value) in said {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&encoded(&value)).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    Some(headers)
 }
 
 fn meta(text: &str, params: Option<Span>) -> Option<Object<'_>> {
@@ -139,7 +163,6 @@ pub(crate) fn encoded(value: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::mcp::envelope::Envelope;
     use proptest::prelude::*;
 
     const GOOD: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"error"}}}"#;
@@ -181,6 +204,18 @@ mod tests {
         assert!(of(old, &ALL) && of(GOOD, &[]) && of(GOOD, &[(mcp::VERSION, "2027-01-01")]));
         assert!(!of(old, &[]) && !of(old, &[(mcp::VERSION, "2027-01-01")]));
         assert!(!of(GOOD, &[(mcp::VERSION, "2025-11-25")]) && !of(GOOD, &[(mcp::SESSION, "x")]));
+    }
+
+    #[test]
+    fn a_message_from_elsewhere_is_given_its_headers() {
+        let odd = GOOD.replace("\"a\"", "\"\u{e4}\"").replace("io.modelcontextprotocol/", "io.modelcontextprotocol\\/");
+        for text in [GOOD, &odd] {
+            let carried = carried(text.as_bytes()).unwrap();
+            let Ok(Envelope::Request { method, params, .. }) = Envelope::parse(text) else { panic!("{text}") };
+            assert!(check(&carried, text, &method, params).is_ok(), "{text} {carried:?}");
+        }
+        let old = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+        assert_eq!((carried(old.as_bytes()), carried(b"x"), carried(br#"{"/protocolVersion":1}"#)), (None, None, None));
     }
 
     proptest! {

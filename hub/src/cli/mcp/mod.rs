@@ -1,32 +1,32 @@
 //! `linchpin mcp`: the stdio shim, which never exits while its agent lives.
 //!
-//! Owns standard input and output: one JSON-RPC message a line, nothing else on standard output. Every message goes to
-//! the hub over a [`Session`] that finds, starts and re-dials it, so a hub that dies is at most an error to the calls
-//! in flight. Invariant: notifications are passed on in order and before later messages; every request gets exactly one
-//! answer. Never: ends for another reason than the end of its input, or reads a message further than its envelope.
+//! Owns which message goes how: every one goes to the hub over a [`Session`] that finds, starts and re-dials it, so a hub
+//! that dies is at most an error to the calls in flight. [`lines`] has standard input and output, [`alone`] what stands
+//! for itself (MCP 2026-07-28). Invariant: notifications are passed on in order and before later messages; every request
+//! gets exactly one answer. Never: ends for another reason than the end of its input.
+
+mod alone;
+mod lines;
 
 use super::Context;
-use super::reply;
-use super::session::{Repeat, Session};
+use super::session::{Message, Repeat, Session};
 use super::shown::Shown;
+use crate::gateway::mcp::carried;
+use alone::{Entry, UnderWay};
 use bytes::Bytes;
 use linchpin_shared::problem::{Code, Exit, Problem};
+use lines::{Line, MAX_LINE, read_lines, write_lines};
+use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::io::{BufRead, Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-
-/// The longest line, in bytes; the hub's own bound on a message is the same by default.
-const MAX_LINE: usize = 64 << 20;
-
-/// Lines that wait for the hub or for the agent to read.
-const QUEUE: usize = 256;
 
 /// Requests in flight; more wait in the pipe.
 const IN_FLIGHT: usize = 256;
@@ -46,13 +46,6 @@ struct Envelope<'a> {
     method: Option<Cow<'a, str>>,
 }
 
-/// One line of input.
-#[derive(Debug, PartialEq, Eq)]
-enum Line {
-    Whole(Bytes),
-    TooLong,
-}
-
 /// What passes on what the hub says by itself; dropped, it ends.
 type Listener = Option<AbortOnDropHandle<()>>;
 
@@ -60,15 +53,27 @@ struct Shim {
     session: Session,
     out: mpsc::Sender<Bytes>,
     in_flight: Arc<Semaphore>,
-    /// Ends what is still under way when the agent has gone.
+    /// What stands for itself.
+    alone: UnderWay,
+    /// Ends the subscriptions when the agent has gone.
+    gone: CancellationToken,
+    /// Ends what is still under way a while later.
     end: CancellationToken,
+}
+
+/// What a request that stands for itself has beside its line.
+struct Alone {
+    headers: HeaderMap,
+    entry: Entry,
+    subscribes: bool,
 }
 
 pub(super) async fn main(context: &Context, shown: Shown) -> Result<Exit, Problem> {
     let path = shown.address()?;
     let (out, written) = write_lines();
-    let (in_flight, end) = (Arc::new(Semaphore::new(IN_FLIGHT)), CancellationToken::new());
-    let shim = Arc::new(Shim { session: Session::new(context, path), out, in_flight, end });
+    let (gone, end) = (CancellationToken::new(), CancellationToken::new());
+    let (in_flight, alone) = (Arc::new(Semaphore::new(IN_FLIGHT)), UnderWay::default());
+    let shim = Arc::new(Shim { session: Session::new(context, path), out, in_flight, alone, gone, end });
     let (tasks, mut listener) = (TaskTracker::new(), None);
     let mut lines = read_lines();
     while let Some(line) = lines.recv().await {
@@ -77,6 +82,7 @@ pub(super) async fn main(context: &Context, shown: Shown) -> Result<Exit, Proble
             Line::TooLong => shim.answer(refused(-32600, &format!("it is longer than {MAX_LINE} bytes"))).await,
         }
     }
+    shim.gone.cancel();
     tasks.close();
     let _ = tokio::time::timeout(LINGER, tasks.wait()).await;
     // First, so that nobody takes the session's end for a loss and begins another one.
@@ -101,13 +107,16 @@ impl Shim {
                 self.initialize(line, &id).await;
             }
             (Some(id), Some(method)) => {
-                let (id, repeat) = (id.to_owned(), repeat(&method));
+                let (id, repeat, subscribes) = (id.to_owned(), repeat(&method), method == alone::LISTEN);
                 let Ok(permit) = self.in_flight.clone().acquire_owned().await else { return };
+                // Entered at once: its cancellation may be the next line.
+                let alone = carried(&line).map(|headers| Alone { headers, entry: self.alone.begin(&id), subscribes });
                 tasks.spawn(async move {
-                    self.end.run_until_cancelled(self.request(line, &id, repeat)).await;
+                    self.end.run_until_cancelled(Box::pin(self.perform(&line, &id, repeat, alone))).await;
                     drop(permit);
                 });
             }
+            (_, Some(method)) if method == "notifications/cancelled" && self.alone.cancel(&line) => {}
             (_, Some(method)) => {
                 let begins = method == "notifications/initialized";
                 self.notify(&line).await;
@@ -127,15 +136,29 @@ impl Shim {
         }
     }
 
-    async fn request(&self, line: Bytes, id: &RawValue, repeat: Repeat) {
-        if let Err(problem) = self.session.send(&line, Some(id), repeat, &self.out).await {
+    async fn perform(&self, line: &Bytes, id: &RawValue, repeat: Repeat, alone: Option<Alone>) {
+        match alone {
+            None => self.request(line, id, repeat, None).await,
+            Some(Alone { headers, entry, subscribes: true }) => {
+                entry.or_cancelled(Box::pin(self.subscribe(line, id, &headers))).await;
+            }
+            Some(Alone { headers, entry, subscribes: false }) => {
+                entry.or_cancelled(Box::pin(self.request(line, id, repeat, Some(&headers)))).await;
+            }
+        }
+    }
+
+    async fn request(&self, line: &Bytes, id: &RawValue, repeat: Repeat, headers: Option<&HeaderMap>) {
+        let message = Message { body: line, id: Some(id), repeat, headers };
+        if let Err(problem) = self.session.send(&message, &self.out).await {
             self.answer(error(id, &problem)).await;
         }
     }
 
     /// A notification or a response has no answer; if it cannot be passed on there is nobody to tell but the log.
     async fn notify(&self, line: &Bytes) {
-        if let Err(problem) = self.session.send(line, None, Repeat::Safe, &self.out).await {
+        let message = Message { body: line, id: None, repeat: Repeat::Safe, headers: None };
+        if let Err(problem) = self.session.send(&message, &self.out).await {
             let _ = writeln!(std::io::stderr().lock(), "linchpin mcp: a notification was lost: {problem}");
         }
     }
@@ -208,52 +231,6 @@ fn refused(code: i32, why: &str) -> Bytes {
     Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":null,"error":{body}}}"#))
 }
 
-/// Reads standard input on a thread of its own: a blocking read must not keep the runtime from ending.
-fn read_lines() -> mpsc::Receiver<Line> {
-    let (tx, rx) = mpsc::channel(QUEUE);
-    std::thread::spawn(move || {
-        let mut input = std::io::stdin().lock();
-        while let Some(line) = read_line(&mut input, MAX_LINE) {
-            let empty = matches!(&line, Line::Whole(line) if line.is_empty());
-            if !empty && tx.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
-    rx
-}
-
-/// The next line without its end; `None` at the end of the input.
-fn read_line(input: &mut impl BufRead, longest: usize) -> Option<Line> {
-    let mut line = Vec::new();
-    let length = input.by_ref().take(longest as u64 + 1).read_until(b'\n', &mut line).ok()?;
-    match length {
-        0 => None,
-        length if length > longest && !line.ends_with(b"\n") => {
-            input.skip_until(b'\n').ok()?;
-            Some(Line::TooLong)
-        }
-        _ => Some(Line::Whole(Bytes::copy_from_slice(line.trim_ascii()))),
-    }
-}
-
-/// Writes lines to standard output on a thread of its own; the receiver resolves when the last one is written.
-fn write_lines() -> (mpsc::Sender<Bytes>, tokio::sync::oneshot::Receiver<()>) {
-    let (tx, mut rx) = mpsc::channel::<Bytes>(QUEUE);
-    let (done, written) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        while let Some(line) = rx.blocking_recv().map(reply::line) {
-            let mut out = std::io::stdout().lock();
-            let whole = out.write_all(&line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
-            if whole.is_err() {
-                return;
-            }
-        }
-        let _ = done.send(());
-    });
-    (tx, written)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,14 +240,6 @@ mod tests {
         assert_eq!(repeat("tools/call"), Repeat::Unsafe);
         assert_eq!(repeat("tasks/cancel"), Repeat::Unsafe);
         assert_eq!(repeat("tools/list"), Repeat::Safe);
-    }
-
-    #[test]
-    fn a_line_that_is_too_long_is_skipped_and_the_next_is_read() {
-        let mut input = &b"{}\n0123456789\n [1] \nend"[..];
-        let lines: Vec<_> = std::iter::from_fn(|| read_line(&mut input, 8)).collect();
-        let whole = |text: &'static str| Line::Whole(Bytes::from_static(text.as_bytes()));
-        assert_eq!(lines, [whole("{}"), Line::TooLong, whole("[1]"), whole("end")]);
     }
 
     #[test]
