@@ -105,6 +105,8 @@ pub enum Code {
     MethodNotAllowed,
     /// The message is larger or deeper than allowed.
     TooLarge,
+    /// A request came back to who sent it.
+    RoutingLoop,
     /// A signal asked to end before it was done.
     Cancelled,
     /// A defect in Linchpin itself.
@@ -149,6 +151,7 @@ impl Code {
             Self::NotFound => ("Nothing is here", 404, Exit::NotFound),
             Self::MethodNotAllowed => ("This method is not allowed here", 405, Exit::Failed),
             Self::TooLarge => ("The message is too large", 413, Exit::Failed),
+            Self::RoutingLoop => ("The way leads back here", 508, Exit::Failed),
             Self::Cancelled => ("It was cancelled", 409, Exit::Failed),
             Self::Internal => ("Linchpin failed", 500, Exit::Failed),
         }

@@ -53,6 +53,15 @@ pub fn echo(name: &str) -> Result<Vec<String>> {
     Ok(vec![program("echo-server")?.display().to_string(), name.to_owned()])
 }
 
+/// The command line of this workspace's server that does everything wrong, beginning in this way; each start of it adds a
+/// line to the file `starts`.
+///
+/// # Errors
+/// When it was not built.
+pub fn hostile(mode: &str, starts: &Path) -> Result<Vec<String>> {
+    Ok(vec![program("hostile-server")?.display().to_string(), mode.to_owned(), starts.display().to_string()])
+}
+
 /// The command line of the Python client, without its arguments.
 ///
 /// # Errors

@@ -134,3 +134,13 @@ pub fn catches(pid: u32, signal: Signal) -> Result<bool> {
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).context("no signals")?;
     Ok(u64::from_str_radix(caught.trim(), 16)? & (1 << (signal.as_raw() - 1)) != 0)
 }
+
+/// The most memory of its own that a process has had so far, in bytes (`VmHWM`).
+///
+/// # Errors
+/// When there is no such process.
+pub fn peak_memory(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    Ok(peak.context("no VmHWM")?.trim().parse::<u64>()? << 10)
+}

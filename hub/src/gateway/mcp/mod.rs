@@ -21,6 +21,7 @@ pub mod fuzz;
 mod json;
 mod keeper;
 mod level;
+mod loops;
 mod modern;
 mod naming;
 mod own;

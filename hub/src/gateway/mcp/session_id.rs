@@ -64,6 +64,13 @@ impl SessionKey {
         self.state_proof(name).verify_slice(&proof).ok().map(|()| name)
     }
 
+    /// What tells this hub, over all its lives, from another; it says nothing of the key.
+    pub(crate) fn hub_name(&self) -> String {
+        let mut mac = keyed(&self.0);
+        mac.update(b"linchpin hub name 1");
+        URL_SAFE_NO_PAD.encode(&mac.finalize().into_bytes()[..12])
+    }
+
     fn state_proof(&self, name: &str) -> Hmac<Sha256> {
         let mut mac = keyed(&self.0);
         mac.update(b"linchpin mcp request state 1");

@@ -11,6 +11,7 @@ use crate::gateway::mcp::client::table::{Full, prints};
 use crate::gateway::mcp::client::{About, Client};
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::json::{Object, Span};
+use crate::gateway::mcp::loops;
 use crate::gateway::mcp::scope::{Part, Scope};
 use crate::gateway::mcp::version::Version;
 use linchpin_shared::problem::{Code, Problem};
@@ -26,6 +27,7 @@ pub(crate) async fn begin(
     text: &str,
     params: Option<Span>,
 ) -> Result<(Arc<Client>, String), RpcError> {
+    loops::refuse(text, params, &gateway.clients.key().hub_name())?;
     let asked = params.and_then(|at| Object::parse(text, at).ok()?.get("protocolVersion")?.string(text));
     let asked = asked.ok_or_else(|| RpcError::invalid_params("params.protocolVersion must be a string"))?;
     let version = Version::negotiate(&asked);

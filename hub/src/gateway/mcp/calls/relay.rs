@@ -17,11 +17,14 @@ use crate::gateway::mcp::upstream::{Cause, Upstream, ask};
 use linchpin_shared::problem::Problem;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 /// How long telling a backend of a cancellation may take; the client does not wait for it.
 const TELL: Duration = Duration::from_secs(5);
+
+/// Requests of a server because of one call that are being answered, `ping` among them.
+const MAX_ASKED: usize = 64;
 
 /// One request on its way.
 pub(super) struct Relay<'a> {
@@ -109,7 +112,7 @@ impl<'a> Relay<'a> {
     async fn exchange(&self, session: &Arc<Session>, id: u64) -> Result<String, Broken> {
         let own = id.to_string();
         // What the server asks is open as long as the request that made it ask.
-        let mut asked = Vec::new();
+        let mut asked = JoinSet::new();
         let mut nonsense = None;
         let routing = Routing::of(&self.call.method, self.about).with(&self.caller.besides.params);
         let mark = if self.goes_as_it_is(session) { Mark::Modern(session, &routing) } else { Mark::Session(session) };
@@ -131,8 +134,11 @@ impl<'a> Relay<'a> {
                 }
                 Some((text, Envelope::Request { .. })) => {
                     let (upstream, session) = (Arc::clone(self.upstream), Arc::clone(session));
-                    let answering = ask::answer(upstream, session, text.to_owned(), Some(self.cause(id)));
-                    asked.push(AbortOnDropHandle::new(tokio::spawn(answering)));
+                    while asked.try_join_next().is_some() {}
+                    // Who asks more at once than it could be answered is not answered.
+                    if asked.len() < MAX_ASKED {
+                        asked.spawn(ask::answer(upstream, session, text.to_owned(), Some(self.cause(id))));
+                    }
                 }
                 None => nonsense = Some(nonsense_of(&message)),
             }

@@ -14,6 +14,7 @@ use crate::gateway::mcp::client::Client;
 use crate::gateway::mcp::client::table::{Full, Listening, Table, prints};
 use crate::gateway::mcp::errors::{RpcError, success};
 use crate::gateway::mcp::json::Object;
+use crate::gateway::mcp::loops;
 use crate::gateway::mcp::modern::held::Held;
 use crate::gateway::mcp::modern::listen::Listen;
 use crate::gateway::mcp::modern::{self, REMOVED, discover, result};
@@ -62,6 +63,7 @@ async fn begin(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: C
         return Err(RpcError::method_not_found(&call.method));
     }
     if call.method == "server/discover" {
+        loops::refuse(&call.text, call.params, &gateway.clients.key().hub_name())?;
         let found = discover::discover(&gateway, &scope).await?;
         return Ok(Begun::Answer(answer::json_with(StatusCode::OK, success(call.id(), &found))));
     }

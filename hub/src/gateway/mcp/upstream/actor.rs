@@ -84,7 +84,7 @@ impl Actor {
         let (known, known_seen) = watch::channel(Arc::new(common.recalled.take(handle.id(), &place)));
         let (inbox, inputs) = mpsc::channel(INBOX);
         let upstream = Arc::new(Upstream {
-            wire: Wire::new(handle, place.clone(), common.max_message),
+            wire: Wire::new(handle, place.clone(), common.max_message, common.clients.key().hub_name()),
             place,
             born,
             state: state_seen,
@@ -198,6 +198,7 @@ impl Actor {
                     Input::Lost(number) if number == session.number => return Ok(self.lost(begun)),
                     Input::Lost(_) => {}
                     Input::Stale(topic) => work.stale(topic),
+                    Input::Wanted(topic) => work.wanted(topic),
                     Input::Asked(text) => work.asked(text),
                 },
                 Ok(()) = self.wishes.changed() => work.set_level(self.wanted()),
@@ -215,15 +216,22 @@ impl Actor {
 
     fn fetched(&mut self, kind: Kind, fetched: Result<List, Broken>, work: &mut Work) {
         match fetched {
-            Ok(list) => self.know(|known| {
-                known.fetches[kind.index()] += 1;
-                known.lists.set(kind, list);
-            }),
+            Ok(list) => {
+                work.came(kind);
+                self.know(|known| {
+                    known.fetches[kind.index()] += 1;
+                    known.lists.set(kind, list);
+                });
+            }
             Err(broken) => {
                 let why = broken.into_problem().detail;
-                tracing::warn!(server = %self.upstream, list = kind.method(), why, "a list could not be fetched");
+                // A server that never gives it says so once.
+                if work.again(kind) {
+                    tracing::warn!(server = %self.upstream, list = kind.method(), why, "a list could not be fetched");
+                } else {
+                    tracing::debug!(server = %self.upstream, list = kind.method(), why, "a list could not be fetched");
+                }
                 self.know(|known| known.fetches[kind.index()] += 1);
-                work.again(kind);
             }
         }
         work.done(kind);

@@ -9,12 +9,13 @@ use super::wire::Broken;
 use crate::gateway::mcp::catalog::list::{Draft, Kind, List};
 use crate::gateway::mcp::json::quote;
 use linchpin_shared::problem::{Code, Problem};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// How long one page may take; servers list from memory.
 const PAGE: Duration = Duration::from_secs(30);
 
-/// A server that hands out more pages is going in circles.
+/// A server that hands out more pages does not come to an end.
 const MAX_PAGES: usize = 1000;
 
 /// Fetches a list.
@@ -29,6 +30,7 @@ pub(super) async fn fetch(
     }
     let mut draft = Draft::new(kind);
     let mut params = String::from("{}");
+    let mut cursors = HashSet::new();
     for _ in 0..MAX_PAGES {
         let asked = upstream.ask(session, kind.method(), &params);
         let Ok(page) = tokio::time::timeout(PAGE, asked).await else {
@@ -39,6 +41,9 @@ pub(super) async fn fetch(
             return Err(refused(upstream, kind, &format!("more than {max_bytes} bytes")));
         }
         let Some(cursor) = next else { return Ok(draft.finish()) };
+        if !cursors.insert(cursor.clone()) {
+            return Err(refused(upstream, kind, "its cursors go in a circle"));
+        }
         params = format!(r#"{{"cursor":{}}}"#, quote(&cursor));
     }
     Err(refused(upstream, kind, "it has no last page"))

@@ -47,6 +47,8 @@ pub(crate) enum Input {
     Lost(u64),
     /// A list may have changed.
     Stale(Topic),
+    /// A client wants to know whether a list has changed.
+    Wanted(Topic),
     /// The server asked something, and not on the stream of a call.
     Asked(String),
 }
@@ -188,7 +190,7 @@ impl Upstream {
     pub(crate) async fn refresh(&self, kind: Kind, deadline: Instant) {
         let mut known = self.known.clone();
         let before = known.borrow_and_update().fetches[kind.index()];
-        self.tell(Input::Stale(kind.topic())).await;
+        self.tell(Input::Wanted(kind.topic())).await;
         // Whether it worked shows in the list.
         let _ = timeout_at(deadline, known.wait_for(|known| known.fetches[kind.index()] > before)).await;
     }

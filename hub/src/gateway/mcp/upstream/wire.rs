@@ -9,8 +9,9 @@ use super::session::Session;
 use crate::gateway::mcp::abilities::Lane;
 use crate::gateway::mcp::client::Place;
 use crate::gateway::mcp::envelope::Envelope;
-use crate::gateway::mcp::modern;
+use crate::gateway::mcp::json::Object;
 use crate::gateway::mcp::sse::Decoder;
+use crate::gateway::mcp::{loops, modern};
 use crate::link::{Body, BoxError, Handle, RequestError, ResponseBody};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -100,14 +101,16 @@ pub(crate) struct Wire {
     /// Its address on the link to an instance of ours.
     ours: Uri,
     max_message: usize,
+    /// The name of this hub.
+    hub: String,
 }
 
 impl Wire {
     /// The way to this server of the instance behind `handle`.
-    pub(crate) fn new(handle: Handle, place: Place, max_message: usize) -> Self {
+    pub(crate) fn new(handle: Handle, place: Place, max_message: usize, hub: String) -> Self {
         // A server's name is made of letters, digits and hyphens, so the path is always one.
         let ours = Uri::try_from(format!("{}{}", path::MCP, place.server)).unwrap_or_default();
-        Self { handle, place, ours, max_message }
+        Self { handle, place, ours, max_message, hub }
     }
 
     /// Where the server is: with an instance of ours under its name, with a foreign program where its record says.
@@ -166,6 +169,8 @@ impl Wire {
         message: String,
         wait: Option<Duration>,
     ) -> Result<Response<ResponseBody>, Broken> {
+        // What begins a session may come back: see there.
+        let message = if wait.is_some() { loops::marked(message, &self.hub) } else { message };
         let body = Full::new(Bytes::from(message)).map_err(BoxError::from).boxed_unsync();
         let mut request = self.request(Method::POST, mark, body);
         let headers = request.headers_mut();
@@ -246,7 +251,7 @@ impl Wire {
 
     /// The instance's own words if it is a problem, else the server's.
     fn complaint(&self, status: StatusCode, text: &str) -> Problem {
-        if let Ok(problem) = serde_json::from_str::<Problem>(text) {
+        if let Some(problem) = serde_json::from_str::<Problem>(text).ok().or_else(|| problem_in(text)) {
             return problem;
         }
         let Place { instance, server, .. } = &self.place;
@@ -325,6 +330,12 @@ impl Answering {
                 .next(format!("linchpin explain {instance}")),
         )
     }
+}
+
+/// The problem that a hub puts into a JSON-RPC error.
+fn problem_in(text: &str) -> Option<Problem> {
+    let Ok(Envelope::Response { error: Some(error), .. }) = Envelope::parse(text) else { return None };
+    serde_json::from_str(Object::parse(text, error).ok()?.get("data")?.of(text)).ok()
 }
 
 /// An answer that is no success, read as far as it is looked at.
