@@ -32,7 +32,7 @@ endif
 	$(CARGO) test --workspace --locked --doc
 
 # The faults of whole processes (kill -9, corrupt records, stopped processes) and of the network between them.
-FAULTS := continuity fleet bad_input stopping stopped starts links crowd clocks proxy netns_packets netns_interfaces
+FAULTS := continuity continuity_matrix fleet bad_input stopping stopped starts links crowd clocks proxy netns_packets netns_interfaces
 integration-test: kit build ## only the scenarios of process faults and of simulated network drops (in network namespaces)
 	@$(TARGET)/debug/lab-netns
 ifeq ($(NEXTEST),yes)

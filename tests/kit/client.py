@@ -1,10 +1,11 @@
 """An independent MCP client: the Python SDK, driven line by line.
 
-    client.py [--mode auto|legacy] http URL        (the bearer token is taken from the variable LINCHPIN_TOKEN)
-    client.py [--mode auto|legacy] stdio COMMAND…
+    client.py [--mode auto|legacy|2026-07-28] http URL    (the bearer token is taken from the variable LINCHPIN_TOKEN)
+    client.py [--mode auto|legacy|2026-07-28] stdio COMMAND…
 
 The first line it writes tells what was negotiated. Then each line it reads, {"do": VERB, ...arguments}, is one request
-and gets one line of answer: {"result": …} or {"error": {"code", "message", "data"}}. It ends with its standard input.
+and gets one line of answer: {"result": …} or {"error": {"code", "message", "data"}}, with "session", the id of the
+session that its last request was sent in. It ends with its standard input.
 """
 
 import argparse
@@ -12,10 +13,42 @@ import asyncio
 import json
 import os
 import sys
+from collections import Counter
 
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+
+
+# The session id that was sent last, how often each notification came, and the streams of changes that are open.
+sent = {"session": None}
+heard = Counter()
+streams = []
+
+
+async def note_session(request):
+    if request.method == "POST":
+        sent["session"] = request.headers.get("mcp-session-id")
+
+
+async def hear(message):
+    if method := getattr(message, "method", None):
+        heard[method] += 1
+
+
+async def follow(client, ready):
+    async with client.listen(tools_list_changed=True, prompts_list_changed=True, resources_list_changed=True) as changes:
+        ready.set()
+        # What is heard goes through `hear` as well; this only keeps the stream open.
+        async for _ in changes:
+            pass
+
+
+async def listen(client):
+    ready = asyncio.Event()
+    streams.append(asyncio.create_task(follow(client, ready)))
+    await asyncio.wait([streams[-1], asyncio.ensure_future(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
+    return {} if ready.is_set() else streams[-1].result()
 
 
 def plain(value):
@@ -32,7 +65,7 @@ async def every_page(list_page, field):
             return found
 
 
-async def perform(client, do, name="", uri="", arguments=None):
+async def perform(client, do, name="", uri="", arguments=None, level=""):
     match do:
         case "list_tools":
             return await every_page(client.list_tools, "tools")
@@ -48,6 +81,14 @@ async def perform(client, do, name="", uri="", arguments=None):
             return plain(await client.read_resource(uri))
         case "ping":
             return plain(await client.send_ping())
+        case "set_level":
+            return plain(await client.set_logging_level(level))
+        case "subscribe":
+            return plain(await client.subscribe_resource(uri))
+        case "listen":
+            return await listen(client)
+        case "heard":
+            return dict(heard)
     raise ValueError(f"no verb {do!r}")
 
 
@@ -61,15 +102,17 @@ async def answer(client, line):
 
 
 def say(message):
-    print(json.dumps(message), flush=True)
+    print(json.dumps(message | {"session": sent["session"]}), flush=True)
 
 
 async def drive(server, mode):
-    async with Client(server, mode=mode, read_timeout_seconds=30) as client:
+    async with Client(server, mode=mode, read_timeout_seconds=60, message_handler=hear) as client:
         info = client.server_info
         say({"result": {"protocolVersion": client.protocol_version, "serverInfo": plain(info) if info else None}})
         while line := await asyncio.to_thread(sys.stdin.readline):
             say(await answer(client, line))
+        for stream in streams:
+            stream.cancel()
 
 
 async def main():
@@ -84,7 +127,8 @@ async def main():
         return
     token = os.environ.get("LINCHPIN_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(30, read=300)) as http:
+    hooks = {"request": [note_session]}
+    async with httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(30, read=300), event_hooks=hooks) as http:
         await drive(streamable_http_client(asked.target[0], http_client=http), asked.mode)
 
 

@@ -45,6 +45,23 @@ pub fn filesystem(root: &Path) -> Result<Vec<String>> {
     Ok(vec!["node".into(), script, root.display().to_string()])
 }
 
+/// The command line of server-memory on stdio; it remembers in the file of the variable `MEMORY_FILE_PATH`.
+///
+/// # Errors
+/// When the kit is not installed.
+pub fn memory() -> Result<Vec<String>> {
+    Ok(vec!["node".into(), part("node_modules/@modelcontextprotocol/server-memory/dist/index.js")?])
+}
+
+/// The command line of this workspace's counting server on `stdio` or `http`, which has one more tool for each line of
+/// the file `tools`.
+///
+/// # Errors
+/// When it was not built.
+pub fn counting(transport: &str, tools: &Path) -> Result<Vec<String>> {
+    Ok(vec![program("counting-server")?.display().to_string(), transport.into(), tools.display().to_string()])
+}
+
 /// The command line of this workspace's echo server; with its tool called `echo-NAME`, so that a fleet has no two alike.
 ///
 /// # Errors
@@ -68,6 +85,23 @@ pub fn hostile(mode: &str, starts: &Path) -> Result<Vec<String>> {
 /// When the kit is not installed.
 pub fn python_client() -> Result<Vec<String>> {
     Ok(vec![part(".venv/bin/python")?, part("client.py")?])
+}
+
+/// The command line of the TypeScript clients, without its arguments.
+///
+/// # Errors
+/// When the kit is not installed.
+pub fn typescript_client() -> Result<Vec<String>> {
+    part("node_modules/@modelcontextprotocol/client/package.json")?;
+    Ok(vec!["node".into(), part("client.mjs")?])
+}
+
+/// The command line of `mcpdo`, which comes with the Inspector, without its arguments. It needs Node 22 too.
+///
+/// # Errors
+/// When the kit is not installed.
+pub fn mcpdo() -> Result<Vec<String>> {
+    Ok(vec![node22()?, part("node_modules/@modelcontextprotocol/inspector/clients/mcpdo/build/mcp-bin.js")?])
 }
 
 /// The command line of the Inspector's command line, without its arguments. It needs Node 22, which the kit has.

@@ -1,7 +1,7 @@
 //! The Python SDK as an independent client: both transports, both ways of finding out the era, and a hub that dies.
 
 use anyhow::{Context, Result, ensure};
-use linchpin_tests::agent::python::Python;
+use linchpin_tests::agent::driven::Driven;
 use linchpin_tests::{kit, lab::Lab};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn echo(word: &str) -> Value {
     json!({"do": "call_tool", "name": "everything__echo", "arguments": {"message": word}})
 }
 
-async fn works(agent: &mut Python) -> Result<()> {
+async fn works(agent: &mut Driven) -> Result<()> {
     let tools = agent.result(&json!({"do": "list_tools"})).await?;
     ensure!(names(&tools).contains(&"everything__echo"), "{tools}");
     let answer = agent.result(&echo("hello")).await?;
@@ -50,7 +50,7 @@ async fn it_works_over_http_in_every_mode() -> Result<()> {
     lab.usable("everything").await?;
     let url = format!("{}/mcp", lab.hub_facts()?.url);
     for (mode, version) in MODES {
-        let (mut agent, hello) = Python::open(&lab, mode, &["http", &url]).await?;
+        let (mut agent, hello) = Driven::python(&lab, mode, &["http", &url]).await?;
         assert_eq!(hello["protocolVersion"], version, "mode {mode}: {hello}");
         works(&mut agent).await.with_context(|| format!("mode {mode}\n{}", lab.logs()))?;
         agent.close().await?;
@@ -63,7 +63,7 @@ async fn it_works_through_the_shim_and_over_a_dead_hub() -> Result<()> {
     let lab = lab().await?;
     let binary = lab.binary().display().to_string();
     for (mode, version) in MODES {
-        let (mut agent, hello) = Python::open(&lab, mode, &["stdio", &binary, "mcp"]).await?;
+        let (mut agent, hello) = Driven::python(&lab, mode, &["stdio", &binary, "mcp"]).await?;
         assert_eq!(hello["protocolVersion"], version, "mode {mode}: {hello}");
         lab.usable("everything").await?;
         works(&mut agent).await.with_context(|| format!("mode {mode}\n{}", lab.logs()))?;

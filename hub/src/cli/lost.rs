@@ -12,6 +12,8 @@ use std::io::ErrorKind;
 pub(super) enum Lost {
     /// It never left, or the hub refused it: nothing was done.
     NotExecuted(String),
+    /// The hub does not know the session, or the token: nothing was done.
+    Unknown(String),
     /// The connection broke after it had been sent.
     Interrupted(String),
     /// The hub said why not.

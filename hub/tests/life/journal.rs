@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 
-const URI: &str = "fix://tool/1";
+pub(crate) const URI: &str = "fix://tool/1";
 
 /// A world whose agents need no token, with a server.
 fn world() -> Result<World> {
@@ -35,7 +35,7 @@ fn kept(world: &World) -> Result<(Option<String>, String, bool)> {
     Ok(connection.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
 }
 
-fn is_kept(world: &World, level: &str) -> Result<()> {
+pub(crate) fn is_kept(world: &World, level: &str) -> Result<()> {
     until("the journal has the session", || {
         let kept = kept(world)?;
         ensure!(kept.0.as_deref() == Some(level) && kept.1.contains(URI) && kept.2, "{kept:?}");

@@ -11,6 +11,7 @@ mod hubs;
 mod imposter;
 mod journal;
 mod junk;
+mod lives;
 mod mallory;
 mod others;
 mod secrets;

@@ -1,12 +1,12 @@
 //! Agents: MCP clients as a coding agent has them, by hand, so that what travels is seen.
 //!
 //! Owns [`Agent`], what every client can do, and [`Reply`]. [`stdio`] drives a command over its pipes, [`http`] speaks
-//! Streamable HTTP, [`python`] drives the Python SDK.
+//! Streamable HTTP, [`driven`] has the official SDKs.
 //! Invariant: one agent is one session; it never starts over by itself, so a session that broke is seen as broken.
 //! Never: retries.
 
+pub mod driven;
 pub mod http;
-pub mod python;
 pub mod stdio;
 
 mod sse;

@@ -139,6 +139,12 @@ impl Stdio {
         }
     }
 
+    /// How many notifications of this method came and were not awaited.
+    #[must_use]
+    pub fn kept(&self, method: &str) -> usize {
+        self.kept.iter().filter(|message| message["method"] == method).count()
+    }
+
     /// Forgets what was kept.
     pub fn forget(&mut self) {
         self.kept.clear();

@@ -180,7 +180,10 @@ fn start_reaper(mark: &Mark, dir: &Path) -> Result<Child> {
 
 /// A port of [`PORTS`] that is free now, tried from a random place. Another lab could still take it before the hub does:
 /// 20,000 ports make that rare, and the hub then takes the next one and says so in `hub.json`, which is what is read.
-fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
     let seed = uuid::Uuid::new_v4().as_u128() % u128::from(PORTS.end - PORTS.start);
     let first = PORTS.start + u16::try_from(seed)?;
     (first..PORTS.end)

@@ -134,10 +134,14 @@ impl Shim {
                 (true, _) => self.later(life).await,
                 (false, Err(Lost::Refused(problem))) => return Err(problem),
                 (false, Err(Lost::Silent(pid))) => return Err(silent_hub(pid, Repeat::Safe)),
-                (false, Err(Lost::NotExecuted(why) | Lost::Interrupted(why))) if tries == TRIES => {
+                (false, Err(Lost::NotExecuted(why) | Lost::Unknown(why) | Lost::Interrupted(why)))
+                    if tries == TRIES =>
+                {
                     return Err(unreachable(&why));
                 }
-                (false, Ok(()) | Err(Lost::NotExecuted(_) | Lost::Interrupted(_))) => self.session.renew(&life).await?,
+                (false, Ok(()) | Err(Lost::NotExecuted(_) | Lost::Unknown(_) | Lost::Interrupted(_))) => {
+                    self.session.renew(&life, false).await?
+                }
             };
         }
     }

@@ -169,7 +169,7 @@ impl Shim {
         loop {
             match self.session.listen(life.clone(), &self.out).await {
                 Ok(next) => {
-                    if next.replayed && !Arc::ptr_eq(&next, &life) {
+                    if !next.continues(&life) {
                         self.announce_new_life().await;
                     }
                     life = next;
@@ -179,7 +179,7 @@ impl Shim {
         }
     }
 
-    /// A hub that was started again knows no earlier lists to compare with, so the agent is asked to look.
+    /// A hub that did not know the session knows no earlier lists to compare with, so the agent is asked to look.
     async fn announce_new_life(&self) {
         for what in ["tools", "prompts", "resources"] {
             let line = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{what}/list_changed"}}"#);

@@ -30,8 +30,6 @@ pub(in crate::cli) struct Life {
     pub(super) hub: HubFile,
     /// Whether messages stand for themselves here (MCP 2026-07-28); else they belong to a session.
     pub(super) alone: bool,
-    /// Whether an earlier one was lost.
-    pub(in crate::cli) replayed: bool,
     url: String,
     http: reqwest::Client,
     session: Option<String>,
@@ -53,10 +51,21 @@ struct Negotiated {
 
 impl Life {
     /// Finds the hub, or starts one. No session is begun yet.
-    pub(super) async fn find(way: &Way, alone: bool, replayed: bool) -> Result<Self, Problem> {
+    pub(super) async fn find(way: &Way, alone: bool) -> Result<Self, Problem> {
         let hub = reach(&way.home, way.autostart).await?;
         let (http, url) = (client::http_to(&hub)?, format!("{}{}", hub.url, way.path));
-        Ok(Self { hub, alone, replayed, url, http, session: None, version: None, pulse: Pulse::default() })
+        Ok(Self { hub, alone, url, http, session: None, version: None, pulse: Pulse::default() })
+    }
+
+    /// The same session at the hub that is there now, which may be another.
+    pub(super) async fn elsewhere(&self, way: &Way) -> Result<Self, Problem> {
+        let (session, version) = (self.session.clone(), self.version.clone());
+        Ok(Self { session, version, ..Self::find(way, self.alone).await? })
+    }
+
+    /// Whether it has the same session as an earlier life, and not one that was begun in its place.
+    pub(in crate::cli) fn continues(&self, earlier: &Self) -> bool {
+        self.session == earlier.session
     }
 
     /// Begins the session with the agent's own message, and returns the hub's answer to it.
@@ -169,9 +178,9 @@ impl Life {
         })?;
         match response.status() {
             // Another hub, another token; or a session that this hub does not know.
-            StatusCode::UNAUTHORIZED => Err(Lost::NotExecuted("the hub has another token now".to_owned())),
+            StatusCode::UNAUTHORIZED => Err(Lost::Unknown("the hub has another token now".to_owned())),
             StatusCode::NOT_FOUND if self.session.is_some() => {
-                Err(Lost::NotExecuted("the hub does not know the session".to_owned()))
+                Err(Lost::Unknown("the hub does not know the session".to_owned()))
             }
             status if !status.is_success() && has_type(&response, MEDIA_TYPE) => {
                 let body = response.bytes().await.unwrap_or_default();

@@ -1,9 +1,10 @@
 //! What the agent says to the hub, over any number of hub lives.
 //!
 //! Owns the current [`life`]s: the one of the agent's session, and one for messages that stand for themselves (MCP
-//! 2026-07-28). When the hub is gone it is found or started again and the agent's own `initialize` is replayed; all who
-//! noticed the loss share one replay. Invariant: a message is sent again only when the hub surely did not act on it, or
-//! when repeating it changes nothing ([`Repeat`]). Never: keeps anything of the agent's but its `initialize`.
+//! 2026-07-28). When the hub is gone it is found or started again, and continues the session with all that it kept of it;
+//! only where it does not know the session any more the agent's own `initialize` is replayed, once for all who noticed.
+//! Invariant: a message is sent again only when the hub surely did not act on it, or when repeating it changes nothing
+//! ([`Repeat`]). Never: keeps anything of the agent's but its `initialize`.
 
 mod life;
 
@@ -73,8 +74,8 @@ struct State {
 
 impl State {
     /// The current life of the same kind.
-    fn of(&self, life: &Life) -> &Option<Arc<Life>> {
-        if life.alone { &self.alone } else { &self.life }
+    fn of(&mut self, life: &Life) -> &mut Option<Arc<Life>> {
+        if life.alone { &mut self.alone } else { &mut self.life }
     }
 }
 
@@ -88,7 +89,7 @@ impl Session {
     /// Begins the session with the agent's own message, and returns the hub's answer to it.
     pub(super) async fn initialize(&self, message: Bytes) -> Result<Bytes, Problem> {
         let mut state = self.state.lock().await;
-        let (life, answer) = self.connect(&message, false).await?;
+        let (life, answer) = self.connect(&message).await?;
         state.initialize = Some(message);
         state.life = Some(Arc::new(life));
         Ok(answer)
@@ -105,16 +106,17 @@ impl Session {
                 Ok(()) => return Ok(()),
                 Err(lost) => lost,
             };
+            let unknown = matches!(lost, Lost::Unknown(_));
             match lost {
                 Lost::Silent(pid) => return Err(silent_hub(pid, repeat)),
                 Lost::Interrupted(cause) if repeat == Repeat::Unsafe => return Err(interrupted(&cause)),
-                Lost::NotExecuted(cause) | Lost::Interrupted(cause) if tries == TRIES => {
+                Lost::NotExecuted(cause) | Lost::Unknown(cause) | Lost::Interrupted(cause) if tries == TRIES => {
                     return Err(unreachable(&cause));
                 }
                 Lost::Refused(problem) => return Err(problem),
-                Lost::NotExecuted(_) | Lost::Interrupted(_) => {
+                Lost::NotExecuted(_) | Lost::Unknown(_) | Lost::Interrupted(_) => {
                     tokio::time::sleep(PAUSE * (tries - 1)).await;
-                    life = self.renew(&life).await?;
+                    life = self.renew(&life, unknown).await?;
                 }
             }
         }
@@ -123,7 +125,7 @@ impl Session {
     /// Hands what the hub says by itself to `out` for as long as this life of the session lasts, then returns the next.
     pub(super) async fn listen(&self, life: Arc<Life>, out: &mpsc::Sender<Bytes>) -> Result<Arc<Life>, Problem> {
         match life.listen(out).await {
-            Some(StatusCode::NOT_FOUND) => return self.renew(&life).await,
+            Some(StatusCode::NOT_FOUND) => return self.renew(&life, true).await,
             Some(status) if !status.is_success() => tokio::time::sleep(IDLE).await,
             Some(_) | None => {}
         }
@@ -143,7 +145,7 @@ impl Session {
         if let Some(life) = &state.alone {
             return Ok(life.clone());
         }
-        let life = Arc::new(Life::find(&self.way, true, false).await?);
+        let life = Arc::new(Life::find(&self.way, true).await?);
         state.alone = Some(life.clone());
         Ok(life)
     }
@@ -165,7 +167,7 @@ impl Session {
                 Some(hub) if hub.process == life.hub.process && hub.process.is_alive() => {
                     return Ok(self.current(&life).await);
                 }
-                Some(_) | None => return self.renew(&life).await,
+                Some(_) | None => return self.renew(&life, false).await,
             }
         }
     }
@@ -175,44 +177,45 @@ impl Session {
         self.state.lock().await.of(life).clone().unwrap_or_else(|| life.clone())
     }
 
-    /// The life after `stale`: the one that another caller has made meanwhile, or a new one.
-    pub(super) async fn renew(&self, stale: &Arc<Life>) -> Result<Arc<Life>, Problem> {
+    /// The life after `stale`: the one that another caller has made meanwhile, or a new one. A session goes on in it under
+    /// its id, unless the hub said that this is `unknown` to it.
+    pub(super) async fn renew(&self, stale: &Arc<Life>, unknown: bool) -> Result<Arc<Life>, Problem> {
         let mut state = self.state.lock().await;
         if let Some(life) = state.of(stale)
             && !Arc::ptr_eq(life, stale)
         {
             return Ok(life.clone());
         }
-        if stale.alone {
-            let life = Arc::new(Life::find(&self.way, true, true).await?);
-            state.alone = Some(life.clone());
-            return Ok(life);
-        }
-        let Some(message) = state.initialize.clone() else {
-            return Err(Problem::new(Code::BadRequest, "the session has not been initialized"));
+        let life = match state.initialize.clone().filter(|_| unknown && !stale.alone) {
+            Some(message) => self.begin_anew(&message).await?,
+            None => stale.elsewhere(&self.way).await?,
         };
-        let (life, _) = self.connect(&message, true).await?;
+        let life = Arc::new(life);
+        *state.of(stale) = Some(life.clone());
+        Ok(life)
+    }
+
+    async fn begin_anew(&self, initialize: &Bytes) -> Result<Life, Problem> {
+        let (life, _) = self.connect(initialize).await?;
         life.confirm().await.map_err(|lost| match lost {
             Lost::Refused(problem) => problem,
             Lost::Silent(pid) => silent_hub(pid, Repeat::Safe),
-            Lost::NotExecuted(cause) | Lost::Interrupted(cause) => unreachable(&cause),
+            Lost::NotExecuted(cause) | Lost::Unknown(cause) | Lost::Interrupted(cause) => unreachable(&cause),
         })?;
-        let life = Arc::new(life);
-        state.life = Some(life.clone());
         Ok(life)
     }
 
     /// Finds or starts a hub and initializes the session there.
-    async fn connect(&self, initialize: &Bytes, replayed: bool) -> Result<(Life, Bytes), Problem> {
+    async fn connect(&self, initialize: &Bytes) -> Result<(Life, Bytes), Problem> {
         let mut cause = String::new();
         for tries in 0..TRIES {
             tokio::time::sleep(PAUSE * tries).await;
-            let mut life = Life::find(&self.way, false, replayed).await?;
+            let mut life = Life::find(&self.way, false).await?;
             match life.initialize(initialize).await {
                 Ok(answer) => return Ok((life, answer)),
                 Err(Lost::Refused(problem)) => return Err(problem),
                 Err(Lost::Silent(pid)) => return Err(silent_hub(pid, Repeat::Safe)),
-                Err(Lost::NotExecuted(why) | Lost::Interrupted(why)) => cause = why,
+                Err(Lost::NotExecuted(why) | Lost::Unknown(why) | Lost::Interrupted(why)) => cause = why,
             }
         }
         Err(unreachable(&cause))

@@ -1,45 +1,68 @@
-//! The Python SDK as an agent, through `tests/kit/client.py`.
+//! The official SDKs as agents: Python's through `tests/kit/client.py`, TypeScript's two through `client.mjs`.
 //!
-//! Owns the driver's pipes. Invariant: an independent implementation of MCP decides what is right here.
-//! Never: interprets what the SDK answered.
+//! Owns a driver's pipes: one line for each request, one for its answer. Invariant: an independent implementation of MCP
+//! decides what is right here. Never: interprets what the SDK answered.
 
 use super::ANSWER;
 use crate::lab::Lab;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
-/// A session of the Python SDK.
+/// How long a driver may take for one answer: longer than any SDK waits by itself.
+const PATIENCE: Duration = Duration::from_secs(75);
+
+/// A session of an SDK.
 #[derive(Debug)]
-pub struct Python {
+pub struct Driven {
     child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
+    session: Option<String>,
 }
 
-impl Python {
-    /// Connects with the given era (`auto`, `legacy`) and transport (`http URL`, `stdio COMMAND…`).
+impl Driven {
+    /// Python's, with the given way to find the era (`auto`, `legacy`, `2026-07-28`) and transport (`http URL`,
+    /// `stdio COMMAND…`).
     ///
     /// # Errors
     /// When the SDK does not connect.
-    pub async fn open(lab: &Lab, mode: &str, transport: &[&str]) -> Result<(Self, Value)> {
-        let line = crate::kit::python_client()?;
+    pub async fn python(lab: &Lab, mode: &str, transport: &[&str]) -> Result<(Self, Value)> {
+        Self::open(lab, &crate::kit::python_client()?, &["--mode", mode], transport).await
+    }
+
+    /// TypeScript's of this version (`1`, `2`); the first knows only the mode `legacy`.
+    ///
+    /// # Errors
+    /// When the SDK does not connect.
+    pub async fn typescript(lab: &Lab, sdk: &str, mode: &str, transport: &[&str]) -> Result<(Self, Value)> {
+        Self::open(lab, &crate::kit::typescript_client()?, &["--sdk", sdk, "--mode", mode], transport).await
+    }
+
+    async fn open(lab: &Lab, line: &[String], options: &[&str], transport: &[&str]) -> Result<(Self, Value)> {
         let (program, script) = line.split_first().context("an empty command line")?;
         let mut command = lab.command(program);
-        command.args(script).args(["--mode", mode]).args(transport);
+        command.args(script).args(options).args(transport);
         if let Ok(facts) = lab.hub_facts() {
             command.env("LINCHPIN_TOKEN", facts.token);
         }
-        let errors = std::fs::File::options().create(true).append(true).open(lab.dir().join("out/python.log"))?;
+        let errors = std::fs::File::options().create(true).append(true).open(lab.dir().join("out/drivers.log"))?;
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true).spawn()?;
         let input = child.stdin.take().context("no standard input")?;
         let output = BufReader::new(child.stdout.take().context("no standard output")?).lines();
-        let mut agent = Self { child, input, output };
+        let mut agent = Self { child, input, output, session: None };
         let hello = agent.receive().await.map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.logs()))?;
         Ok((agent, hello["result"].clone()))
+    }
+
+    /// The id of the session that its last request was sent in; none on stdio and in 2026-07-28.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref()
     }
 
     /// Performs one verb of the driver and gives its answer, `{"result"}` or `{"error"}`.
@@ -51,7 +74,7 @@ impl Python {
         self.receive().await
     }
 
-    /// As [`Python::perform`], when only a result will do.
+    /// As [`Driven::perform`], when only a result will do.
     ///
     /// # Errors
     /// When it is an error.
@@ -62,9 +85,11 @@ impl Python {
     }
 
     async fn receive(&mut self) -> Result<Value> {
-        let line = tokio::time::timeout(ANSWER, self.output.next_line()).await.context("the driver is silent")??;
+        let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await.context("the driver is silent")??;
         let line = line.context("the driver ended")?;
-        serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
+        let answer: Value = serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
+        self.session = answer["session"].as_str().map(str::to_owned);
+        Ok(answer)
     }
 
     /// Ends the session and the driver.
