@@ -73,6 +73,12 @@ impl Home {
         &self.settings
     }
 
+    /// The list of declared servers, beside the settings file: see [`crate::declared`].
+    #[must_use]
+    pub fn declared_file(&self) -> PathBuf {
+        self.settings.with_file_name("servers.json")
+    }
+
     /// The registry directory.
     #[must_use]
     pub fn instances(&self) -> PathBuf {
