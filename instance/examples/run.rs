@@ -5,7 +5,7 @@
 //! ```
 #![expect(clippy::print_stderr, reason = "an example talks to people")]
 
-use linchpin_instance::agent::{self, Kind, Port, RunOptions};
+use linchpin_instance::agent::{self, Handed, Kind, Port, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch};
 use linchpin_instance::{Conflict, agent::Ended};
 use linchpin_shared::home::Home;
@@ -97,6 +97,7 @@ fn parse(words: &[OsString]) -> (RunOptions, bool) {
         conflict,
         port: Port::Default,
         pass_through: true,
+        handed: Handed::default(),
     };
     (options, has("--detach"))
 }

@@ -14,7 +14,7 @@ use linchpin_shared::failure::Failure;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::vitals::{self, Transport};
-use linchpin_shared::registry::record::Service;
+use linchpin_shared::registry::record::{self, Service};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,8 @@ struct Instance<'a> {
     since: Timestamp,
     why: &'a str,
     generation: Uuid,
-    pid: u32,
+    /// None while nothing of it runs.
+    pid: Option<u32>,
     process: &'a Identity,
     project_dir: &'a FilePath,
     endpoint: &'a str,
@@ -97,7 +98,9 @@ pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
     }
     let senses = api.discovery.senses.borrow().clone();
     let journal = api.journal.borrow().clone();
-    let problems = senses.blind.into_iter().chain(senses.deaf).chain(journal.problem).chain(journal.aside);
+    let undeclared = api.ondemand.trouble().borrow().clone();
+    let problems =
+        senses.blind.into_iter().chain(senses.deaf).chain(journal.problem).chain(journal.aside).chain(undeclared);
     let problems: Vec<Problem> = problems.collect();
     warnings.extend(problems.iter().map(|problem| problem.detail.clone()));
     let snapshot = api.discovery.snapshot.borrow().clone();
@@ -171,11 +174,11 @@ pub(super) fn find(api: &Api, name: &str) -> Result<Handle, Problem> {
     })
 }
 
-/// All instances, but none that is gone and whose name a live one took: the name is that one's now.
+/// All instances, but none that is gone or dormant and whose name a live one took: the name is that one's now.
 fn list(api: &Api) -> All {
     let links = api.links.watch().borrow().clone();
-    let live: BTreeSet<&str> = links.iter().filter(|link| !is_gone(link)).map(Handle::name).collect();
-    let listed = links.iter().filter(|link| !(is_gone(link) && live.contains(link.name())));
+    let live: BTreeSet<&str> = links.iter().filter(|link| !is_absent(link)).map(Handle::name).collect();
+    let listed = links.iter().filter(|link| !(is_absent(link) && live.contains(link.name())));
     let catalog = api.gateway.catalog();
     let sessions = sessions(&catalog);
     All { instances: listed.map(|link| shown(&sessions, link)).collect() }
@@ -188,8 +191,8 @@ fn sessions(catalog: &[ServerStatus]) -> Sessions<'_> {
     catalog.iter().map(|known| ((known.instance.as_str(), known.server.as_str()), known)).collect()
 }
 
-fn is_gone(link: &Handle) -> bool {
-    link.status().borrow().state == State::Gone
+fn is_absent(link: &Handle) -> bool {
+    link.status().borrow().state.is_absent()
 }
 
 fn shown(sessions: &Sessions<'_>, link: &Handle) -> Shown {
@@ -208,7 +211,7 @@ impl Serialize for Shown {
             since: status.since,
             why: &status.why,
             generation: record.generation,
-            pid: record.process.pid,
+            pid: Some(record.process.pid).filter(|_| status.state != State::Dormant),
             process: &record.process,
             project_dir: &record.project_dir,
             endpoint: &record.endpoint,
@@ -239,5 +242,15 @@ fn servers(sessions: &Sessions<'_>, link: &Handle, vitals: Option<&vitals::Vital
             tools: session.map_or(0, |known| known.tools.len()),
         }
     };
-    vitals.map_or_else(Vec::new, |vitals| vitals.servers.iter().map(of).collect())
+    if let Some(vitals) = vitals {
+        return vitals.servers.iter().map(of).collect();
+    }
+    let status = link.status().borrow().clone();
+    if status.state != State::Dormant {
+        return Vec::new();
+    }
+    let asleep = |server: &record::Server| {
+        of(&vitals::Server { name: server.name.clone(), transport: server.transport, up: false, epoch: 0 })
+    };
+    status.record.servers.iter().map(asleep).collect()
 }

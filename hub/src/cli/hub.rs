@@ -6,7 +6,7 @@
 
 use super::client::Client;
 use super::output::Output;
-use super::reach::{Report, reach};
+use super::reach::{Report, executable, reach};
 use super::{Context, single_threaded};
 use crate::daemon::file::HubFile;
 use crate::daemon::{self, Start};
@@ -41,7 +41,8 @@ pub(super) fn main(context: &Context, args: &Args) -> Result<Exit, Problem> {
     if let Some(Action::Stop) = args.action {
         return single_threaded(stop(context));
     }
-    let start = Start { home: context.home.clone(), port: args.port, foreground: !args.background };
+    let start =
+        Start { home: context.home.clone(), port: args.port, foreground: !args.background, executable: executable() };
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("hub")

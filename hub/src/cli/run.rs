@@ -8,7 +8,7 @@
 use super::reach::{executable, reach};
 use super::{Context, ask, single_threaded};
 use linchpin_instance::Conflict;
-use linchpin_instance::agent::{self, Ended, Kind, Port, RunOptions};
+use linchpin_instance::agent::{self, Ended, Handed, Kind, Port, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch, Started};
 use linchpin_shared::panics;
 use linchpin_shared::problem::{Code, Exit, Problem};
@@ -119,6 +119,7 @@ fn options(args: Args) -> Result<RunOptions, Problem> {
         conflict: args.conflict.into(),
         port: args.port.unwrap_or_default(),
         pass_through: true,
+        handed: Handed::default(),
     })
 }
 

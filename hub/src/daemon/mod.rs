@@ -18,6 +18,7 @@ use crate::gateway::mcp::{Gateway, SessionKey};
 use crate::journal::Journal;
 use crate::link::Links;
 use crate::network::Network;
+use crate::ondemand::{Means, OnDemand};
 use crate::recovery::Recovery;
 use bind::Wanted;
 use file::HubFile;
@@ -31,6 +32,7 @@ use linchpin_shared::registry::{Lease, Registry};
 use linchpin_shared::settings::Settings;
 use linchpin_shared::space::cannot_write;
 use presence::Presence;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use stop::Stop;
@@ -56,6 +58,8 @@ pub struct Start {
     pub port: Option<u16>,
     /// Whether a person watches its standard error.
     pub foreground: bool,
+    /// This program, for starting instances.
+    pub executable: PathBuf,
 }
 
 /// Runs the hub until it is stopped. `ready` is called once, when it serves.
@@ -68,7 +72,7 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
     let settings = Settings::load(&start.home)?;
     let lease = take_lease(&start.home).await?;
     logging::start(&start.home, &settings.log, start.foreground)?;
-    raise_file_limit();
+    let means = Means { executable: start.executable.clone(), open_files: raise_file_limit() };
     panics::heed();
     let stop = Stop::on_signals()?;
     tokio::spawn(stop.clone().heed_panics());
@@ -79,7 +83,7 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
     let file = describe(port, before)?;
     let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
     let journal = Journal::start(&start.home).await;
-    let api = open(&start.home, &settings, &file, &journal, &stop, &end, &tasks)?;
+    let api = open(&start.home, &settings, &file, means, &journal, &stop, &end, &tasks)?;
     file.write(&start.home)?;
     tracing::info!(url = file.url, pid = file.process.pid, "the hub serves");
     ready(&file);
@@ -160,13 +164,16 @@ fn open(
     home: &Home,
     settings: &Settings,
     file: &HubFile,
+    means: Means,
     journal: &Journal,
     stop: &Stop,
     end: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Arc<Api>, Problem> {
     let discovery = Discovery::start(Registry::new(home), settings.into(), end.clone(), tasks);
-    let links = Links::start(&discovery, &settings.link, end.clone(), tasks);
+    let ondemand = OnDemand::start(home, means, &discovery, end.clone(), tasks);
+    let starter = Arc::new(ondemand.clone());
+    let links = Links::with_declared(&discovery, starter, &settings.link, end.clone(), tasks);
     let network = Network::start(&links, end.clone(), tasks);
     let recovery = Recovery::start(&links, network.watch(), end.clone(), tasks);
     let key = SessionKey::from_token(&file.token);
@@ -176,16 +183,18 @@ fn open(
         tracing::warn!("the token is switched off by the settings: every program of this machine may use the hub");
     }
     let guard = Guard { port: file.port, token };
-    let rooms = Rooms { discovery, links, network, recovery, gateway, journal: journal.facts() };
+    let rooms = Rooms { discovery, links, ondemand, network, recovery, gateway, journal: journal.facts() };
     Ok(Api::new(home.clone(), file.clone(), guard, rooms, stop.token()).answering())
 }
 
 /// Asks for as many open files as the system allows; the usual soft limit of 1,024 is for programs that use select(2).
-fn raise_file_limit() {
+/// Says how many they were: that is what children are to have.
+fn raise_file_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
+    limit.current
 }

@@ -12,6 +12,7 @@ use super::limiter::Limiter;
 use super::machine::{Dial, Effect, Input, Machine, Moment};
 use super::metrics::{Meter, Metrics};
 use super::probe::{Probing, answered, ask, dial_in_turn};
+use super::start::Start;
 use super::status::{State, Status, Transition};
 use super::{Numbers, vitals};
 use jiff::Timestamp;
@@ -32,6 +33,14 @@ pub(super) enum Presence {
     Dead,
     /// Its record is gone.
     Unregistered,
+}
+
+/// What is said of one instance: by discovery, and by the list of what is declared.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct News {
+    pub(super) presence: Presence,
+    /// What is known of starting it, if it is declared.
+    pub(super) declared: Option<Start>,
 }
 
 /// What a handle asks of its link.
@@ -60,13 +69,13 @@ pub(super) struct Published {
 /// Everything that may reach a link from outside.
 pub(super) struct Mail {
     pub(super) cancel: CancellationToken,
-    pub(super) news: watch::Receiver<Presence>,
+    pub(super) news: watch::Receiver<News>,
     pub(super) commands: mpsc::Receiver<Command>,
 }
 
 enum Letter {
     Cancelled,
-    News(Presence),
+    News(News),
     Command(Command),
 }
 
@@ -192,9 +201,14 @@ impl Actor {
     fn read(&mut self, letter: Letter) {
         match letter {
             Letter::Cancelled => self.over = true,
-            Letter::News(Presence::Here(record)) => self.step(Input::Found(record)),
-            Letter::News(Presence::Dead) => self.step(Input::OwnerDead),
-            Letter::News(Presence::Unregistered) => self.step(Input::Unregistered),
+            Letter::News(News { presence, declared }) => {
+                self.step(Input::Declared(declared));
+                self.step(match presence {
+                    Presence::Here(record) => Input::Found(record),
+                    Presence::Dead => Input::OwnerDead,
+                    Presence::Unregistered => Input::Unregistered,
+                });
+            }
             Letter::Command(Command::Check(why)) => self.step(Input::Check(why)),
             // Whoever asked may have gone; then nobody needs the answer.
             Letter::Command(Command::Transitions(reply)) => drop(reply.send(self.machine.history())),
@@ -254,6 +268,7 @@ impl Actor {
             Input::Found(_)
             | Input::Unregistered
             | Input::OwnerDead
+            | Input::Declared(_)
             | Input::Due
             | Input::ProbeFailed(_)
             | Input::Check(_) => {}

@@ -8,6 +8,7 @@
 use super::actor::Command;
 use super::lane::{Answering, Lane, NoResponse};
 use super::metrics::Meter;
+use super::start::{Start, Starter};
 use super::status::{State, Status, Transition};
 use super::{Body, classify};
 use bytes::Bytes;
@@ -47,6 +48,7 @@ pub(super) struct Inner {
     /// How much room there is on this link when it is empty.
     pub(super) in_flight: usize,
     pub(super) meter: Arc<Meter>,
+    pub(super) starter: Arc<dyn Starter>,
 }
 
 /// Why there is no response.
@@ -144,6 +146,19 @@ impl Handle {
         drop(self.inner.commands.try_send(Command::Check(why)));
     }
 
+    /// Has the instance started if it is declared and does not run, and says what is known of that. It does not wait:
+    /// what comes of it is in the status.
+    #[must_use]
+    pub fn wake(&self) -> Start {
+        self.inner.starter.wake(self.inner.id)
+    }
+
+    /// What the instance's process wrote last, if that is to be had.
+    pub async fn last_words(&self) -> Option<String> {
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || inner.starter.last_words(&inner.name)).await.ok()?
+    }
+
     /// The link's last transitions, oldest first; none when the link has ended.
     pub async fn transitions(&self) -> Vec<Transition> {
         let (reply, answer) = oneshot::channel();
@@ -209,6 +224,11 @@ impl RequestError {
         let explain = format!("linchpin explain {name}");
         let about = |code: Code, what: &str| Problem::new(code, format!("{name} {what}")).seen("instance", name);
         match self {
+            Self::NotConnected { state: State::Dormant, .. } => {
+                about(Code::InstanceUnavailable, "does not run: it is declared, and started on its first use")
+                    .next("call one of its tools: linchpin tools")
+                    .next(explain)
+            }
             Self::NotConnected { state, next_try, last_failure } => {
                 let what = format!("is {}", state.as_str());
                 let mut problem = about(Code::InstanceUnavailable, &what).seen("state", state.as_str());

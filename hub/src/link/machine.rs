@@ -27,6 +27,7 @@
 //! | connecting, proving, retrying; any of a foreign program | gone | the record is gone |
 //! | draining | gone | the connection ended |
 //! | any | gone | the record's owner is proven dead |
+//! | whatever would be gone | dormant | it is declared; from dormant: any record dials, and undeclared it is gone |
 //! | any | connecting | a new generation or endpoint; from gone: any record |
 //!
 //! Proving, and connecting and retrying while the breaker is not closed, are [`State::Tripped`] to everyone else;
@@ -38,6 +39,7 @@ mod types;
 
 pub(super) use types::{Deadline, Dial, Effect, Input, Moment, Params, Reason};
 
+use super::start::Start;
 use super::status::{BreakerFacts, ConnectionFacts, State, Status, Transition, Trip};
 use crate::health::Health;
 use jiff::Timestamp;
@@ -75,6 +77,8 @@ pub(super) struct Machine {
     known: bool,
     /// Whether the last dial was not answered because the peer's process is stopped by a signal.
     stopped: bool,
+    /// What is known of starting it, if it is declared.
+    declared: Option<Start>,
     dials: u64,
     connections: u64,
     revision: u64,
@@ -85,7 +89,21 @@ pub(super) struct Machine {
 impl Machine {
     /// A link to the instance of this record.
     pub(super) fn new(record: Arc<Record>, params: Params, now: Moment) -> Self {
-        let mut machine = Self {
+        let mut machine = Self::before_all(record, params, now);
+        machine.dial("its record was seen", true, now);
+        machine
+    }
+
+    /// A link to what is declared and does not run. The record is what is known of it.
+    pub(super) fn dormant(record: Arc<Record>, start: Start, params: Params, now: Moment) -> Self {
+        let mut machine = Self::before_all(record, params, now);
+        machine.declared = Some(start);
+        machine.leave("it is declared", now);
+        machine
+    }
+
+    fn before_all(record: Arc<Record>, params: Params, now: Moment) -> Self {
+        Self {
             params,
             record,
             stage: Stage::Discovered,
@@ -101,14 +119,13 @@ impl Machine {
             health: Health::new(params.health),
             known: false,
             stopped: false,
+            declared: None,
             dials: 0,
             connections: 0,
             revision: 0,
             history: VecDeque::new(),
             effects: Vec::new(),
-        };
-        machine.dial("its record was seen", true, now);
-        machine
+        }
     }
 
     /// Takes what happened and says what to do.
@@ -118,6 +135,7 @@ impl Machine {
             Input::Found(record) => self.found(record, now),
             Input::Unregistered => self.unregistered(now),
             Input::OwnerDead => self.owner_dead(now),
+            Input::Declared(start) => self.declare(start, now),
             Input::Due => self.due(now),
             Input::Connected(round_trip) => self.connected(round_trip, now),
             Input::DialFailed(failure) => self.dial_failed(failure, now),
@@ -147,7 +165,9 @@ impl Machine {
             Stage::Unresponsive(_, at) => [Some(of(at, Reason::Look)), None, None],
             Stage::Draining(up) => [end(&up), None, None],
             Stage::Gone(at) => [Some(of(at, Reason::Forget)), None, None],
-            Stage::Discovered | Stage::Connecting(_) | Stage::Proving(_, Probe::Asked(_)) => return None,
+            Stage::Discovered | Stage::Connecting(_) | Stage::Proving(_, Probe::Asked(_)) | Stage::Dormant => {
+                return None;
+            }
         };
         all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
@@ -171,6 +191,7 @@ impl Machine {
             | Stage::Proving(..)
             | Stage::Unresponsive(..)
             | Stage::Retrying(_)
+            | Stage::Dormant
             | Stage::Gone(_) => false,
         }
     }
@@ -188,6 +209,7 @@ impl Machine {
             Input::Found(_)
             | Input::Unregistered
             | Input::OwnerDead
+            | Input::Declared(_)
             | Input::Connected(_)
             | Input::ProbeAnswered(_)
             | Input::Lost(_)
@@ -235,6 +257,7 @@ impl Machine {
             trips: self.trips,
             last_trip: self.last_trip.clone(),
             health: self.health.facts(),
+            start: self.declared.clone().filter(|_| self.state == State::Dormant),
         }
     }
 
@@ -245,7 +268,7 @@ impl Machine {
             | Stage::Suspect(up, ..)
             | Stage::Unresponsive(up, _)
             | Stage::Draining(up) => Some(up),
-            Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Gone(_) => None,
+            Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Dormant | Stage::Gone(_) => None,
         }
     }
 
@@ -256,7 +279,7 @@ impl Machine {
             | Stage::Suspect(up, ..)
             | Stage::Unresponsive(up, _)
             | Stage::Draining(up) => Some(up),
-            Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Gone(_) => None,
+            Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Dormant | Stage::Gone(_) => None,
         }
     }
 
@@ -292,6 +315,7 @@ impl Machine {
             Stage::Active(_) => State::Active,
             Stage::Suspect(..) => State::Suspect,
             Stage::Draining(_) => State::Draining,
+            Stage::Dormant => State::Dormant,
             Stage::Gone(_) => State::Gone,
         }
     }

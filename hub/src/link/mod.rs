@@ -18,15 +18,17 @@ mod limiter;
 mod machine;
 mod metrics;
 mod probe;
+mod start;
 mod status;
 mod vitals;
 
 pub use handle::{Handle, RequestError, ResponseBody};
+pub use start::{Sleeper, Sleepers, Start, Starter};
 pub use status::{BreakerFacts, ConnectionFacts, State, Status, Transition, Trip};
 
 use crate::discovery::{Discovery, Found, Snapshot};
 use crate::health;
-use actor::{Actor, Common, Mail, Presence, Published};
+use actor::{Actor, Common, Mail, News, Presence, Published};
 use bytes::Bytes;
 use limiter::Limiter;
 use linchpin_shared::registry::Owner;
@@ -76,13 +78,26 @@ impl Links {
         cancel: CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
+        Self::with_declared(discovery, Arc::new(start::Nobody(watch::Sender::default())), settings, cancel, tasks)
+    }
+
+    /// The same, and links to what is declared, running or not.
+    #[must_use]
+    pub fn with_declared(
+        discovery: &Discovery,
+        starter: Arc<dyn Starter>,
+        settings: &settings::Link,
+        cancel: CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
         let nudged = discovery.clone();
-        Self::spawn(discovery.snapshot.clone(), Box::new(move || nudged.nudge()), settings, cancel, tasks)
+        Self::spawn(discovery.snapshot.clone(), Box::new(move || nudged.nudge()), starter, settings, cancel, tasks)
     }
 
     fn spawn(
         snapshot: watch::Receiver<Arc<Snapshot>>,
         nudge: Box<dyn Fn() + Send + Sync>,
+        starter: Arc<dyn Starter>,
         settings: &settings::Link,
         cancel: CancellationToken,
         tasks: &TaskTracker,
@@ -102,6 +117,8 @@ impl Links {
             actors: JoinSet::new(),
             publish,
             cancel,
+            sleepers: starter.sleepers(),
+            starter,
         };
         tasks.spawn(keeper.run(snapshot));
         Self { handles, metrics }
@@ -113,12 +130,13 @@ impl Links {
         self.handles.clone()
     }
 
-    /// The link to the instance of this name. Of two, one that is not gone.
+    /// The link to the instance of this name. Of two, one that is there; else one that can be started.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Handle> {
         let handles = Arc::clone(&self.handles.borrow());
         let named = handles.iter().filter(|handle| handle.name() == name);
-        named.min_by_key(|handle| handle.inner.status.borrow().state == State::Gone).cloned()
+        let absence = |state: State| u8::from(state.is_absent()) + u8::from(state == State::Gone);
+        named.min_by_key(|handle| absence(handle.inner.status.borrow().state)).cloned()
     }
 
     /// Lists what is counted about links.
@@ -190,11 +208,13 @@ struct Keeper {
     actors: JoinSet<()>,
     publish: watch::Sender<Arc<Vec<Handle>>>,
     cancel: CancellationToken,
+    sleepers: watch::Receiver<Sleepers>,
+    starter: Arc<dyn Starter>,
 }
 
 struct Kept {
     handle: Handle,
-    news: watch::Sender<Presence>,
+    news: watch::Sender<News>,
     task: task::Id,
 }
 
@@ -202,10 +222,13 @@ impl Keeper {
     async fn run(mut self, mut snapshot: watch::Receiver<Arc<Snapshot>>) {
         loop {
             let seen = Arc::clone(&snapshot.borrow_and_update());
-            self.reconcile(&seen);
+            let declared = Arc::clone(&self.sleepers.borrow_and_update());
+            self.reconcile(&seen, &declared);
             tokio::select! {
                 () = self.cancel.cancelled() => break,
                 changed = snapshot.changed() => if changed.is_err() { break },
+                // Whoever starts things is ours, so it does not end before us.
+                Ok(()) = self.sleepers.changed() => {}
                 Some(ended) = self.actors.join_next_with_id() => self.ended(&ended),
             }
         }
@@ -214,19 +237,28 @@ impl Keeper {
     }
 
     /// Tells every actor what the registry shows of its instance, and begins links to instances that are new.
-    fn reconcile(&mut self, snapshot: &Snapshot) {
+    fn reconcile(&mut self, snapshot: &Snapshot, declared: &Sleepers) {
+        let start = |id: &Uuid| declared.get(id).map(|sleeper| sleeper.start.clone());
         for (id, link) in &self.links {
-            let presence = presence(snapshot, id);
+            let news = News { presence: presence(snapshot, id), declared: start(id) };
             link.news.send_if_modified(|known| {
-                let changed = *known != presence;
-                *known = presence;
+                let changed = *known != news;
+                *known = news;
                 changed
             });
         }
         let before = self.links.len();
         for (id, found) in &snapshot.instances {
             if found.owner == Owner::Alive && !self.links.contains_key(id) {
-                let link = self.begin(Arc::clone(&found.record));
+                let presence = Presence::Here(Arc::clone(&found.record));
+                let link = self.begin(&found.record, News { presence, declared: start(id) });
+                self.links.insert(*id, link);
+            }
+        }
+        for (id, sleeper) in declared.iter() {
+            if !self.links.contains_key(id) {
+                let news = News { presence: Presence::Unregistered, declared: start(id) };
+                let link = self.begin(&sleeper.record, news);
                 self.links.insert(*id, link);
             }
         }
@@ -235,17 +267,21 @@ impl Keeper {
         }
     }
 
-    fn begin(&mut self, record: Arc<Record>) -> Kept {
+    fn begin(&mut self, record: &Arc<Record>, news: News) -> Kept {
         let (id, name) = (record.id, record.name.clone());
         let span = tracing::info_span!("link", instance = name);
         let now = actor::moment();
-        let machine = Machine::new(Arc::clone(&record), self.common.numbers.machine, now);
+        let (params, first) = (self.common.numbers.machine, Arc::clone(record));
+        let machine = match (&news.presence, &news.declared) {
+            (Presence::Unregistered, Some(start)) => Machine::dormant(first, start.clone(), params, now),
+            (Presence::Here(_) | Presence::Dead | Presence::Unregistered, _) => Machine::new(first, params, now),
+        };
         let status = machine.status(now);
         let meter = Meter::new(&self.common.metrics, &name, &status);
         let (status, status_seen) = watch::channel(Arc::new(status));
         let (vitals, vitals_seen) = watch::channel(None);
         let (lane, lane_seen) = watch::channel(None);
-        let (news, news_read) = watch::channel(Presence::Here(record));
+        let (news, news_read) = watch::channel(news);
         let (commands, commands_read) = mpsc::channel(COMMANDS);
         let mail = Mail { cancel: self.cancel.clone(), news: news_read, commands: commands_read };
         let actor =
@@ -263,6 +299,7 @@ impl Keeper {
             room,
             in_flight,
             meter,
+            starter: Arc::clone(&self.starter),
         };
         Kept { handle: Handle { inner: Arc::new(inner) }, news, task }
     }

@@ -4,6 +4,7 @@
 //! Invariant: a status is whole and of one moment; nothing here changes after it was published.
 //! Never: carries the record's secret in its serialized form, or decides anything.
 
+use super::start::Start;
 use crate::health::Facts;
 use jiff::Timestamp;
 use linchpin_shared::failure::Failure;
@@ -33,13 +34,15 @@ pub enum State {
     Tripped,
     /// The record is gone but the connection lives. Requests pass until it ends.
     Draining,
+    /// Nothing of it runs, and it is declared: it is started on first use.
+    Dormant,
     /// The instance is gone, proven by its lease or by its own goodbye.
     Gone,
 }
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Discovered,
         Self::Connecting,
         Self::Active,
@@ -48,8 +51,15 @@ impl State {
         Self::Retrying,
         Self::Tripped,
         Self::Draining,
+        Self::Dormant,
         Self::Gone,
     ];
+
+    /// Whether nothing of the instance runs, as far as is known.
+    #[must_use]
+    pub fn is_absent(self) -> bool {
+        matches!(self, Self::Gone | Self::Dormant)
+    }
 
     /// The stable name, as in JSON and metrics.
     #[must_use]
@@ -63,6 +73,7 @@ impl State {
             Self::Retrying => "retrying",
             Self::Tripped => "tripped",
             Self::Draining => "draining",
+            Self::Dormant => "dormant",
             Self::Gone => "gone",
         }
     }
@@ -104,6 +115,9 @@ pub struct Status {
     pub last_trip: Option<Trip>,
     /// How well it answers.
     pub health: Facts,
+    /// What is known of starting it, while it is dormant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
 }
 
 /// A proven connection.

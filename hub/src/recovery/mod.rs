@@ -6,7 +6,7 @@
 
 mod hold;
 
-use crate::link::{Handle, Links, State};
+use crate::link::{Handle, Links};
 use crate::network::Facts;
 use hold::{Hold, Why};
 use jiff::Timestamp;
@@ -120,7 +120,7 @@ impl Watch {
 fn lost(link: &Handle) -> Option<u64> {
     let status = link.status();
     let status = status.borrow();
-    (status.state != State::Gone).then(|| status.connections - u64::from(status.connection.is_some()))
+    (!status.state.is_absent()).then(|| status.connections - u64::from(status.connection.is_some()))
 }
 
 fn text(why: Why) -> String {

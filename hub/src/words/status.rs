@@ -47,7 +47,7 @@ fn row(instance: &Value) -> Vec<String> {
         text(&instance["name"]),
         text(&instance["state"]),
         ago(&instance["since"]),
-        instance["pid"].to_string(),
+        text(&instance["pid"]),
         processes(instance),
         servers(instance),
         text(&instance["project_dir"]),

@@ -11,7 +11,7 @@ use linchpin_hub::link::Links;
 use linchpin_hub::network::Network;
 use linchpin_hub::recovery::Recovery;
 use linchpin_instance::Conflict;
-use linchpin_instance::agent::{self, Port, RunOptions};
+use linchpin_instance::agent::{self, Handed, Port, RunOptions};
 use linchpin_shared::home::Home;
 use linchpin_shared::process::Identity;
 use linchpin_shared::registry::Registry;
@@ -263,6 +263,7 @@ pub(crate) fn be_an_instance() {
         port: Port::Default,
         conflict: Conflict::Fail,
         pass_through: false,
+        handed: Handed::default(),
     };
     let lived = || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -5,10 +5,12 @@
 //! instance left behind is ended before the process starts again.
 //! Never: registers before it listens, or starts the process before the name is ours: two of one project fight.
 
+mod handed;
 mod options;
 mod services;
 pub(crate) mod signals;
 
+pub use handed::Handed;
 pub use options::{Kind, Port, RunOptions};
 
 use crate::board::Board;
@@ -77,6 +79,7 @@ pub(crate) async fn run_telling(
     stopping: impl FnOnce(),
 ) -> Result<Ended, Problem> {
     let plan = Plan::new(home, options)?;
+    plan.handed.limit_files();
     home.prepare()?;
     panics::heed();
     foresee(home, &plan)?;
@@ -200,7 +203,7 @@ fn facts(plan: &Plan) -> Facts {
         servers: match plan.wiring {
             options::Wiring::Plain => Vec::new(),
             options::Wiring::Stdio => server(Transport::Stdio),
-            options::Wiring::Url(_) => server(Transport::Http),
+            options::Wiring::Url(..) => server(Transport::Http),
         },
         labels: BTreeMap::new(),
     }
@@ -233,9 +236,9 @@ fn wire(
             let front = process.clone().map(|process| mcp::Server::Stdio(lives.front(process, max_message)));
             Ok((process, front))
         }
-        options::Wiring::Url(target) => {
+        options::Wiring::Url(target, headers) => {
             let plug = proxy::Plug { server: MAIN.to_owned(), board: Arc::clone(board) };
-            let proxy = Proxy::new(names, target.clone(), max_message);
+            let proxy = Proxy::new(names, target.clone(), max_message).with(headers.clone());
             // Without a process of ours it counts as up, in its one life.
             plug.put_up(plan.executable.is_none(), u64::from(plan.executable.is_none()));
             let process = supervise(plan, record, Wiring::Url(plug), OnSuccess::Restart, surroundings);
@@ -256,6 +259,7 @@ fn supervise(
         path: plan.executable.clone()?,
         words: plan.words.clone(),
         dir: plan.project_dir.clone(),
+        handed: plan.handed.env.clone(),
         env: vec![("LINCHPIN_INSTANCE", record.name.clone().into())],
         owner: Life::of(record.id, &record.process).mark(MAIN),
     };

@@ -5,8 +5,10 @@
 //! Invariant: making a plan starts nothing and writes nothing.
 //! Never: looks at the registry.
 
+use super::Handed;
 use crate::conflict::Conflict;
 use crate::mcp::proxy::Target;
+use http::HeaderMap;
 use linchpin_shared::home::Home;
 use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};
@@ -33,6 +35,9 @@ pub struct RunOptions {
     pub port: Port,
     /// Whether the command's output is passed through to our own.
     pub pass_through: bool,
+    /// What it is handed that must not stand in a command line.
+    #[serde(default)]
+    pub handed: Handed,
 }
 
 impl RunOptions {
@@ -81,6 +86,7 @@ pub(super) struct Plan {
     pub(super) conflict: Conflict,
     pub(super) port: Port,
     pub(super) pass_through: bool,
+    pub(super) handed: Handed,
     pub(super) settings: Settings,
 }
 
@@ -89,12 +95,12 @@ pub(super) struct Plan {
 pub(super) enum Wiring {
     Plain,
     Stdio,
-    Url(Target),
+    Url(Target, HeaderMap),
 }
 
 impl Plan {
     pub(super) fn new(home: &Home, options: RunOptions) -> Result<Self, Problem> {
-        let RunOptions { name, project_dir, command, kind, conflict, port, pass_through } = options;
+        let RunOptions { name, project_dir, command, kind, conflict, port, pass_through, handed } = options;
         let name = name.unwrap_or_else(|| name::from_path(&project_dir));
         name::check(&name)?;
         if !(project_dir.is_absolute() && project_dir.is_dir()) {
@@ -108,13 +114,14 @@ impl Plan {
         let wiring = match kind {
             Kind::Plain => Wiring::Plain,
             Kind::McpStdio => Wiring::Stdio,
-            Kind::McpUrl(url) => Wiring::Url(Target::parse(&url)?),
+            Kind::McpUrl(url) => Wiring::Url(Target::parse(&url)?, handed.header_map()?),
         };
         let executable = match (command.first(), &wiring) {
             (Some(program), _) => {
-                Some(find(program, &project_dir, std::env::var_os("PATH").as_deref().unwrap_or_default())?)
+                let path = handed.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+                Some(find(program, &project_dir, &path.unwrap_or_default())?)
             }
-            (None, Wiring::Url(_)) => None,
+            (None, Wiring::Url(..)) => None,
             (None, Wiring::Plain | Wiring::Stdio) => {
                 return Err(
                     Problem::new(Code::BadRequest, "there is no command to run").next("linchpin run -- COMMAND")
@@ -122,7 +129,8 @@ impl Plan {
             }
         };
         let settings = Settings::load(home)?;
-        Ok(Self { name, project_dir, executable, words: command, wiring, conflict, port, pass_through, settings })
+        let words = command;
+        Ok(Self { name, project_dir, executable, words, wiring, conflict, port, pass_through, handed, settings })
     }
 }
 
@@ -168,6 +176,7 @@ mod tests {
                 conflict: Conflict::Fail,
                 port: Port::Default,
                 pass_through: false,
+                handed: Handed::default(),
             };
             let problem = Plan::new(&Home::at("/nowhere"), options).unwrap_err();
             assert!(problem.detail.contains("directory"), "{problem}");

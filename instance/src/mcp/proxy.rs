@@ -97,13 +97,20 @@ pub(crate) struct Proxy {
     target: Target,
     pool: Pool,
     max_message: usize,
+    /// What every request carries, whatever it came with.
+    headers: HeaderMap,
 }
 
 impl Proxy {
     /// A way to `target`.
     pub(crate) fn new(names: Names, target: Target, max_message: usize) -> Self {
         let pool = Pool::new(target.host.clone(), target.port);
-        Self { names, target, pool, max_message }
+        Self { names, target, pool, max_message, headers: HeaderMap::new() }
+    }
+
+    /// The same, every request with these headers.
+    pub(crate) fn with(self, headers: HeaderMap) -> Self {
+        Self { headers, ..self }
     }
 
     /// Passes one request on.
@@ -118,6 +125,10 @@ impl Proxy {
         *outgoing.uri_mut() = self.target.path.clone();
         pass(&head.headers, outgoing.headers_mut());
         outgoing.headers_mut().insert(HOST, self.target.authority.clone());
+        // Its own take the place of what came, and may take that of the host too.
+        for (name, value) in &self.headers {
+            outgoing.headers_mut().insert(name, value.clone());
+        }
         match self.send(outgoing, Instant::now() + may_wait(&head.headers)).await {
             Ok(response) => {
                 let (head, body) = response.into_parts();

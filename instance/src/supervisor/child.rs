@@ -10,6 +10,7 @@ use super::reaper::Reaper;
 use crate::conflict::KEEPER;
 use linchpin_shared::process::{Identity, exited};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
@@ -24,7 +25,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What to start.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Program {
     /// The executable, found already.
     pub(crate) path: PathBuf,
@@ -32,10 +33,19 @@ pub(crate) struct Program {
     pub(crate) words: Vec<OsString>,
     /// The working directory.
     pub(crate) dir: PathBuf,
-    /// Variables on top of our own environment.
+    /// Variables that it was handed, on top of our own environment. They may be secret.
+    pub(crate) handed: BTreeMap<String, String>,
+    /// Our own variables, on top of those.
     pub(crate) env: Vec<(&'static str, OsString)>,
     /// The mark that all that come of it carry.
     pub(crate) owner: String,
+}
+
+/// Without what may be secret.
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("path", &self.path).field("dir", &self.dir).finish_non_exhaustive()
+    }
 }
 
 impl Program {
@@ -92,7 +102,10 @@ impl Child {
         if let Some((name, arguments)) = program.words.split_first() {
             command.arg0(name).args(arguments);
         }
-        command.current_dir(&program.dir).envs(program.env.iter().map(|(name, value)| (name, value)));
+        command
+            .current_dir(&program.dir)
+            .envs(&program.handed)
+            .envs(program.env.iter().map(|(name, value)| (name, value)));
         command.env_remove(DETACHED).env_remove(KEEPER).env(OWNER, &program.owner);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut process = reaper.start(&mut command).map_err(|error| program.tell(&error))?;

@@ -202,6 +202,7 @@ impl Gateway {
     /// Waits until every server of this scope gave this list, or is known to be down, or took too long.
     async fn settle(&self, abilities: Abilities, scope: &Scope, kind: Kind) {
         self.has_lane(abilities).await;
+        self.board(abilities).view(scope).backends().for_each(|upstream| upstream.wake_for(kind));
         let mut boards = self.boards();
         loop {
             boards.mark_unchanged();
@@ -219,7 +220,7 @@ impl Gateway {
             return Some(self.first_instances_by(scope));
         }
         let waited_for = view.backends().filter(|upstream| upstream.is_settling(kind));
-        waited_for.map(|upstream| upstream.born + self.list_wait).max()
+        waited_for.map(|upstream| upstream.settles_by(self.list_wait, self.wait)).max()
     }
 
     /// By when a hub that has just started knows the instances of this scope.

@@ -43,6 +43,8 @@ pub enum SessionState {
     Ready,
     /// One is being begun.
     Starting,
+    /// There is none, and the server is started on first use.
+    Dormant,
     /// There is none.
     Down,
 }
@@ -77,6 +79,7 @@ impl ServerStatus {
         let (session, why) = match state.phase {
             Phase::Ready(_) => (SessionState::Ready, None),
             Phase::Starting => (SessionState::Starting, None),
+            Phase::Dormant(start) => (SessionState::Dormant, start.trouble()),
             Phase::Down { why, .. } | Phase::Left { why } => (SessionState::Down, Some(why)),
         };
         let count = |kind| source.lists.get(kind).map_or(0, |list| list.items().len());

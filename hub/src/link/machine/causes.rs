@@ -6,6 +6,7 @@
 
 use super::{Dial, Effect, Machine, Moment, Probe, Stage, Up};
 use crate::health::Health;
+use crate::link::start::Start;
 use crate::link::status::Trip;
 use linchpin_shared::breaker::{self, Admission};
 use linchpin_shared::failure::{Class, Failure, Kind, Phase};
@@ -26,7 +27,7 @@ impl Machine {
             return self.dial("a new life of it registered", true, now);
         }
         match self.stage {
-            Stage::Gone(_) => self.dial("it registered again", true, now),
+            Stage::Gone(_) | Stage::Dormant => self.dial("it registered again", true, now),
             Stage::Draining(up) => self.activate(up, "its record is back", now),
             Stage::Discovered
             | Stage::Connecting(_)
@@ -49,7 +50,7 @@ impl Machine {
             Stage::Active(up) | Stage::Suspect(up, ..) | Stage::Unresponsive(up, _) => {
                 self.enter(Stage::Draining(up), "its record is gone, the connection lives", now);
             }
-            Stage::Draining(_) | Stage::Gone(_) => {}
+            Stage::Draining(_) | Stage::Dormant | Stage::Gone(_) => {}
             Stage::Discovered | Stage::Connecting(_) | Stage::Proving(..) | Stage::Retrying(_) => {
                 self.leave("it unregistered", now);
             }
@@ -57,7 +58,7 @@ impl Machine {
     }
 
     pub(super) fn owner_dead(&mut self, now: Moment) {
-        if let Stage::Gone(_) = self.stage {
+        if let Stage::Gone(_) | Stage::Dormant = self.stage {
             return;
         }
         let phase = if self.up().is_some() { Phase::Serve } else { Phase::Dial };
@@ -98,7 +99,7 @@ impl Machine {
             }
             Stage::Proving(..) => self.retry(failure, now),
             Stage::Draining(_) => self.leave("it unregistered, and its connection ended", now),
-            Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Gone(_) => {}
+            Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Dormant | Stage::Gone(_) => {}
         }
     }
 
@@ -194,7 +195,38 @@ impl Machine {
         }
     }
 
+    /// What is declared sleeps; anything else is gone.
     pub(super) fn leave(&mut self, why: impl Into<String>, now: Moment) {
-        self.enter(Stage::Gone(now.at + self.params.remember_gone), why, now);
+        match &self.declared {
+            Some(start) => {
+                let why = format!("{}: {}", why.into(), start.why());
+                self.enter(Stage::Dormant, why, now);
+            }
+            None => self.enter(Stage::Gone(now.at + self.params.remember_gone), why, now),
+        }
+    }
+
+    pub(super) fn declare(&mut self, start: Option<Start>, now: Moment) {
+        if self.declared == start {
+            return;
+        }
+        self.declared = start;
+        match (self.stage, &self.declared) {
+            (Stage::Dormant, None) => self.leave("it is not declared any more", now),
+            (Stage::Dormant, Some(start)) => {
+                let why = start.why();
+                self.enter(Stage::Dormant, why, now);
+            }
+            (Stage::Gone(_), Some(_)) => self.leave("it is declared", now),
+            (Stage::Discovered, _)
+            | (Stage::Connecting(_), _)
+            | (Stage::Proving(..), _)
+            | (Stage::Active(_), _)
+            | (Stage::Suspect(..), _)
+            | (Stage::Unresponsive(..), _)
+            | (Stage::Retrying(_), _)
+            | (Stage::Draining(_), _)
+            | (Stage::Gone(_), None) => {}
+        }
     }
 }

@@ -48,6 +48,7 @@ impl Machine {
             | Stage::Suspect(..)
             | Stage::Unresponsive(..)
             | Stage::Retrying(_)
+            | Stage::Dormant
             | Stage::Gone(_) => {}
         }
     }
@@ -83,6 +84,7 @@ impl Machine {
             | Stage::Unresponsive(..)
             | Stage::Retrying(_)
             | Stage::Draining(_)
+            | Stage::Dormant
             | Stage::Gone(_) => {}
         }
     }
@@ -119,6 +121,7 @@ impl Machine {
             | Stage::Unresponsive(..)
             | Stage::Retrying(_)
             | Stage::Draining(_)
+            | Stage::Dormant
             | Stage::Gone(_) => {}
         }
     }
@@ -150,6 +153,7 @@ impl Machine {
             | Stage::Suspect(..)
             | Stage::Unresponsive(..)
             | Stage::Draining(_)
+            | Stage::Dormant
             | Stage::Gone(_) => {}
         }
     }
@@ -205,6 +209,7 @@ impl Machine {
             | Stage::Unresponsive(..)
             | Stage::Retrying(_)
             | Stage::Draining(_)
+            | Stage::Dormant
             | Stage::Gone(_) => {}
         }
     }

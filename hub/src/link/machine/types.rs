@@ -4,6 +4,7 @@
 //! Never: is seen outside the room.
 
 use crate::health;
+use crate::link::start::Start;
 use jiff::Timestamp;
 use linchpin_shared::failure::Failure;
 use linchpin_shared::registry::record::Record;
@@ -59,6 +60,8 @@ pub(in crate::link) enum Input {
     Unregistered,
     /// The record's owner is proven dead.
     OwnerDead,
+    /// Whether it is declared, and what is known of starting it.
+    Declared(Option<Start>),
     /// The deadline has passed.
     Due,
     /// The dial under way ended with a proven connection.
@@ -123,6 +126,7 @@ pub(super) enum Stage {
     Unresponsive(Up, Instant),
     Retrying(Instant),
     Draining(Up),
+    Dormant,
     Gone(Instant),
 }
 

@@ -46,7 +46,8 @@ impl Rig {
         let nudge = Box::new(move || {
             counted.fetch_add(1, Ordering::SeqCst);
         });
-        let links = Links::spawn(seen, nudge, settings, cancel.clone(), &TaskTracker::new());
+        let starter = Arc::new(crate::link::start::Nobody(watch::Sender::default()));
+        let links = Links::spawn(seen, nudge, starter, settings, cancel.clone(), &TaskTracker::new());
         Self { links, snapshot, nudges, _cancel: cancel.drop_guard() }
     }
 

@@ -71,12 +71,17 @@ impl Caller {
                 (Step::Go(routed), _) => return Ok(routed),
                 (Step::Refuse(rule), _) => return Err(hidden(kind, name, &rule)),
                 (Step::Wait(_) | Step::Ask(_), Some(only)) => return Ok(Routed::unlisted(only, name)),
+                (Step::Wait(upstreams), None) if is_dormant(&upstreams) => {
+                    rouse(&upstreams, deadline).await?;
+                    continue;
+                }
                 (Step::Wait(_), None) => deadline,
                 (Step::Ask(upstreams), None) if upstreams.is_empty() => {
                     self.gateway.first_instances_by(&self.client.scope)
                 }
                 (Step::Ask(upstreams), None) if !asked => {
                     asked = true;
+                    rouse(&upstreams, deadline).await?;
                     refresh(&upstreams, kind).await;
                     continue;
                 }
@@ -144,6 +149,18 @@ impl Caller {
             Kind::Resources | Kind::Templates => RpcError::unknown_resource(problem),
         }
     }
+}
+
+fn is_dormant(upstreams: &[Arc<Upstream>]) -> bool {
+    upstreams.iter().any(|upstream| upstream.is_dormant())
+}
+
+/// Waits until those of them that were dormant are there.
+async fn rouse(upstreams: &[Arc<Upstream>], deadline: Instant) -> Result<(), RpcError> {
+    for upstream in upstreams.iter().filter(|upstream| upstream.is_dormant()) {
+        upstream.ready(0, deadline).await.map_err(RpcError::on_the_way)?;
+    }
+    Ok(())
 }
 
 /// What a person calls one of these.

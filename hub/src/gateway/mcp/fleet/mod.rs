@@ -140,14 +140,22 @@ impl Fleet {
         Arc::new(instances)
     }
 
-    /// Whether an instance has left and another one has its name now.
+    /// Whether an instance has left, or does not run, and another one has its name now.
     fn has_successor(&self, member: &Member) -> bool {
-        let left = |member: &Member| {
-            member.servers().iter().all(|served| matches!(served.base().state().phase, Phase::Left { .. }))
-        };
         let mut named = self.members.iter().filter(|other| other.name() == member.name());
-        left(member) && named.any(|other| !left(other))
+        let presence = presence(member);
+        named.any(|other| self::presence(other) > presence)
     }
+}
+
+/// Whose name it is, if several have it: of who is there, else of who can be started.
+fn presence(member: &Member) -> u8 {
+    let of = |phase: &Phase| match phase {
+        Phase::Left { .. } => 0,
+        Phase::Dormant(_) => 1,
+        Phase::Starting | Phase::Ready(_) | Phase::Down { .. } => 2,
+    };
+    member.servers().iter().map(|served| of(&served.base().state().phase)).max().unwrap_or(0)
 }
 
 /// A server as clients with these abilities are shown it: what a session of their own has not listed yet as others see it.
@@ -167,7 +175,7 @@ fn source(served: &Served, abilities: Abilities, alone: bool, listed: bool) -> S
 /// Whether a server's items are listed, and when that ends by itself.
 fn listed(state: &State, grace: Duration, now: Instant) -> (bool, Option<Instant>) {
     let until = match (&state.phase, state.down_since) {
-        (Phase::Ready(_), _) | (_, None) => return (true, None),
+        (Phase::Ready(_) | Phase::Dormant(_), _) | (_, None) => return (true, None),
         (Phase::Starting | Phase::Down { .. }, Some(since)) => since + grace,
         (Phase::Left { .. }, Some(since)) => since + grace.min(LEFT_GRACE),
     };

@@ -94,6 +94,7 @@ impl Actor {
             ids: Arc::clone(&common.ids),
             calls: parking_lot::Mutex::default(),
             asked: Inflight::default(),
+            woken: parking_lot::Mutex::default(),
         });
         let actor = Self {
             upstream: Arc::clone(&upstream),
@@ -132,6 +133,7 @@ impl Actor {
             let phase = match self.outlook.borrow_and_update().clone() {
                 Outlook::Up(life) => return Ok(Next::Start(life)),
                 Outlook::Away { why, settled } => Phase::Down { why, settled },
+                Outlook::Dormant(start) => Phase::Dormant(start),
                 Outlook::Left { why } => Phase::Left { why },
             };
             self.publish(phase);

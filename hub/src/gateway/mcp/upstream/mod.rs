@@ -2,7 +2,7 @@
 //!
 //! Owns [`Upstream`], what callers hold of a server. Inside, [`actor`] owns the session and the lists, [`wire`] speaks
 //! Streamable HTTP over the link, [`listen`] follows the server's own messages, [`outlook`] tells when a session can be.
-//! [`ask`] carries what a server asks to the client whose call made it ask.
+//! [`dormant`] has what is not running started; [`ask`] carries what a server asks to the client whose call made it ask.
 //! Invariant: there is one session per server and lane at a time, and losing it begins exactly one new one, whoever
 //! noticed. Ids and progress tokens that a server sees are the hub's own and never used twice.
 //! Never: repeats a call, or lets a caller wait without a deadline.
@@ -10,6 +10,7 @@
 pub(crate) mod about;
 pub(crate) mod actor;
 pub(crate) mod ask;
+mod dormant;
 mod fetch;
 mod listen;
 pub(crate) mod notice;
@@ -25,8 +26,9 @@ use super::client::table::Table;
 use super::client::{Client, Place, Topic};
 use super::envelope::Envelope;
 use super::json::{Object, Span};
-use crate::link::{self, Handle};
+use crate::link::{self, Handle, Start};
 use about::About;
+use dormant::failed_start;
 use jiff::Timestamp;
 use linchpin_shared::problem::{Code, Problem};
 use notice::Notice;
@@ -36,6 +38,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use wire::{Broken, Mark, Wire, read};
@@ -70,6 +73,8 @@ pub(crate) enum Phase {
         /// Whether waiting a moment for it is probably in vain.
         settled: bool,
     },
+    /// Nothing of its instance runs, and it is started on first use.
+    Dormant(Start),
     /// The instance left. It may come back: what leaves is often about to be started again.
     Left {
         /// Why, for people.
@@ -117,6 +122,8 @@ pub(crate) struct Upstream {
     calls: Mutex<HashMap<u64, Cause>>,
     /// What the server asked clients.
     pub(crate) asked: Inflight,
+    /// When it was woken last, and what had become of starting it before.
+    woken: Mutex<Option<(Instant, Start)>>,
 }
 
 /// A client's request under way: whoever caused what the server says or asks meanwhile.
@@ -155,19 +162,6 @@ impl Upstream {
         session_of(&self.state.borrow().phase, 0)
     }
 
-    /// Whether this list is not known yet but may be soon.
-    pub(crate) fn is_settling(&self, kind: Kind) -> bool {
-        let known = self.known.borrow();
-        if known.lists.get(kind).is_some() || known.fetches[kind.index()] > 0 {
-            return false;
-        }
-        match self.state.borrow().phase {
-            Phase::Starting | Phase::Ready(_) => true,
-            Phase::Down { settled, .. } => !settled,
-            Phase::Left { .. } => false,
-        }
-    }
-
     /// Waits for a session later than number `lost`, which is hereby reported lost, until `deadline`.
     pub(crate) async fn ready(&self, lost: u64, deadline: Instant) -> Result<Arc<Session>, Problem> {
         if let Some(session) = session_of(&self.state.borrow().phase, lost) {
@@ -177,13 +171,27 @@ impl Upstream {
         if lost > 0 {
             self.tell(Input::Lost(lost)).await;
         }
+        let mut earlier = self.rouse(deadline)?;
         let mut state = self.state.clone();
-        let later = |state: &State| session_of(&state.phase, lost).is_some();
-        let found = match timeout_at(deadline, state.wait_for(later)).await {
-            Ok(Ok(state)) => session_of(&state.phase, lost),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        found.ok_or_else(|| self.unavailable(begun.elapsed()))
+        loop {
+            let news = |state: &State| match &state.phase {
+                Phase::Ready(session) => session.number > lost,
+                Phase::Dormant(start) => earlier.as_ref() != Some(start),
+                Phase::Starting | Phase::Down { .. } | Phase::Left { .. } => false,
+            };
+            let phase = match timeout_at(deadline, state.wait_for(news)).await {
+                Ok(Ok(state)) => Some(state.phase.clone()),
+                Ok(Err(_)) | Err(_) => None,
+            };
+            let Some(phase) = phase else { return Err(self.unavailable(begun.elapsed()).await) };
+            earlier = match phase {
+                Phase::Ready(session) => return Ok(session),
+                Phase::Dormant(Start::Failed { problem, next_try }) => return Err(failed_start(&problem, next_try)),
+                Phase::Dormant(Start::Idle) => self.rouse(deadline)?,
+                Phase::Dormant(start @ Start::Starting) => Some(start),
+                Phase::Starting | Phase::Down { .. } | Phase::Left { .. } => earlier,
+            };
+        }
     }
 
     /// Asks for a list again and waits until that was tried, at most until `deadline`.
@@ -291,14 +299,24 @@ impl Upstream {
         }
     }
 
-    /// Why there is no session, for whoever waited for one.
-    fn unavailable(&self, waited: std::time::Duration) -> Problem {
+    /// Why there is no session, for whoever waited for one; with what its process wrote last, if that has ended.
+    async fn unavailable(&self, waited: Duration) -> Problem {
+        let problem = self.without_session(waited);
+        let ended = matches!(self.state().phase, Phase::Down { settled: false, .. });
+        match self.handle().last_words().await.filter(|_| ended) {
+            Some(words) => problem.seen("it wrote", words),
+            None => problem,
+        }
+    }
+
+    fn without_session(&self, waited: Duration) -> Problem {
         let Place { instance, .. } = &self.place;
         let state = self.state();
         let why = match &state.phase {
             Phase::Starting => "its MCP session is being started",
             Phase::Ready(_) => "its MCP session was lost several times in a row",
             Phase::Down { why, .. } | Phase::Left { why } => why,
+            Phase::Dormant(_) => "it is being started",
         };
         let link = self.handle().status();
         let link = link.borrow();
@@ -309,6 +327,7 @@ impl Upstream {
             | link::State::Retrying
             | link::State::Tripped
             | link::State::Unresponsive
+            | link::State::Dormant
             | link::State::Gone => Code::InstanceUnavailable,
         };
         let mut problem = Problem::new(code, format!("{self} cannot be called now: {why}"))
@@ -361,7 +380,7 @@ impl fmt::Debug for Upstream {
 fn session_of(phase: &Phase, after: u64) -> Option<Arc<Session>> {
     match phase {
         Phase::Ready(session) if session.number > after => Some(Arc::clone(session)),
-        Phase::Ready(_) | Phase::Starting | Phase::Down { .. } | Phase::Left { .. } => None,
+        Phase::Ready(_) | Phase::Starting | Phase::Down { .. } | Phase::Dormant(_) | Phase::Left { .. } => None,
     }
 }
 

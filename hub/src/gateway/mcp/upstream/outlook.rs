@@ -5,7 +5,7 @@
 //! epoch), so a session is good exactly as long as its life lasts.
 //! Never: opens or asks anything.
 
-use crate::link::{State, Status};
+use crate::link::{Start, State, Status};
 use linchpin_shared::failure::{Failure, Kind};
 use linchpin_shared::protocol::vitals::{ProcessState, Transport, Vitals};
 use uuid::Uuid;
@@ -22,7 +22,7 @@ pub(crate) struct Life {
 }
 
 /// Whether a server can be talked to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outlook {
     /// It can.
     Up(Life),
@@ -33,6 +33,8 @@ pub(crate) enum Outlook {
         /// Whether waiting a moment for it is probably in vain.
         settled: bool,
     },
+    /// Its instance does not run, and is started on first use.
+    Dormant(Start),
     /// Its instance left, as far as can be seen by itself.
     Left {
         /// Why, for people.
@@ -66,6 +68,7 @@ impl Sight<'_> {
             State::Active | State::Suspect | State::Draining => self.connected(server),
             State::Discovered | State::Connecting => self.away(false),
             State::Retrying | State::Tripped | State::Unresponsive => self.away(true),
+            State::Dormant => Outlook::Dormant(self.status.start.clone().unwrap_or(Start::Idle)),
             State::Gone if self.died() => self.away(true),
             State::Gone => Outlook::Left { why: self.status.why.clone() },
         }
@@ -151,6 +154,7 @@ mod tests {
             trips: 0,
             last_trip: None,
             health: Health::new(Policy { base: Duration::ZERO, max: Duration::ZERO }).facts(),
+            start: None,
         }
     }
 

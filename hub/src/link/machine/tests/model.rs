@@ -114,7 +114,12 @@ fn one(choice: u8, bench: &mut Bench, reference: &mut Reference) {
         Input::Unregistered | Input::OwnerDead => reference.registered = false,
         Input::Found(_) => reference.registered = true,
         Input::ProbeAnswered(_) | Input::ProbeFailed(_) => reference.probing = false,
-        Input::Due | Input::Connected(_) | Input::DialFailed(_) | Input::Lost(_) | Input::Check(_) => {}
+        Input::Declared(_)
+        | Input::Due
+        | Input::Connected(_)
+        | Input::DialFailed(_)
+        | Input::Lost(_)
+        | Input::Check(_) => {}
     }
     let held = bench.machine.connection();
     let effects = bench.take(input);

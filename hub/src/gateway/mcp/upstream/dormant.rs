@@ -1,0 +1,88 @@
+//! A server that is started on first use.
+//!
+//! Owns the part of [`Upstream`] that has it started: which use counts as one, how long that is waited for, and what is
+//! told when it fails. A call counts, and asking for a list that nobody knows; a list that is known is answered without.
+//! Invariant: a failed start is told to those who waited for that start, at once, and to nobody later as news.
+//! Never: knows how it is started. The link does.
+
+use super::{Phase, Upstream};
+use crate::gateway::mcp::catalog::list::Kind;
+use crate::link::Start;
+use jiff::Timestamp;
+use linchpin_shared::problem::Problem;
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl Upstream {
+    /// Whether nothing of it runs until somebody wants it.
+    pub(crate) fn is_dormant(&self) -> bool {
+        matches!(self.state.borrow().phase, Phase::Dormant(_))
+    }
+
+    /// Has it started if it is dormant and nobody knows this list of it.
+    pub(crate) fn wake_for(&self, kind: Kind) {
+        let known = self.known();
+        let has_none = || known.about.as_ref().is_some_and(|about| !about.offers(kind.capability()));
+        if self.is_dormant() && known.lists.get(kind).is_none() && !has_none() {
+            // Whether that works shows in its state.
+            let _ = self.wake();
+        }
+    }
+
+    /// Until when a list of it is worth waiting for, if it is to come: `first` after it was first heard of, `again` after
+    /// it was woken.
+    pub(crate) fn settles_by(&self, first: Duration, again: Duration) -> Instant {
+        let woken = self.woken.lock().as_ref().map(|(at, _)| *at + again);
+        woken.into_iter().chain([self.born + first]).max().unwrap_or(self.born)
+    }
+
+    fn wake(&self) -> Start {
+        let before = self.state().phase;
+        let start = self.handle().wake();
+        match (before, &start) {
+            (Phase::Dormant(before @ (Start::Idle | Start::Failed { .. })), Start::Starting) => {
+                *self.woken.lock() = Some((Instant::now(), before));
+            }
+            (
+                Phase::Starting | Phase::Ready(_) | Phase::Down { .. } | Phase::Dormant(_) | Phase::Left { .. },
+                Start::Idle | Start::Starting | Start::Failed { .. },
+            ) => {}
+        }
+        start
+    }
+
+    /// Has it started if it is dormant and there is time to wait for it. Gives the failure of an earlier start that is
+    /// none of this one.
+    pub(super) fn rouse(&self, deadline: Instant) -> Result<Option<Start>, Problem> {
+        let Phase::Dormant(before) = self.state().phase else { return Ok(None) };
+        if deadline <= Instant::now() {
+            return Ok(None);
+        }
+        match self.wake() {
+            Start::Failed { problem, next_try } => Err(failed_start(&problem, next_try)),
+            Start::Idle | Start::Starting => Ok(Some(before)),
+        }
+    }
+
+    /// Whether this list is not known yet but may be soon.
+    pub(crate) fn is_settling(&self, kind: Kind) -> bool {
+        let known = self.known.borrow();
+        if known.lists.get(kind).is_some() || known.fetches[kind.index()] > 0 {
+            return false;
+        }
+        match self.state.borrow().phase {
+            Phase::Starting | Phase::Ready(_) => true,
+            Phase::Down { settled, .. } => !settled,
+            // What it was before it was woken, it is only until that is known here.
+            Phase::Dormant(ref start) => {
+                *start == Start::Starting || self.woken.lock().as_ref().is_some_and(|(_, before)| before == start)
+            }
+            Phase::Left { .. } => false,
+        }
+    }
+}
+
+/// Why it could not be started, and when that is worth another try.
+pub(super) fn failed_start(problem: &Problem, next_try: Timestamp) -> Problem {
+    problem.clone().seen("next_try", next_try.to_string())
+}
