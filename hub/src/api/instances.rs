@@ -98,7 +98,7 @@ pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
     }
     let senses = api.discovery.senses.borrow().clone();
     let journal = api.journal.borrow().clone();
-    let undeclared = api.ondemand.trouble().borrow().clone();
+    let undeclared = api.declared.borrow().clone();
     let problems =
         senses.blind.into_iter().chain(senses.deaf).chain(journal.problem).chain(journal.aside).chain(undeclared);
     let problems: Vec<Problem> = problems.collect();

@@ -22,7 +22,6 @@ use crate::gateway::mcp::{self, Gateway};
 use crate::journal;
 use crate::link::Links;
 use crate::network::Network;
-use crate::ondemand::OnDemand;
 use crate::recovery::Recovery;
 use crate::table::{Route, Table};
 use axum::Router;
@@ -45,7 +44,7 @@ pub struct Api {
     guard: Arc<Guard>,
     discovery: Discovery,
     links: Links,
-    ondemand: OnDemand,
+    declared: watch::Receiver<Option<Problem>>,
     network: Network,
     recovery: Recovery,
     gateway: Arc<Gateway>,
@@ -60,8 +59,8 @@ pub struct Rooms {
     pub discovery: Discovery,
     /// The connections to them.
     pub links: Links,
-    /// What is started on first use.
-    pub ondemand: OnDemand,
+    /// Why the list of declared servers cannot be used, if that is so.
+    pub declared: watch::Receiver<Option<Problem>>,
     /// Whether the hub was away, and whether interfaces changed.
     pub network: Network,
     /// What may be done to instances.
@@ -76,9 +75,9 @@ impl Api {
     /// Puts together what the routes are given.
     #[must_use]
     pub fn new(home: Home, hub: HubFile, guard: Guard, rooms: Rooms, stop: CancellationToken) -> Self {
-        let Rooms { discovery, links, ondemand, network, recovery, gateway, journal } = rooms;
+        let Rooms { discovery, links, declared, network, recovery, gateway, journal } = rooms;
         let (guard, started) = (Arc::new(guard), Instant::now());
-        Self { home, hub, guard, discovery, links, ondemand, network, recovery, gateway, journal, stop, started }
+        Self { home, hub, guard, discovery, links, declared, network, recovery, gateway, journal, stop, started }
     }
 
     /// Lets the gateway's own tools ask what the routes answer, for as long as somebody holds this.

@@ -13,6 +13,7 @@ mod config;
 mod doctor;
 mod explain;
 mod hub;
+mod import;
 mod logs;
 mod lost;
 mod mcp;
@@ -61,6 +62,8 @@ enum Verb {
     Register(register::Args),
     /// Speak MCP on standard input and output, for a coding agent
     Mcp(shown::Shown),
+    /// Take over the MCP servers of your coding agents: show what would become of them, or do it
+    Import(import::Args),
     /// Show the hub and all instances, or one of them
     Status(status::Args),
     /// List the tools that all instances offer
@@ -124,6 +127,7 @@ fn run_verb(cli: Cli, output: Output) -> Result<Exit, Problem> {
         Verb::Run(args) => run::main(&context, args),
         Verb::Register(args) => register::main(&context, args),
         Verb::Mcp(args) => single_threaded(mcp::main(&context, args)),
+        Verb::Import(args) => import::main(&context, &args),
         Verb::Status(args) => single_threaded(status::main(&context, args)),
         Verb::Tools(args) => single_threaded(tools::main(&context, args)),
         Verb::Call(args) => single_threaded(call::main(&context, args)),

@@ -7,6 +7,7 @@
 use super::Context;
 use super::client::{Client, segment};
 use linchpin_instance::leftovers;
+use linchpin_shared::declared::Declared;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use linchpin_shared::process::{self, Identity};
 use serde_json::Value;
@@ -47,7 +48,13 @@ pub(super) async fn restart(context: &Context, args: Restart) -> Result<Exit, Pr
 pub(super) async fn stop(context: &Context, args: Stop) -> Result<Exit, Problem> {
     let client = Client::new(context).await?;
     let path = format!("/v1/instances/{}", segment(&args.name));
-    let life = Life::of(&client.get(&path).await?)?;
+    let instance = client.get(&path).await?;
+    if instance["state"] == "dormant" {
+        let answer = serde_json::json!({"stopping": args.name, "ran": false});
+        context.output.value(&answer, |_| format!("{} does not run; {}", args.name, again(&args.name)));
+        return Ok(Exit::Ok);
+    }
+    let life = Life::of(&instance)?;
     let ran = life.agent.is_alive();
     let answer = match client.post(&format!("{path}/stop")).await {
         Ok(answer) => answer,
@@ -58,8 +65,15 @@ pub(super) async fn stop(context: &Context, args: Stop) -> Result<Exit, Problem>
     if tokio::time::timeout(Duration::from_secs(args.timeout), life.gone()).await.is_err() {
         return Err(life.stays(&args));
     }
-    context.output.value(&answer, |_| format!("stopped {} (pid {})", args.name, life.agent.pid));
+    let declared = Declared::read(&context.home).is_ok_and(|list| list.servers.contains_key(&args.name));
+    let then = if declared { format!("; {}", again(&args.name)) } else { String::new() };
+    context.output.value(&answer, |_| format!("stopped {} (pid {}){then}", args.name, life.agent.pid));
     Ok(Exit::Ok)
+}
+
+/// What becomes of a declared server that was stopped.
+fn again(name: &str) -> String {
+    format!("its next use starts it (to prevent that: linchpin import --remove {name})")
 }
 
 /// One life of an instance.

@@ -72,7 +72,8 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
     let settings = Settings::load(&start.home)?;
     let lease = take_lease(&start.home).await?;
     logging::start(&start.home, &settings.log, start.foreground)?;
-    let means = Means { executable: start.executable.clone(), open_files: raise_file_limit() };
+    let Start { home, executable, .. } = start.clone();
+    let means = Means { home, executable, open_files: raise_file_limit() };
     panics::heed();
     let stop = Stop::on_signals()?;
     tokio::spawn(stop.clone().heed_panics());
@@ -83,7 +84,7 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
     let file = describe(port, before)?;
     let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
     let journal = Journal::start(&start.home).await;
-    let api = open(&start.home, &settings, &file, means, &journal, &stop, &end, &tasks)?;
+    let api = open(means, &settings, &file, &journal, &stop, &end, &tasks)?;
     file.write(&start.home)?;
     tracing::info!(url = file.url, pid = file.process.pid, "the hub serves");
     ready(&file);
@@ -161,17 +162,17 @@ fn describe(port: u16, before: Option<HubFile>) -> Result<HubFile, Problem> {
 
 /// Opens the rooms in the order in which facts flow.
 fn open(
-    home: &Home,
+    means: Means,
     settings: &Settings,
     file: &HubFile,
-    means: Means,
     journal: &Journal,
     stop: &Stop,
     end: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Arc<Api>, Problem> {
-    let discovery = Discovery::start(Registry::new(home), settings.into(), end.clone(), tasks);
-    let ondemand = OnDemand::start(home, means, &discovery, end.clone(), tasks);
+    let home = means.home.clone();
+    let discovery = Discovery::start(Registry::new(&home), settings.into(), end.clone(), tasks);
+    let ondemand = OnDemand::start(means, &discovery, end.clone(), tasks);
     let starter = Arc::new(ondemand.clone());
     let links = Links::with_declared(&discovery, starter, &settings.link, end.clone(), tasks);
     let network = Network::start(&links, end.clone(), tasks);
@@ -183,8 +184,9 @@ fn open(
         tracing::warn!("the token is switched off by the settings: every program of this machine may use the hub");
     }
     let guard = Guard { port: file.port, token };
-    let rooms = Rooms { discovery, links, ondemand, network, recovery, gateway, journal: journal.facts() };
-    Ok(Api::new(home.clone(), file.clone(), guard, rooms, stop.token()).answering())
+    let (declared, journal) = (ondemand.trouble(), journal.facts());
+    let rooms = Rooms { discovery, links, declared, network, recovery, gateway, journal };
+    Ok(Api::new(home, file.clone(), guard, rooms, stop.token()).answering())
 }
 
 /// Asks for as many open files as the system allows; the usual soft limit of 1,024 is for programs that use select(2).

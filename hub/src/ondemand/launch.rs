@@ -24,7 +24,7 @@ const SEEN_WITHIN: Duration = Duration::from_secs(5);
 impl Inner {
     /// Starts the server of this instance, as the list has it now, and waits until the hub sees it.
     pub(super) async fn launch(&self, id: Uuid) -> Result<(), Problem> {
-        let home = self.home.clone();
+        let home = self.means.home.clone();
         let list = tokio::task::spawn_blocking(move || Declared::read(&home)).await;
         let list = list.unwrap_or_else(|error| Err(Problem::new(Code::Internal, error.to_string())))?;
         let is_it = |(name, server): &(String, Server)| instance_id(&server.project_dir, name) == id;
@@ -34,7 +34,7 @@ impl Inner {
                 .next("linchpin import"));
         };
         tracing::info!(name, "a declared server is used and started");
-        let started = keeper::detach(&self.home, self.relaunch(), self.options(&name, server)).await;
+        let started = keeper::detach(&self.means.home, self.relaunch(), self.options(&name, server)).await;
         match started {
             Err(problem) if problem.code == Code::NameTaken && self.is_seen(id).await => Ok(()),
             Err(problem) => Err(problem),

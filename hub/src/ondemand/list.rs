@@ -41,11 +41,11 @@ fn print(path: &Path) -> Print {
 pub(super) async fn follow(inner: Arc<Inner>, tell: watch::Sender<Option<Problem>>) {
     let mut seen: Option<Print> = None;
     loop {
-        let path = inner.home.declared_file();
+        let path = inner.means.home.declared_file();
         let now = print(&path);
         if seen != Some(now) {
             seen = Some(now);
-            let home = inner.home.clone();
+            let home = inner.means.home.clone();
             let Ok(list) = tokio::task::spawn_blocking(move || Declared::read(&home)).await else { return };
             take(&inner, list, &tell);
         }

@@ -40,6 +40,8 @@ const LAST_LINES: usize = 10;
 /// How the hub starts what is declared.
 #[derive(Debug, Clone)]
 pub struct Means {
+    /// Whose hub it is.
+    pub home: Home,
     /// This program, as it is started again for a keeper and an agent.
     pub executable: PathBuf,
     /// How many open files a process may ask for that is not the hub.
@@ -55,7 +57,6 @@ pub struct OnDemand {
 
 #[derive(Debug)]
 struct Inner {
-    home: Home,
     means: Means,
     discovery: Discovery,
     sleepers: watch::Sender<Sleepers>,
@@ -68,15 +69,8 @@ struct Inner {
 impl OnDemand {
     /// Follows the list of this home until cancelled.
     #[must_use]
-    pub fn start(
-        home: &Home,
-        means: Means,
-        discovery: &Discovery,
-        cancel: CancellationToken,
-        tasks: &TaskTracker,
-    ) -> Self {
+    pub fn start(means: Means, discovery: &Discovery, cancel: CancellationToken, tasks: &TaskTracker) -> Self {
         let inner = Arc::new(Inner {
-            home: home.clone(),
             means,
             discovery: discovery.clone(),
             sleepers: watch::Sender::default(),
@@ -121,7 +115,7 @@ impl Starter for OnDemand {
     }
 
     fn last_words(&self, name: &str) -> Option<String> {
-        let lines = logfile::tail(&self.inner.home.process_log(name, MAIN), LAST_LINES).ok()?;
+        let lines = logfile::tail(&self.inner.means.home.process_log(name, MAIN), LAST_LINES).ok()?;
         Some(lines.join("\n")).filter(|text| !text.is_empty())
     }
 }

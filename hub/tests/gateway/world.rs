@@ -89,7 +89,9 @@ async fn serve(home: &Home, settings: &Settings) -> Result<(Arc<Gateway>, String
         started_at: jiff::Timestamp::now(),
         stopped_at: None,
     };
-    let rooms = Rooms { discovery, links, network, recovery, gateway: Arc::clone(&gateway), journal: journal.facts() };
+    let (_, declared) = tokio::sync::watch::channel(None);
+    let (serving, journal) = (Arc::clone(&gateway), journal.facts());
+    let rooms = Rooms { discovery, links, declared, network, recovery, gateway: serving, journal };
     let api = Api::new(home.clone(), file, Guard { port, token: None }, rooms, cancel).answering();
     let app = routes().serve(Arc::clone(&gateway));
     tokio::spawn(async move {

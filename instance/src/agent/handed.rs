@@ -4,7 +4,7 @@
 //! gets the variables in its environment, and a server behind a URL the headers with every request.
 //! Invariant: no value of it is in its `Debug`. Never: is written to a file, a record or a log.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use linchpin_shared::problem::{Code, Problem};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -27,18 +27,17 @@ impl Handed {
     ///
     /// # Errors
     /// [`Code::BadRequest`] with the name of one that cannot be sent.
-    pub(crate) fn header_map(&self) -> Result<HeaderMap, Problem> {
-        let mut map = HeaderMap::new();
-        for (name, value) in &self.headers {
+    pub(crate) fn header_list(&self) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
+        let header = |(name, value): (&String, &String)| {
             let bad = || {
                 Problem::new(Code::BadRequest, format!("the header {name:?} cannot be sent"))
                     .next("correct its name, or its value: printable characters on one line")
             };
             let mut value = HeaderValue::from_str(value).map_err(|_| bad())?;
             value.set_sensitive(true);
-            map.append(HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?, value);
-        }
-        Ok(map)
+            Ok((HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?, value))
+        };
+        self.headers.iter().map(header).collect()
     }
 
     /// Goes back to the limit of open files that the command is to have.
@@ -71,9 +70,9 @@ mod tests {
     #[test]
     fn values_are_neither_shown_nor_told() {
         let handed = headers("Authorization", "Bearer hunter2");
-        assert!(!format!("{handed:?}{:?}", handed.header_map().unwrap()).contains("hunter2"));
+        assert!(!format!("{handed:?}{:?}", handed.header_list().unwrap()).contains("hunter2"));
         for wrong in [headers("a b", "hunter2"), headers("x", "hunter2\n")] {
-            let problem = wrong.header_map().unwrap_err();
+            let problem = wrong.header_list().unwrap_err();
             assert!(!problem.to_string().contains("hunter2"), "{problem}");
         }
     }

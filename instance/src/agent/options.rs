@@ -8,7 +8,7 @@
 use super::Handed;
 use crate::conflict::Conflict;
 use crate::mcp::proxy::Target;
-use http::HeaderMap;
+use http::{HeaderName, HeaderValue};
 use linchpin_shared::home::Home;
 use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};
@@ -95,7 +95,7 @@ pub(super) struct Plan {
 pub(super) enum Wiring {
     Plain,
     Stdio,
-    Url(Target, HeaderMap),
+    Url(Target, Vec<(HeaderName, HeaderValue)>),
 }
 
 impl Plan {
@@ -114,7 +114,7 @@ impl Plan {
         let wiring = match kind {
             Kind::Plain => Wiring::Plain,
             Kind::McpStdio => Wiring::Stdio,
-            Kind::McpUrl(url) => Wiring::Url(Target::parse(&url)?, handed.header_map()?),
+            Kind::McpUrl(url) => Wiring::Url(Target::parse(&url)?, handed.header_list()?),
         };
         let executable = match (command.first(), &wiring) {
             (Some(program), _) => {

@@ -98,18 +98,18 @@ pub(crate) struct Proxy {
     pool: Pool,
     max_message: usize,
     /// What every request carries, whatever it came with.
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Proxy {
     /// A way to `target`.
     pub(crate) fn new(names: Names, target: Target, max_message: usize) -> Self {
         let pool = Pool::new(target.host.clone(), target.port);
-        Self { names, target, pool, max_message, headers: HeaderMap::new() }
+        Self { names, target, pool, max_message, headers: Vec::new() }
     }
 
     /// The same, every request with these headers.
-    pub(crate) fn with(self, headers: HeaderMap) -> Self {
+    pub(crate) fn with(self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
         Self { headers, ..self }
     }
 
@@ -127,7 +127,7 @@ impl Proxy {
         outgoing.headers_mut().insert(HOST, self.target.authority.clone());
         // Its own take the place of what came, and may take that of the host too.
         for (name, value) in &self.headers {
-            outgoing.headers_mut().insert(name, value.clone());
+            outgoing.headers_mut().insert(name.clone(), value.clone());
         }
         match self.send(outgoing, Instant::now() + may_wait(&head.headers)).await {
             Ok(response) => {

@@ -52,10 +52,12 @@ pub struct Declared {
 /// One change of an agent's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Import {
-    /// The file that was changed, links resolved.
+    /// The file that was changed, as it was named.
     pub file: PathBuf,
     /// The file as it was before.
     pub backup: PathBuf,
+    /// The objects in it that were changed, each by the keys that lead to it.
+    pub paths: Vec<Vec<String>>,
     /// SHA-256 of the file as it was after, in hexadecimal digits.
     pub after: String,
     /// The servers that went from there into the list, by their names in the list.

@@ -8,9 +8,9 @@
 
 use crate::process::Identity;
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -24,6 +24,18 @@ const TEMPORARY: &str = ".new-";
 /// failed.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let prepared = Prepared::new(path, bytes)?;
+    prepared.file.sync_all()?;
+    prepared.place()?;
+    File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
+}
+
+/// As [`write()`], for a file that is not ours alone: with this mode.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_as(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let prepared = Prepared::new(path, bytes)?;
+    prepared.file.set_permissions(Permissions::from_mode(mode))?;
     prepared.file.sync_all()?;
     prepared.place()?;
     File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
@@ -82,7 +94,6 @@ pub(crate) fn is_leftover(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> =
@@ -99,6 +110,8 @@ mod tests {
         write(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        write_as(&path, b"three", 0o644).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o644);
         assert_eq!(names(dir.path()), ["file"]);
     }
 

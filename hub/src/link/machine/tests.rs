@@ -305,3 +305,38 @@ fn the_history_is_bounded_and_a_status_keeps_the_secret() {
     let json = serde_json::to_value(bench.machine.status(bench.now)).unwrap();
     assert!(json.get("record").is_none(), "{json}");
 }
+
+#[test]
+fn what_is_declared_sleeps_instead_of_being_gone_and_any_record_wakes_it() {
+    let mut bench = Bench::connected();
+    bench.take(Input::Declared(Some(Start::Idle)));
+    bench.sees(State::Active);
+    bench.take(Input::Unregistered);
+    bench.sees(State::Draining);
+    bench.take(reset());
+    bench.sees(State::Dormant);
+    assert!(bench.machine.deadline().is_none() && bench.machine.dialling().is_none());
+    bench.take(Input::Declared(Some(Start::Starting)));
+    assert_eq!(bench.machine.status(bench.now).start, Some(Start::Starting));
+    bench.take(Input::Found(record(2)));
+    assert!(bench.machine.dialling().is_some() && bench.machine.status(bench.now).start.is_none());
+    bench.take(CONNECTED);
+    bench.take(Input::OwnerDead);
+    bench.sees(State::Dormant);
+    bench.take(Input::Declared(None));
+    bench.sees(State::Gone);
+    bench.take(Input::Declared(Some(Start::Idle)));
+    bench.sees(State::Dormant);
+}
+
+#[test]
+fn what_was_never_seen_begins_asleep() {
+    let bench = Bench::new();
+    let params = crate::link::Numbers::from(&Settings::default().link).machine;
+    let mut machine = Machine::dormant(record(0), Start::Idle, params, bench.now);
+    assert_eq!((machine.status(bench.now).state, machine.dialling()), (State::Dormant, None));
+    for input in [Input::Unregistered, Input::OwnerDead, Input::Check("a test"), Input::Due] {
+        machine.handle(input, bench.now);
+        assert_eq!(machine.status(bench.now).state, State::Dormant);
+    }
+}

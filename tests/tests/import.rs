@@ -1,0 +1,266 @@
+//! `linchpin import`, and servers that the hub starts on first use, with real servers and agents' own files.
+
+use anyhow::{Context, Result, ensure};
+use linchpin_tests::agent::Agent;
+use linchpin_tests::kit;
+use linchpin_tests::lab::Lab;
+use linchpin_tests::lab::verb::Output;
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+const SECRET: &str = "hunter2-of-this-test";
+
+/// A server that counts its starts in a file, takes a while to begin, and then is server-filesystem.
+fn counted(lab: &Lab, name: &str, pause: &str) -> Result<Value> {
+    let root = lab.project(name)?;
+    let server = kit::filesystem(&root)?;
+    let script = format!("echo x >> {}; sleep {pause}; exec \"$@\"", starts(lab, name).display());
+    let args: Vec<String> = ["-c".to_owned(), script, "sh".to_owned()].into_iter().chain(server).collect();
+    Ok(json!({"command": "sh", "args": args, "env": {"API_KEY": SECRET}}))
+}
+
+fn starts(lab: &Lab, name: &str) -> std::path::PathBuf {
+    lab.dir().join(format!("{name}.starts"))
+}
+
+fn count(lab: &Lab, name: &str) -> usize {
+    std::fs::read_to_string(starts(lab, name)).map_or(0, |text| text.lines().count())
+}
+
+/// Writes the list as an import does.
+fn declare(lab: &Lab, servers: &[(&str, Value)]) -> Result<()> {
+    let mut list = json!({"format": 1, "servers": {}});
+    for (name, server) in servers {
+        let mut server = server.clone();
+        server["project_dir"] = json!(lab.project("main")?);
+        list["servers"][name] = server;
+    }
+    write_list(lab, &list.to_string(), 0o600)
+}
+
+fn write_list(lab: &Lab, text: &str, mode: u32) -> Result<()> {
+    std::fs::create_dir_all(lab.home())?;
+    std::fs::set_permissions(lab.home(), std::fs::Permissions::from_mode(0o700))?;
+    let (new, path) = (lab.home().join("servers.new"), lab.home().join("servers.json"));
+    std::fs::write(&new, text)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))?;
+    Ok(std::fs::rename(new, path)?)
+}
+
+async fn state(lab: &Lab, name: &str) -> Result<String> {
+    let status = lab.verb(["--json", "status", name]).await?.json()?;
+    Ok(status["state"].as_str().context("no state")?.to_owned())
+}
+
+const LIST: &str = "list_allowed_directories";
+
+/// A verb in the lab, in a directory, that may start a hub.
+async fn within(lab: &Lab, dir: &Path, arguments: &[&str]) -> Result<Output> {
+    let mut command = lab.command(lab.binary());
+    command.args(arguments).current_dir(dir);
+    Output::of(command).await
+}
+
+#[tokio::test]
+async fn an_agents_servers_are_taken_over_used_through_the_one_entry_and_given_back() -> Result<()> {
+    let lab = Lab::new()?;
+    let project = lab.project("shop")?;
+    let files = counted(&lab, "files", "0")?;
+    let servers = json!({"mcpServers": {"files": files, "bad": {"type": "sse", "url": "http://x/sse"}}});
+    let (path, text) = (project.join(".mcp.json"), format!("{servers:#}\n"));
+    std::fs::write(&path, &text)?;
+    let shown = within(&lab, &project, &["import"]).await?.exits(0)?;
+    ensure!(
+        shown.stdout.contains("+ files becomes files") && shown.stdout.contains("- bad is left alone"),
+        "{shown:?}"
+    );
+    ensure!(!shown.stdout.contains(SECRET) && std::fs::read_to_string(&path)? == text, "{shown:?}");
+    within(&lab, &project, &["import", "--apply"]).await?.exits(0)?;
+    let entry: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    let entry = &entry["mcpServers"]["linchpin"];
+    ensure!(entry["command"].as_str() == lab.binary().to_str(), "{entry}");
+    ensure!(entry["args"] == json!(["mcp", "--project"]) && count(&lab, "files") == 0, "{entry}");
+
+    let mut agent = lab.shim(&["--project"]).await?;
+    ensure!(agent.tools().await?.contains(&format!("files__{LIST}")));
+    agent.call(&format!("files__{LIST}"), json!({})).await?;
+    ensure!(count(&lab, "files") == 1, "started once");
+    within(&lab, &project, &["import", "--undo"]).await?.exits(0)?;
+    ensure!(std::fs::read_to_string(&path)? == text);
+    agent.close().await?;
+    lab.finish().await
+}
+
+/// Many first uses are one start.
+#[tokio::test]
+async fn twenty_first_calls_at_once_start_one() -> Result<()> {
+    let lab = Lab::new()?;
+    declare(&lab, &[("files", counted(&lab, "files", "0.3")?)])?;
+    let _hub = lab.hub().await?;
+    ensure!(state(&lab, "files").await? == "dormant" && count(&lab, "files") == 0);
+    let mut agents = Vec::new();
+    for _ in 0..20 {
+        agents.push(lab.http("/mcp").await?);
+    }
+    let calls = agents.iter_mut().map(|agent| agent.call("files__list_allowed_directories", json!({})));
+    for answer in futures_util::future::join_all(calls).await {
+        answer?;
+    }
+    ensure!(count(&lab, "files") == 1, "{} starts", count(&lab, "files"));
+    drop(agents);
+    lab.finish().await
+}
+
+/// Fault 2.
+#[tokio::test]
+async fn a_hub_that_is_killed_while_a_server_starts_leaves_one_server_and_the_next_hub_uses_it() -> Result<()> {
+    let lab = Lab::new()?;
+    declare(&lab, &[("files", counted(&lab, "files", "2")?)])?;
+    let mut agent = lab.shim(&[]).await?;
+    let tool = format!("files__{LIST}");
+    let first = agent.send("tools/call", json!({"name": tool, "arguments": {}})).await?;
+    lab.wait_for("the server begins", async || {
+        ensure!(count(&lab, "files") == 1);
+        Ok(())
+    })
+    .await?;
+    lab.kill_hub().await?;
+    // It was not answered, so whatever the agent is told, its next call works in the same session.
+    let _ = agent.answer(first).await?;
+    agent.call(&tool, json!({})).await?;
+    ensure!(count(&lab, "files") == 1, "{} starts", count(&lab, "files"));
+    agent.close().await?;
+    lab.finish().await
+}
+
+#[tokio::test]
+async fn a_stopped_one_is_listed_as_it_was_and_started_by_its_next_call_over_hubs() -> Result<()> {
+    let lab = Lab::new()?;
+    declare(&lab, &[("files", counted(&lab, "files", "0")?)])?;
+    let mut hub = lab.hub().await?;
+    let mut agent = lab.http("/mcp").await?;
+    let before = agent.tools().await?;
+    let tool = format!("files__{LIST}");
+    ensure!(before.contains(&tool), "{before:?}");
+    let stopped = lab.verb(["stop", "files"]).await?.exits(0)?;
+    ensure!(stopped.stdout.contains("next use starts it"), "{stopped:?}");
+    lab.shows("files", "it is dormant", |instance| instance["state"] == "dormant").await?;
+    ensure!(agent.tools().await? == before && count(&lab, "files") == 1, "a known list starts nothing");
+    let restart = json!({"name": "linchpin__restart", "arguments": {"instance": "files"}});
+    let refused = agent.request("tools/call", restart).await?.result()?;
+    ensure!(refused["isError"] == true && count(&lab, "files") == 1, "{refused}");
+    drop(agent);
+    hub.kill_9().await?;
+    let _hub = lab.hub().await?;
+    let mut agent = lab.http("/mcp").await?;
+    ensure!(agent.tools().await? == before && count(&lab, "files") == 1, "the journal knows the list");
+    ensure!(state(&lab, "files").await? == "dormant");
+    agent.call(&tool, json!({})).await?;
+    ensure!(count(&lab, "files") == 2 && state(&lab, "files").await? == "active");
+    drop(agent);
+    lab.finish().await
+}
+
+/// Fault 66: a list that others may write names no command that is run. Fault 67: what is run stands in the list then.
+#[tokio::test]
+async fn edits_are_noticed_and_only_a_private_list_starts_anything() -> Result<()> {
+    let lab = Lab::new()?;
+    let _hub = lab.hub().await?;
+    let mut agent = lab.http("/mcp").await?;
+    declare(&lab, &[("files", counted(&lab, "files", "0")?)])?;
+    lab.shows("files", "it is there", |instance| instance["state"] == "dormant").await?;
+    let list = lab.home().join("servers.json");
+    std::fs::set_permissions(&list, std::fs::Permissions::from_mode(0o644))?;
+    let refused = agent.request("tools/call", json!({"name": format!("files__{LIST}")})).await?.error()?;
+    ensure!(refused.to_string().contains("chmod 600") && count(&lab, "files") == 0, "{refused}");
+    lab.wait_for("the hub says so", async || {
+        let status = lab.status().await?;
+        ensure!(status["hub"]["problems"].to_string().contains("servers.json"), "{status}");
+        Ok(())
+    })
+    .await?;
+
+    std::fs::set_permissions(&list, std::fs::Permissions::from_mode(0o600))?;
+    lab.shows("files", "it may be tried again", |instance| {
+        instance["servers"][0]["session_why"].is_null() && instance["state"] == "dormant"
+    })
+    .await?;
+    agent.call(&format!("files__{LIST}"), json!({})).await?;
+    lab.verb(["stop", "files"]).await?.exits(0)?;
+    lab.verb(["import", "--remove", "files"]).await?.exits(0)?;
+    lab.shows("files", "it is gone", |instance| instance["state"] == "gone").await?;
+    let unknown = agent.request("tools/call", json!({"name": format!("files__{LIST}")})).await?;
+    ensure!(unknown.error().is_ok() && count(&lab, "files") == 1);
+    drop(agent);
+    lab.finish().await
+}
+
+#[tokio::test]
+async fn a_start_that_fails_is_told_with_what_was_written_and_is_no_storm() -> Result<()> {
+    let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "1500");
+    let script = format!("echo x >> {}; echo the boiler burst >&2; exit 3", starts(&lab, "crash").display());
+    let (missing, crash) = (json!({"command": "no-such-program"}), json!({"command": "sh", "args": ["-c", script]}));
+    declare(&lab, &[("missing", missing), ("crash", crash)])?;
+    let _hub = lab.hub().await?;
+    let mut agent = lab.http("/mcp").await?;
+    for _ in 0..20 {
+        let error = agent.request("tools/call", json!({"name": "missing__x"})).await?.error()?;
+        ensure!(
+            error["data"]["code"] == "command_not_found" && error["data"]["observed"]["next_try"].is_string(),
+            "{error}"
+        );
+    }
+    let started = std::fs::read_to_string(lab.home().join("logs/hub.log"))?;
+    ensure!(started.matches("a declared server is used").count() <= 5, "{started}");
+    let error = agent.request("tools/call", json!({"name": "crash__x"})).await?.error()?;
+    ensure!(error["data"].to_string().contains("the boiler burst"), "{error}");
+    ensure!(count(&lab, "crash") <= 10, "{} starts", count(&lab, "crash"));
+    drop(agent);
+    lab.finish().await
+}
+
+/// Fault 68: environment and headers are in no record, log, argument, status or journal.
+#[tokio::test]
+async fn secrets_stay_in_the_list_and_reach_only_whom_they_are_for() -> Result<()> {
+    let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "3000");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/mcp", listener.local_addr()?);
+    let seen = lab.dir().join("seen.env");
+    let mut files = counted(&lab, "files", "0")?;
+    let script = files["args"][1].as_str().context("no script")?.to_owned();
+    files["args"][1] = json!(format!("printf %s \"$API_KEY\" > {}; {script}", seen.display()));
+    let web = json!({"url": url, "headers": {"X-Token": SECRET}});
+    declare(&lab, &[("files", files), ("web", web)])?;
+    let mut agent = lab.shim(&[]).await?;
+    let asked = agent.send("tools/call", json!({"name": "web__x", "arguments": {}})).await?;
+    let (stream, _) = listener.accept().await?;
+    let mut request = vec![0; 4096];
+    let length = tokio::io::AsyncReadExt::read(&mut { stream }, &mut request).await?;
+    let head = String::from_utf8_lossy(&request[..length]).into_owned();
+    ensure!(head.contains(&format!("x-token: {SECRET}")), "{head}");
+    drop(listener);
+    agent.call(&format!("files__{LIST}"), json!({})).await?;
+    ensure!(std::fs::read_to_string(&seen)? == SECRET, "the server has its variable");
+    let _ = agent.answer(asked).await?;
+
+    let shown =
+        [lab.verb(["status"]).await?, lab.verb(["--json", "status"]).await?, lab.verb(["explain", "web"]).await?];
+    ensure!(shown.iter().all(|output| !output.stdout.contains(SECRET)), "{shown:?}");
+    for process in lab.mark().processes() {
+        let words = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        ensure!(!String::from_utf8_lossy(&words).contains(SECRET), "pid {}", process.pid);
+    }
+    let mut files = vec![lab.home()];
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(&path)?.flatten().map(|entry| entry.path()));
+        } else if !path.ends_with("servers.json") {
+            let bytes = std::fs::read(&path)?;
+            let has = bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+            ensure!(!has, "{} has the secret", path.display());
+        }
+    }
+    agent.close().await?;
+    lab.finish().await
+}
