@@ -165,7 +165,7 @@ async fn a_stopped_one_is_listed_as_it_was_and_started_by_its_next_call_over_hub
 /// Fault 66: a list that others may write names no command that is run. Fault 67: what is run stands in the list then.
 #[tokio::test]
 async fn edits_are_noticed_and_only_a_private_list_starts_anything() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "1500");
     let _hub = lab.hub().await?;
     let mut agent = lab.http("/mcp").await?;
     declare(&lab, &[("files", counted(&lab, "files", "0")?)])?;
