@@ -39,6 +39,12 @@ impl Score {
         self.0.values().filter(|failed| failed.is_empty()).count()
     }
 
+    /// Their names.
+    #[must_use]
+    pub fn passing(&self) -> BTreeSet<&str> {
+        self.0.iter().filter(|(_, failed)| failed.is_empty()).map(|(name, _)| name.as_str()).collect()
+    }
+
     /// The scenarios in which a check failed that `direct` passed, with those checks.
     #[must_use]
     pub fn worse_than(&self, direct: &Self) -> BTreeMap<String, BTreeSet<String>> {

@@ -40,10 +40,21 @@ pub struct Session {
     pub level: Option<String>,
     /// The resources that it subscribed to.
     pub subscriptions: Vec<Subscription>,
+    /// The tasks that it began, oldest first.
+    pub tasks: Vec<SavedTask>,
     /// Fingerprints of the tools, prompts and resources that it knows.
     pub fetched: [Option<u64>; 3],
     /// When it was used last.
     pub used_at: Timestamp,
+}
+
+/// A task that a session began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedTask {
+    /// Its place among those of the session.
+    pub number: u64,
+    /// Its server, and in place of a URI the server's name of it.
+    pub of: Subscription,
 }
 
 /// A subscription to a resource.
@@ -105,10 +116,11 @@ impl Session {
     fn write(&self, to: &Connection) -> rusqlite::Result<()> {
         let [tools, prompts, resources] = self.fetched.map(|print| print.map(u64::cast_signed));
         let subscriptions = serde_json::to_string(&self.subscriptions).unwrap_or_else(|_| String::from("[]"));
+        let tasks = serde_json::to_string(&self.tasks).unwrap_or_else(|_| String::from("[]"));
         let mut put = to.prepare(
             "INSERT OR REPLACE INTO sessions
-             (id, scope, version, initialize, level, subscriptions, tools, prompts, resources, used_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             (id, scope, version, initialize, level, subscriptions, tools, prompts, resources, used_at, tasks)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
         put.execute(params![
             self.id,
@@ -120,7 +132,8 @@ impl Session {
             tools,
             prompts,
             resources,
-            self.used_at.as_millisecond()
+            self.used_at.as_millisecond(),
+            tasks
         ])
         .map(drop)
     }
@@ -136,6 +149,7 @@ impl Session {
             subscriptions: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
             fetched: [print(6)?, print(7)?, print(8)?],
             used_at: Timestamp::from_millisecond(row.get(9)?).unwrap_or_default(),
+            tasks: serde_json::from_str(&row.get::<_, String>(10)?).unwrap_or_default(),
         })
     }
 }
@@ -171,7 +185,7 @@ impl Event {
 /// Everything that is recalled when a hub starts.
 pub(super) fn recall(from: &Connection) -> rusqlite::Result<Recall> {
     let mut sessions = from.prepare(
-        "SELECT id, scope, version, initialize, level, subscriptions, tools, prompts, resources, used_at
+        "SELECT id, scope, version, initialize, level, subscriptions, tools, prompts, resources, used_at, tasks
          FROM sessions ORDER BY used_at DESC LIMIT ?1",
     )?;
     let sessions = sessions.query_map([MAX_SESSIONS], Session::read)?.collect::<Result<_, _>>()?;

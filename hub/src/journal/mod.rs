@@ -14,7 +14,7 @@ mod store;
 mod tests;
 mod writer;
 
-pub use change::{Change, Event, List, Session, Subscription};
+pub use change::{Change, Event, List, SavedTask, Session, Subscription};
 
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};

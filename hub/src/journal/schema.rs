@@ -9,7 +9,8 @@ use rusqlite::Connection;
 const APPLICATION: i32 = 0x6c6e_6368;
 
 /// The steps; the form of a journal is how many of them it has.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE sessions (
         id TEXT PRIMARY KEY, scope TEXT NOT NULL, version TEXT NOT NULL, initialize TEXT, level TEXT,
         subscriptions TEXT NOT NULL, tools INTEGER, prompts INTEGER, resources INTEGER, used_at INTEGER NOT NULL
@@ -25,7 +26,11 @@ const STEPS: [&str; 1] = ["
         data TEXT NOT NULL
     ) STRICT;
     CREATE INDEX events_at ON events (at);
-"];
+",
+    "
+    ALTER TABLE sessions ADD COLUMN tasks TEXT NOT NULL DEFAULT '[]';
+",
+];
 
 /// What is swept by age, and by which column.
 pub(super) const AGED: [(&str, &str); 3] = [("sessions", "used_at"), ("lists", "seen_at"), ("events", "at")];

@@ -22,6 +22,7 @@ fn session(id: &str) -> Session {
         version: String::from("2025-11-25"),
         initialize: Some(String::from("{}")),
         level: Some(String::from("error")),
+        tasks: vec![SavedTask { number: 3, of: uri.clone() }],
         subscriptions: vec![uri],
         fetched: [Some(u64::MAX), None, Some(0)],
         used_at: Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap(),

@@ -10,9 +10,11 @@ mod continuity;
 mod http;
 mod lists;
 mod meta;
+mod mirror;
 mod modern;
 mod own;
 mod resuming;
+mod tasks;
 mod transport;
 
 /// Not a test: what [`world::World::launch`] starts. Without its environment it does nothing.

@@ -7,18 +7,18 @@ use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 /// A client at one address.
-struct Modern {
+pub(crate) struct Modern {
     http: reqwest::Client,
     url: String,
 }
 
 impl Modern {
-    fn new(world: &World, path: &str) -> Self {
+    pub(crate) fn new(world: &World, path: &str) -> Self {
         Self { http: reqwest::Client::new(), url: world.url(path) }
     }
 
     /// Sends a request with all that it must carry, and `more` in its `_meta`.
-    async fn send(&self, id: Value, method: &str, mut params: Value, more: Value) -> Result<Response> {
+    pub(crate) async fn send(&self, id: Value, method: &str, mut params: Value, more: Value) -> Result<Response> {
         let mut meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
@@ -26,7 +26,7 @@ impl Modern {
         for (key, value) in more.as_object().context("an object")? {
             meta[key] = value.clone();
         }
-        let name = params["name"].as_str().or(params["uri"].as_str()).map(str::to_owned);
+        let name = ["name", "uri", "taskId"].iter().find_map(|key| params[*key].as_str()).map(str::to_owned);
         params["_meta"] = meta;
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
         let request = self.http.post(&self.url).header("content-type", "application/json");
@@ -36,7 +36,7 @@ impl Modern {
         Ok(request.body(body).send().await?)
     }
 
-    async fn ask(&self, method: &str, params: Value) -> Result<Answered> {
+    pub(crate) async fn ask(&self, method: &str, params: Value) -> Result<Answered> {
         let asked = async { read(self.send(json!("m"), method, params, json!({})).await?).await };
         tokio::time::timeout(PATIENCE, asked).await?
     }
@@ -173,4 +173,50 @@ async fn what_an_older_server_asks_crosses_over() -> Result<()> {
     let got: Value = serde_json::from_str(roots.text()?)?;
     assert_eq!(got["error"]["code"], -32601, "this client has no roots: {got}");
     Ok(())
+}
+
+/// A tool of an older server that can only be called as a task is called as one, and its result is the answer.
+#[tokio::test]
+async fn a_tool_that_needs_a_task_of_an_older_server_is_called_as_one() -> Result<()> {
+    let mut world = World::new().await?;
+    world.start("task").await?;
+    let client = Modern::new(&world, "/mcp");
+    let called = client.call("task__job", json!({"say": "made"})).await?;
+    assert_eq!((called.text()?, &called.result()?["resultType"]), ("made", &json!("complete")));
+
+    let mut params = json!({"name": "task__job", "arguments": {"ask": "who?"}});
+    let first = client.ask("tools/call", params.clone()).await?;
+    let first = first.result()?;
+    assert_eq!(first["resultType"], "input_required", "{first}");
+    let key = first["inputRequests"].as_object().and_then(|all| all.keys().next()).context("no request")?;
+    params["requestState"] = first["requestState"].clone();
+    params["inputResponses"] = json!({key: {"action": "decline"}});
+    let last = client.ask("tools/call", params).await?;
+    ensure!(last.text()?.contains("decline"), "{last:?}");
+
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let refused = client.ask(method, json!({"taskId": "x"})).await?;
+        let error = refused.error()?;
+        assert_eq!(error["code"], -32021, "{method}: {error}");
+        ensure!(error["data"]["requiredCapabilities"]["extensions"]["io.modelcontextprotocol/tasks"].is_object());
+    }
+    for method in ["tasks/list", "tasks/result"] {
+        assert_eq!(client.ask(method, json!({"taskId": "x"})).await?.error()?["code"], -32601, "{method}");
+    }
+
+    let going = Modern::new(&world, "/mcp");
+    let call = tokio::spawn(async move { going.call("task__job", json!({"seconds": 60})).await });
+    until("its result is waited for", || {
+        let seen = world.noted("task", "tasks");
+        ensure!(seen.len() >= 3, "{seen:?}");
+        Ok(())
+    })
+    .await?;
+    call.abort();
+    until("the task is cancelled", || {
+        let seen = world.noted("task", "tasks");
+        ensure!(seen.last().is_some_and(|last| last == "tasks/cancel"), "{seen:?}");
+        Ok(())
+    })
+    .await
 }

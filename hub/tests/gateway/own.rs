@@ -165,3 +165,49 @@ async fn settings_take_them_away_all_or_some() -> Result<()> {
     assert!(refused.error()?["message"].as_str().is_some_and(|told| told.contains("gateway.deny")), "{refused:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn who_subscribed_to_an_instance_is_told_when_it_changes() -> Result<()> {
+    let mut world = world().await?;
+    world.start("blog").await?;
+    let agent = world.agent("/mcp").await?;
+    let mut stream = agent.listen().await?;
+    let subscribe = async |uri: &str| agent.request(json!(1), "resources/subscribe", json!({"uri": uri})).await;
+    for uri in ["linchpin://instances", "linchpin://instances/shop", "linchpin://instances/blog"] {
+        subscribe(uri).await?.result()?;
+    }
+    assert_eq!(subscribe("linchpin://instances/shop/logs").await?.error()?["code"], -32602);
+    let unsubscribed = json!({"uri": "linchpin://instances/blog"});
+    agent.request(json!(2), "resources/unsubscribe", unsubscribed).await?.result()?;
+    let mut seen = Vec::new();
+    // What changes before the hub looked for the first time is no news, so it is made to change until it is told.
+    while !(seen.contains(&json!("linchpin://instances")) && seen.contains(&json!("linchpin://instances/shop"))) {
+        for instance in ["blog", "shop"] {
+            let (_, done) = told(&agent, "linchpin__restart", json!({"instance": instance})).await?;
+            assert!(done["restarting"].is_array(), "{done}");
+        }
+        let updated = stream.wait_for_method("notifications/resources/updated");
+        if let Ok(updated) = tokio::time::timeout(std::time::Duration::from_secs(2), updated).await {
+            seen.push(updated?["params"]["uri"].clone());
+        }
+        assert!(seen.len() < 20 && !seen.contains(&json!("linchpin://instances/blog")), "{seen:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_name_in_the_template_of_the_logs_is_completed() -> Result<()> {
+    let mut world = world().await?;
+    world.start("blog").await?;
+    let agent = world.agent("/mcp").await?;
+    let complete = async |argument: Value| {
+        let reference = json!({"type": "ref/resource", "uri": "linchpin://instances/{name}/logs"});
+        agent.request(json!(1), "completion/complete", json!({"ref": reference, "argument": argument})).await
+    };
+    let done = complete(json!({"name": "name", "value": "s"})).await?;
+    assert_eq!(done.result()?["completion"], json!({"values": ["shop"], "total": 1, "hasMore": false}));
+    let all = complete(json!({"name": "name", "value": ""})).await?;
+    assert_eq!(all.result()?["completion"]["values"], json!(["blog", "shop"]));
+    assert_eq!(complete(json!({"name": "other", "value": ""})).await?.error()?["code"], -32602);
+    Ok(())
+}

@@ -12,5 +12,7 @@ pub const SESSION: &str = "mcp-session-id";
 pub const VERSION: &str = "mcp-protocol-version";
 /// On an error answer of the instance: `1` when the server surely saw nothing of the request, so it may be repeated.
 pub const NOT_EXECUTED: &str = "linchpin-not-executed";
+/// On a request to the hub: its client speaks over stdio, where arguments are not repeated in headers.
+pub const OVER_STDIO: &str = "linchpin-over-stdio";
 /// On a request: how long, in milliseconds, the instance may wait for a server that is starting.
 pub const WAIT_MS: &str = "linchpin-wait-ms";

@@ -206,6 +206,9 @@ fn repeat(method: &str) -> Repeat {
         | "resources/unsubscribe"
         | "completion/complete"
         | "logging/setLevel"
+        | "tasks/get"
+        | "tasks/list"
+        | "tasks/result"
         | "server/discover" => Repeat::Safe,
         _ => Repeat::Unsafe,
     }

@@ -6,6 +6,7 @@
 
 use super::envelope::Malformed;
 use super::json::{Unreadable, quote};
+use super::tasks::EXTENSION;
 use super::version::Version;
 use linchpin_shared::problem::{Code, Problem};
 use serde_json::{Map, Value};
@@ -89,6 +90,15 @@ impl RpcError {
         let mut error = Self::new(-32022, problem.next("server/discover, and use a version that it lists"));
         error.data.insert(String::from("supported"), vec![Version::V2026_07_28.as_str()].into());
         error.data.insert(String::from("requested"), requested.into());
+        error
+    }
+
+    /// The client did not say that it knows tasks, without which this cannot be done.
+    pub(crate) fn needs_tasks() -> Self {
+        let detail = format!("the client must declare the extension {EXTENSION} for this");
+        let mut error = Self::new(-32021, Problem::new(Code::BadRequest, detail));
+        let wanted = serde_json::json!({"extensions": {EXTENSION: {}}});
+        error.data.insert(String::from("requiredCapabilities"), wanted);
         error
     }
 

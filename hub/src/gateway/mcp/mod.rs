@@ -3,7 +3,7 @@
 //! Owns [`Gateway`]. Inside, everything that can be is pure: [`json`] and [`envelope`] (messages as text, edited in
 //! place), [`naming`], [`template`], [`level`], [`sse`], [`session_id`], [`catalog`] (lists and the merged view). Around
 //! them: [`client`] (the sessions of agents), [`upstream`] (one session with each server), [`fleet`] (which servers
-//! there are), [`calls`] (what a request comes to) and [`router`] (Streamable HTTP).
+//! there are), [`calls`] (what a request comes to), [`tasks`] and [`router`] (Streamable HTTP).
 //! Invariant: messages are relayed as they are; only the fields that have to be are rewritten, in place. A server that
 //! dies is a pause for its callers or a clear error, never a lost session and never a call made twice.
 //! Never: knows how a link works inside.
@@ -22,6 +22,7 @@ mod json;
 mod keeper;
 mod level;
 mod loops;
+mod mirror;
 mod modern;
 mod naming;
 mod own;
@@ -30,6 +31,7 @@ mod scope;
 mod session_id;
 pub(crate) mod sse;
 mod status;
+mod tasks;
 mod template;
 mod upstream;
 mod version;
@@ -52,6 +54,7 @@ use fleet::{Boards, Fleet, Servers};
 use keeper::Keeper;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings;
+use own::news::News;
 use scope::{Part, Scope};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
@@ -145,7 +148,11 @@ impl Gateway {
     /// Lets the hub's own tools ask this, for as long as somebody else holds it. Only the first one counts.
     pub fn ask_of(&self, facts: &Arc<dyn Facts>) {
         // A hub has one.
-        let _ = self.facts.set(Arc::downgrade(facts));
+        if self.facts.set(Arc::downgrade(facts)).is_ok() {
+            let news = News::default().run(Arc::clone(&self.clients), Arc::downgrade(facts));
+            let stop = self.stop.clone();
+            tokio::spawn(async move { stop.run_until_cancelled(news).await });
+        }
     }
 
     /// What an address shows.

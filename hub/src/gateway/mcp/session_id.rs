@@ -71,6 +71,15 @@ impl SessionKey {
         URL_SAFE_NO_PAD.encode(&mac.finalize().into_bytes()[..12])
     }
 
+    /// What signs for another purpose than sessions.
+    pub(super) fn mac(&self, purpose: &str) -> Hmac<Sha256> {
+        let mut mac = keyed(&self.0);
+        mac.update(b"linchpin mcp ");
+        mac.update(purpose.as_bytes());
+        mac.update(b" 1\0");
+        mac
+    }
+
     fn state_proof(&self, name: &str) -> Hmac<Sha256> {
         let mut mac = keyed(&self.0);
         mac.update(b"linchpin mcp request state 1");

@@ -5,7 +5,7 @@
 
 use rmcp::ErrorData;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The fixtures.
 #[derive(Debug)]
@@ -35,6 +35,11 @@ impl Fixtures {
         result.insert("cacheScope".to_owned(), "private".into());
         typed(Value::Object(result))
     }
+}
+
+/// A tool's result that says this.
+pub(crate) fn text(text: &str) -> Value {
+    json!({"content": [{"type": "text", "text": text}]})
 }
 
 /// A value as a type of the SDK.

@@ -2,13 +2,15 @@
 //!
 //! `conformance-server stdio` speaks on standard input and output, `conformance-server http` listens on 127.0.0.1 at the
 //! port of the variable `PORT`; both in every version that the SDK speaks. What the suite asks for is in
-//! `fixtures.json`; [`fixtures`] hands it out, [`server`] serves it and [`rounds`] is the part that asks for input.
+//! `fixtures.json`; [`fixtures`] hands it out, [`server`] serves it, [`rounds`] is the part that asks for input, and [`jobs`]
+//! the one whose calls become tasks.
 //! Invariant: it does nothing that the SDK does not do by itself, so a score through the hub can be held against the
 //! score of the direct run.
 
 #![expect(deprecated, reason = "versions before 2026-07-28 have what is deprecated since")]
 
 mod fixtures;
+mod jobs;
 mod rounds;
 mod server;
 

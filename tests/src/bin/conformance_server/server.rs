@@ -4,14 +4,15 @@
 //! does not have is refused by the SDK. Never: keeps anything between two calls but the sealing key, and which lists
 //! have their changing item now.
 
-use crate::fixtures::{Fixtures, filled, typed};
+use crate::fixtures::{Fixtures, filled, text, typed};
+use crate::jobs::Jobs;
 use crate::rounds::{Given, Next, Rounds};
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, ClientCapabilities, CompleteRequestParams, CompleteResult,
-    GetPromptRequestParams, GetPromptResponse, Implementation, ListPromptsResult, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams,
-    ReadResourceResponse, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter,
-    UnsubscribeRequestParams,
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, ClientCapabilities, CompleteRequestParams,
+    CompleteResult, GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Implementation,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ServerConfig, SetLevelRequestParams,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{RequestContext, RoleServer, SubscriptionContext};
 use rmcp::{ErrorData, ServerHandler};
@@ -39,6 +40,7 @@ enum Change {
 pub(crate) struct Server {
     fixtures: Arc<Fixtures>,
     rounds: Rounds,
+    jobs: Jobs,
     changes: broadcast::Sender<Change>,
     /// Whether tools and prompts have one more.
     more: Arc<[AtomicBool; 2]>,
@@ -50,6 +52,7 @@ impl Server {
         Ok(Self {
             fixtures: Arc::new(Fixtures::read()?),
             rounds: Rounds::new()?,
+            jobs: Jobs::default(),
             changes: broadcast::Sender::new(16),
             more: Arc::default(),
         })
@@ -60,6 +63,7 @@ impl Server {
         match name {
             "test_tool_with_logging" | "test_logging_tool" => log(context).await,
             "test_tool_with_progress" => progress(context).await?,
+            "greet" => return Ok(text(&format!("Hello, {}!", argument("name")))),
             "test_reconnection" => tokio::time::sleep(STEP).await,
             "test_sampling" => return sample(argument("prompt"), context).await,
             "test_list_roots" => return roots(context).await,
@@ -147,17 +151,44 @@ impl ServerHandler for Server {
 
     async fn call_tool(&self, request: CallToolRequestParams, context: Context) -> Result<CallToolResponse, ErrorData> {
         let given = given(request.input_responses, request.request_state, &context);
-        if let Some(next) = self.asked(&request.name, &given) {
-            return Ok(match next? {
-                Next::Ask(ask) => ask.into(),
-                Next::Done(answers) => CallToolResponse::Complete(complete(text(&summary(&answers)))?),
-            });
+        let job = self.fixtures.find("jobs", &request.name);
+        let said = match self.asked(&request.name, &given).transpose()? {
+            Some(Next::Ask(ask)) => return Ok(ask.into()),
+            Some(Next::Done(answers)) => Some(summary(&answers)),
+            None => None,
+        };
+        match (job, said) {
+            (Some(job), said) => {
+                let knows_tasks = context.client_capabilities().is_some_and(|can| can.supports_tasks());
+                let arguments = request.arguments.unwrap_or_default();
+                return self.jobs.call(job, arguments, said.unwrap_or_default(), knows_tasks).await;
+            }
+            (None, Some(said)) => return Ok(CallToolResponse::Complete(complete(text(&said))?)),
+            (None, None) => {}
         }
         let result = match self.fixtures.find("results", &request.name) {
             Some(result) => result.clone(),
             None => self.tool(&request.name, &request.arguments.unwrap_or_default(), &context).await?,
         };
         Ok(CallToolResponse::Complete(complete(result)?))
+    }
+
+    /// By its schema the SDK checks the headers that repeat arguments.
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        let tools = self.fixtures.part("tools").as_array()?;
+        typed(tools.iter().find(|tool| tool["name"] == name)?.clone()).ok()
+    }
+
+    async fn get_task(&self, request: GetTaskParams, _: Context) -> Result<GetTaskResult, ErrorData> {
+        self.jobs.get(&request.task_id)
+    }
+
+    async fn update_task(&self, request: UpdateTaskParams, _: Context) -> Result<(), ErrorData> {
+        self.jobs.update(&request.task_id, request.input_responses)
+    }
+
+    async fn cancel_task(&self, request: CancelTaskParams, _: Context) -> Result<(), ErrorData> {
+        self.jobs.cancel(&request.task_id)
     }
 
     async fn get_prompt(
@@ -242,10 +273,6 @@ fn summary(answers: &Map<String, Value>) -> String {
     let name = |answer: &Value| answer["content"]["name"].as_str().map(|name| format!("Hello, {name}! "));
     let greeting = answers.values().find_map(name).unwrap_or_default();
     format!("{greeting}state-ok {}", Value::Object(answers.clone()))
-}
-
-fn text(text: &str) -> Value {
-    json!({"content": [{"type": "text", "text": text}]})
 }
 
 /// A result with the type that 2026-07-28 wants; the SDK takes it out for older versions.

@@ -18,7 +18,7 @@ use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
 
 /// Everything that the hub relays. It is promised at once, because instances come and go within a session.
-const CAPABILITIES: &str = r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"logging":{},"completions":{}}"#;
+const CAPABILITIES: &str = r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"logging":{},"completions":{},"tasks":{"list":{},"cancel":{},"requests":{"tools":{"call":{}}}}}"#;
 
 /// Begins a session at this address and gives the result of its `initialize`.
 pub(crate) async fn begin(
@@ -75,9 +75,13 @@ pub(crate) fn own_result(scope: &Scope, version: Version) -> String {
         }
         Part::Instance(_) | Part::Server(..) => "Tools, prompts and resources of one project, under their own names.",
     };
+    let mut capabilities = serde_json::from_str::<serde_json::Value>(CAPABILITIES).unwrap_or_default();
+    if let Some(older) = capabilities.as_object_mut().filter(|_| version != Version::V2025_11_25) {
+        older.remove("tasks");
+    }
     serde_json::json!({
         "protocolVersion": version.as_str(),
-        "capabilities": serde_json::from_str::<serde_json::Value>(CAPABILITIES).unwrap_or_default(),
+        "capabilities": capabilities,
         "serverInfo": {"name": "linchpin", "title": "Linchpin", "version": env!("CARGO_PKG_VERSION")},
         "instructions": instructions,
     })

@@ -1,7 +1,7 @@
 //! What a client's request comes to.
 //!
 //! Owns [`Caller`], who answers one client's requests: each method has its own small part, [`list`] and [`begin`] for
-//! what the hub answers itself, [`route`] and [`relay`] for what a backend answers, [`resources`] for URIs.
+//! what the hub answers itself, [`route`] and [`relay`] for what a backend answers, [`resources`] for URIs, [`tasks`] for tasks.
 //! Invariant: a request gets exactly one answer, or none if its client cancelled it; and an error is always an error.
 //! Never: holds a lock, or a lookup's borrow, across an await.
 
@@ -11,13 +11,16 @@ mod own;
 mod relay;
 mod resources;
 mod route;
+mod tasks;
+mod tool;
 
 pub(crate) use resources::{release, subscribe, tell_all};
 
 use super::Gateway;
-use super::catalog::list::Kind;
+use super::catalog::list::{How, Kind};
 use super::client::Client;
 use super::client::inflight::{Entry, TooMany};
+use super::envelope::Envelope;
 use super::envelope::is_id;
 use super::errors::{RpcError, success};
 use super::fleet::Servers;
@@ -27,6 +30,7 @@ use super::own::Own;
 use http::HeaderMap;
 use linchpin_shared::problem::{Code, Problem};
 use relay::Relay;
+use route::Routed;
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
@@ -46,6 +50,17 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// The request that is written so.
+    fn read(text: String) -> Result<Self, RpcError> {
+        match Envelope::parse_trusted(&text) {
+            Ok(Envelope::Request { id, method, params }) => Ok(Self { text, id, method, params }),
+            Ok(Envelope::Notification { .. } | Envelope::Response { .. }) => {
+                Err(RpcError::invalid_request("not a request"))
+            }
+            Err(error) => Err(RpcError::from(&error)),
+        }
+    }
+
     /// The id as JSON.
     pub(crate) fn id(&self) -> &str {
         self.id.of(&self.text)
@@ -101,6 +116,10 @@ pub(crate) struct Besides {
     pub(crate) level: Option<Level>,
     /// Its headers that repeat arguments of a tool.
     pub(crate) params: HeaderMap,
+    /// Whether its client knows tasks.
+    pub(crate) tasks: bool,
+    /// Whether it came over stdio, where no headers are.
+    pub(crate) over_stdio: bool,
 }
 
 /// Answers one client's requests.
@@ -159,6 +178,8 @@ impl Caller {
             "resources/unsubscribe" => Box::pin(self.unsubscribe(call, entry)).await,
             "completion/complete" => Box::pin(self.complete(call, entry)).await,
             "logging/setLevel" => self.set_level(call),
+            "tasks/list" => Box::pin(self.task_list(call, entry)).await,
+            "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" => Box::pin(self.task(call, entry)).await,
             _ => Box::pin(self.anything_else(call, entry)).await,
         }
     }
@@ -170,9 +191,19 @@ impl Caller {
             return Box::pin(self.own(call, own?, entry)).await;
         }
         let Some(routed) = unless_cancelled(entry, self.route(kind, &name)).await? else { return Ok(Reply::Cancelled) };
+        let arguments = call.params()?.and_then(|params| params.get("arguments"));
+        self.check_headers(&routed, arguments.map_or("{}", |at| at.of(&call.text)))?;
         let edits = routed.rename(at, &name).into_iter().collect();
-        let repeatable = kind == Kind::Prompts || routed.repeatable;
-        Relay::new(self, call, &routed.upstream, edits, repeatable)?.about(&routed.name).run(entry).await
+        let repeatable = kind == Kind::Prompts || routed.how.repeatable;
+        let routed = Routed { how: How { repeatable, ..routed.how }, ..routed };
+        self.called(call, &routed, edits, arguments.map_or("{}", |at| at.of(&call.text)), entry).await
+    }
+
+    /// Holds the headers of a request against its arguments. One that comes over stdio has none that could be wrong.
+    fn check_headers(&self, routed: &Routed, arguments: &str) -> Result<(), RpcError> {
+        let mirror = routed.how.mirror.as_ref().filter(|_| self.client.is_modern() && !self.besides.over_stdio);
+        let Some(mirror) = mirror else { return Ok(()) };
+        mirror.check(&self.besides.params, arguments).map_err(|why| RpcError::header_mismatch(&why))
     }
 
     /// `completion/complete`: to the backend that offers what is referred to.
@@ -195,6 +226,9 @@ impl Caller {
             }
             Some("ref/resource") => {
                 let (_, uri) = member("uri").ok_or_else(|| wrong("uri must be a string"))?;
+                if self.is_own(&uri) {
+                    return self.own_completion(call, &uri);
+                }
                 let upstream = unless_cancelled(entry, self.template(&uri)).await?;
                 let Some(upstream) = upstream else { return Ok(Reply::Cancelled) };
                 Relay::new(self, call, &upstream, Vec::new(), true)?.run(entry).await

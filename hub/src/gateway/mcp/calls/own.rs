@@ -4,7 +4,6 @@
 //! Invariant: a tool that is called through it is called as it would be directly: progress, cancellation and errors are
 //! its own. Never: waits for a server to answer for the hub.
 
-use super::relay::Relay;
 use super::{Call, Caller, Reply, unless_cancelled};
 use crate::gateway::mcp::catalog::list::Kind;
 use crate::gateway::mcp::client::inflight::Entry;
@@ -84,7 +83,7 @@ impl Caller {
             (wrapped.name_at, Cow::Owned(quote(&routed.name))),
             (wrapped.arguments_at, Cow::Borrowed(wrapped.arguments)),
         ];
-        Relay::new(self, call, &routed.upstream, edits, routed.repeatable)?.about(&routed.name).run(entry).await
+        self.called(call, &routed, edits, wrapped.arguments, entry).await
     }
 
     /// The tools that a query finds.
@@ -126,6 +125,18 @@ impl Caller {
     pub(super) fn is_own(&self, uri: &str) -> bool {
         let scope = &self.client.scope;
         uri.starts_with(resources::SCHEME) && scope.is_all() && scope.choice.own_tools()
+    }
+
+    /// `completion/complete` for a template of them.
+    pub(super) fn own_completion(&self, call: &Call, template: &str) -> Result<Reply, RpcError> {
+        let wrong = || RpcError::invalid_params("params.argument must have a name and a value");
+        let argument = call.params()?.and_then(|params| params.object(&call.text, "argument").ok()?);
+        let member = |key: &str| argument.as_ref()?.get(key)?.string(&call.text);
+        let (name, begun) = member("name").zip(member("value")).ok_or_else(wrong)?;
+        let board = self.board();
+        let names = board.view(&self.client.scope).instances();
+        let completed = resources::completed(template, &name, &begun, &names);
+        completed.map(Reply::Result).ok_or_else(|| RpcError::invalid_params("there is nothing to complete"))
     }
 
     /// `resources/read` of one of them.

@@ -10,11 +10,15 @@ use crate::gateway::mcp::client::inflight::Entry;
 use crate::gateway::mcp::envelope::{Envelope, is_own_id};
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::json::{Object, Span, splice};
+use crate::gateway::mcp::mirror::Mirror;
+use crate::gateway::mcp::tasks::rekey;
 use crate::gateway::mcp::upstream::notice::Notice;
 use crate::gateway::mcp::upstream::session::Session;
 use crate::gateway::mcp::upstream::wire::{Broken, Mark, Routing, nonsense_of, read};
 use crate::gateway::mcp::upstream::{Cause, Upstream, ask};
+use http::HeaderMap;
 use linchpin_shared::problem::Problem;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -34,8 +38,21 @@ pub(super) struct Relay<'a> {
     edits: Edits<'a>,
     token: Option<Span>,
     about: Option<&'a str>,
+    tasks: Tasks<'a>,
+    headers: HeaderMap,
     repeatable: bool,
     patience: Duration,
+}
+
+/// What a request has to do with tasks.
+#[derive(Debug, Clone, Copy)]
+enum Tasks<'a> {
+    /// Nothing.
+    None,
+    /// Its result may be one.
+    MayBegin,
+    /// It is about this one.
+    About(&'a str),
 }
 
 /// What one attempt came to.
@@ -55,7 +72,27 @@ impl<'a> Relay<'a> {
         repeatable: bool,
     ) -> Result<Self, RpcError> {
         let (token, patience) = (call.progress_token()?, caller.gateway.wait);
-        Ok(Self { caller, call, upstream, edits, token, about: None, repeatable, patience })
+        let tasks = if caller.may_begin_task(call)? { Tasks::MayBegin } else { Tasks::None };
+        let headers = caller.besides.params.clone();
+        Ok(Self { caller, call, upstream, edits, token, about: None, tasks, headers, repeatable, patience })
+    }
+
+    /// About this task, as the backend calls it.
+    pub(super) fn of_task(self, task: &'a str) -> Self {
+        Self { about: Some(task), tasks: Tasks::About(task), ..self }
+    }
+
+    /// Whose result is handed on as it is, also if it is a task.
+    pub(super) fn without_tasks(self) -> Self {
+        Self { tasks: Tasks::None, ..self }
+    }
+
+    /// With headers that repeat these arguments, as far as the backend wants any.
+    pub(super) fn repeating(mut self, mirror: Option<&Mirror>, arguments: &str) -> Self {
+        if let Some(mirror) = mirror {
+            self.headers = mirror.made(arguments);
+        }
+        self
     }
 
     /// With the name or URI that it is about, as the backend knows it.
@@ -114,12 +151,12 @@ impl<'a> Relay<'a> {
         // What the server asks is open as long as the request that made it ask.
         let mut asked = JoinSet::new();
         let mut nonsense = None;
-        let routing = Routing::of(&self.call.method, self.about).with(&self.caller.besides.params);
+        let routing = Routing::of(&self.call.method, self.about).with(&self.headers);
         let mark = if self.goes_as_it_is(session) { Mark::Modern(session, &routing) } else { Mark::Session(session) };
         let mut answering = self.upstream.call(mark, self.message(&own)).await?;
         while let Some(message) = answering.next().await? {
             match read(&message) {
-                Some((text, Envelope::Response { id: answered, error, .. })) => {
+                Some((text, Envelope::Response { id: answered, error, result })) => {
                     if !is_own_id(answered.of(text), &own) && answered.of(text) != "null" {
                         tracing::debug!(server = %self.upstream, "a response to another request was left out");
                         continue;
@@ -127,10 +164,10 @@ impl<'a> Relay<'a> {
                     if let Some(problem) = self.interrupted(text, error) {
                         return Err(Broken::Interrupted(problem));
                     }
-                    return Ok(splice(text, &mut [(answered, self.call.id().into())]));
+                    return Ok(self.answered(text, answered, result, id));
                 }
                 Some((text, Envelope::Notification { method, params })) => {
-                    self.pass(text, Notice::read(text, &method, params), &own).await;
+                    self.pass(text, params, Notice::read(text, &method, params), &own).await;
                 }
                 Some((text, Envelope::Request { .. })) => {
                     let (upstream, session) = (Arc::clone(self.upstream), Arc::clone(session));
@@ -146,10 +183,36 @@ impl<'a> Relay<'a> {
         Err(answering.interrupted(nonsense.as_deref().unwrap_or("it ended without a response")))
     }
 
+    /// The response to request `call` as its client sees it.
+    fn answered(&self, text: &str, answered: Span, result: Option<Span>, call: u64) -> String {
+        let mut edits = vec![(answered, Cow::Borrowed(self.call.id()))];
+        let Caller { gateway, client, .. } = self.caller;
+        let (key, place) = (gateway.clients.key(), &self.upstream.place);
+        let name = |at: Span| at.string(text).map(|id| (at, Cow::Owned(client.name_of(key, place, &id))));
+        match (self.tasks, result) {
+            (Tasks::None, _) | (_, None) => {}
+            (Tasks::MayBegin, Some(result)) => {
+                if let Some((at, id)) = rekey::made(text, result).and_then(|at| Some((at, at.string(text)?))) {
+                    client.began_task(place, &id, self.token.map(|token| (call, token.of(&self.call.text).to_owned())));
+                    edits.extend(name(at));
+                }
+            }
+            (Tasks::About(_), Some(result)) => {
+                edits.extend(rekey::named(text, result).and_then(name));
+                edits.extend(rekey::related(text, result).and_then(name));
+            }
+        }
+        splice(text, &mut edits)
+    }
+
     fn cause(&self, call: u64) -> Cause {
         let Caller { client, out, streams, .. } = self.caller;
         let token = self.token.map(|token| token.of(&self.call.text).to_owned());
-        Cause { call, client: Arc::clone(client), out: out.clone(), streams: *streams, token }
+        let task = match self.tasks {
+            Tasks::About(task) if self.call.method == "tasks/result" => Some(task.to_owned()),
+            Tasks::About(_) | Tasks::MayBegin | Tasks::None => None,
+        };
+        Cause { call, client: Arc::clone(client), out: out.clone(), streams: *streams, token, task }
     }
 
     /// Whether client and backend both speak 2026-07-28.
@@ -166,14 +229,17 @@ impl<'a> Relay<'a> {
     }
 
     /// A message that came before the response.
-    async fn pass(&self, text: &str, notice: Notice, id: &str) {
+    async fn pass(&self, text: &str, params: Option<Span>, notice: Notice, id: &str) {
         let message = match notice {
             Notice::Progress(at) => match self.token {
                 Some(token) if is_own_id(at.of(text), id) => {
-                    splice(text, &mut [(at, token.of(&self.call.text).into())])
+                    let mut edits = vec![(at, Cow::Borrowed(token.of(&self.call.text)))];
+                    edits.extend(self.upstream.related_edit(&self.caller.client, text, params));
+                    splice(text, &mut edits)
                 }
                 Some(_) | None => return,
             },
+            Notice::Task(at) => return self.upstream.task_told(text, at),
             Notice::Log(level) => {
                 let Caller { gateway, client, besides, .. } = self.caller;
                 let shown = match client.is_modern() {

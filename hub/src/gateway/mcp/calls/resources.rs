@@ -12,6 +12,8 @@ use crate::gateway::mcp::client::{Client, Place};
 use crate::gateway::mcp::envelope::Envelope;
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::json::quote;
+use crate::gateway::mcp::own::news;
+use crate::gateway::mcp::own::resources::{SCHEME, tells};
 use crate::gateway::mcp::upstream::Upstream;
 use std::sync::Arc;
 
@@ -29,7 +31,11 @@ impl Caller {
     pub(super) async fn subscribe(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
         let (_, uri) = call.string("uri")?;
         if self.is_own(&uri) {
-            return Err(RpcError::invalid_params("a resource of the hub tells no updates: it is read anew each time"));
+            if !tells(&uri) {
+                return Err(RpcError::invalid_params("this resource tells no updates: it is read anew each time"));
+            }
+            self.client.subscribe(&news::place(), &uri);
+            return Ok(Reply::nothing());
         }
         let (reply, upstream) = self.try_each(call, &uri, entry).await?;
         if let Some(upstream) = upstream.filter(|_| succeeded(&reply)) {
@@ -94,6 +100,12 @@ fn succeeded(reply: &Reply) -> bool {
 
 /// Has a client be told when this resource changes. What nobody has is not an error: it may come.
 pub(crate) async fn subscribe(gateway: &super::Gateway, client: &Client, uri: &str) {
+    if uri.starts_with(SCHEME) && client.scope.is_all() && client.scope.choice.own_tools() {
+        if tells(uri) {
+            client.subscribe(&news::place(), uri);
+        }
+        return;
+    }
     let board = gateway.board(client.lane());
     let Some(upstream) = board.view(&client.scope).resource(uri).into_iter().next().cloned() else { return };
     client.subscribe(&upstream.place, uri);

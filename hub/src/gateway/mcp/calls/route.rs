@@ -6,7 +6,7 @@
 //! got in time. Where there is only one, it is asked itself.
 
 use super::Caller;
-use crate::gateway::mcp::catalog::list::Kind;
+use crate::gateway::mcp::catalog::list::{How, Kind};
 use crate::gateway::mcp::catalog::resolve::Lookup;
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::fleet::Servers;
@@ -24,12 +24,12 @@ use tokio::time::{Instant, timeout_at};
 const REFRESH: Duration = Duration::from_secs(1);
 
 /// Where a name leads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Routed {
     /// The backend.
     pub(super) upstream: Arc<Upstream>,
-    /// Whether calling twice does no harm.
-    pub(super) repeatable: bool,
+    /// How it may be called there.
+    pub(super) how: How,
     /// Its name there.
     pub(super) name: String,
 }
@@ -37,7 +37,7 @@ pub(super) struct Routed {
 impl Routed {
     /// A name that is in no list, where only one backend can be meant: what it is, is that backend's to say.
     fn unlisted(upstream: &Arc<Upstream>, name: &str) -> Self {
-        Self { upstream: Arc::clone(upstream), repeatable: false, name: name.to_owned() }
+        Self { upstream: Arc::clone(upstream), how: How::default(), name: name.to_owned() }
     }
 
     /// The edit that puts the backend's name in the place of the client's, if they differ.
@@ -194,8 +194,8 @@ pub(super) async fn refresh(upstreams: &[Arc<Upstream>], kind: Kind) {
 fn step(lookup: Lookup<'_, Arc<Upstream>>) -> Step {
     let owned = |backends: Vec<&Arc<Upstream>>| backends.into_iter().cloned().collect();
     match lookup {
-        Lookup::Found { backend, name, repeatable } => {
-            Step::Go(Routed { upstream: Arc::clone(backend), repeatable, name: name.to_owned() })
+        Lookup::Found { backend, name, how } => {
+            Step::Go(Routed { upstream: Arc::clone(backend), how: how.clone(), name: name.to_owned() })
         }
         Lookup::Unlisted(backends) => Step::Wait(owned(backends)),
         Lookup::Hidden(rule) => Step::Refuse(rule),

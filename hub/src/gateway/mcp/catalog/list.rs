@@ -3,10 +3,11 @@
 //! Owns [`Kind`] (the four lists of MCP), [`List`] (one of them as the backend gave it) and [`Lists`]. An item is kept
 //! as the JSON text that came, with the place of its key, so that it can be handed on with another name and nothing
 //! else changed. Invariant: two lists are the same exactly if their fingerprints are.
-//! Never: reads more of an item than its key and whether it may be repeated.
+//! Never: reads more of an item than its key and how it may be called.
 
 use crate::gateway::mcp::client::Topic;
 use crate::gateway::mcp::json::{MAX_ELEMENTS, Object, Span, Unreadable, elements, quote, splice};
+use crate::gateway::mcp::mirror::Mirror;
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -87,13 +88,26 @@ impl Kind {
     }
 }
 
+/// How an item may be called.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct How {
+    /// Whether the backend says that calling it twice does no harm.
+    pub(crate) repeatable: bool,
+    /// Whether it can only be called as a task of 2025-11-25.
+    pub(crate) needs_task: bool,
+    /// Which arguments headers repeat.
+    pub(crate) mirror: Option<Arc<Mirror>>,
+}
+
 /// One tool, prompt, resource or template.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
     json: Box<str>,
     key: Box<str>,
     place: Span,
-    repeatable: bool,
+    how: How,
+    /// Why its definition is invalid for clients over HTTP.
+    invalid: Option<Box<str>>,
 }
 
 impl Item {
@@ -103,12 +117,19 @@ impl Item {
         let hints = object.object(json, "annotations").ok().flatten();
         let hinted =
             |name: &str| hints.as_ref().and_then(|hints| hints.get(name)).is_some_and(|at| at.of(json) == "true");
-        Some(Self {
-            key: place.string(json)?.into(),
-            place,
+        let mirror = if kind == Kind::Tools { Mirror::of_tool(json) } else { Ok(None) };
+        let (mirror, invalid) = match mirror {
+            Ok(mirror) => (mirror.map(Arc::new), None),
+            Err(why) => (None, Some(why.into())),
+        };
+        let execution = object.object(json, "execution").ok().flatten();
+        let support = execution.and_then(|execution| execution.get("taskSupport"));
+        let how = How {
             repeatable: hinted("readOnlyHint") || hinted("idempotentHint"),
-            json: json.into(),
-        })
+            needs_task: support.is_some_and(|at| at.of(json) == "\"required\""),
+            mirror,
+        };
+        Some(Self { key: place.string(json)?.into(), place, how, invalid, json: json.into() })
     }
 
     /// Its name or URI, as the backend has it.
@@ -116,9 +137,9 @@ impl Item {
         &self.key
     }
 
-    /// Whether the backend says that calling it twice does no harm.
-    pub(crate) fn repeatable(&self) -> bool {
-        self.repeatable
+    /// How it may be called.
+    pub(crate) fn how(&self) -> &How {
+        &self.how
     }
 
     /// Its JSON under another name.
@@ -202,6 +223,12 @@ impl Draft {
         Ok(object.get("nextCursor").and_then(|at| at.string(result)).filter(|cursor| !cursor.is_empty()))
     }
 
+    /// Leaves out what is invalid for clients over HTTP, and says of each why.
+    pub(crate) fn leave_out_invalid(&mut self) -> Vec<(Box<str>, Box<str>)> {
+        let invalid = self.items.extract_if(.., |item| item.invalid.is_some());
+        invalid.filter_map(|item| Some((item.key, item.invalid?))).collect()
+    }
+
     /// How much was taken so far.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -274,7 +301,7 @@ pub(crate) mod tests {
         );
         let list = draft.finish();
         assert_eq!(list.items().iter().map(Item::key).collect::<Vec<_>>(), ["b", "a"]);
-        assert!(list.find("a").unwrap().repeatable() && !list.find("b").unwrap().repeatable());
+        assert!(list.find("a").unwrap().how().repeatable && !list.find("b").unwrap().how().repeatable);
         assert!(list.find("c").is_none());
         assert!(Draft::new(Kind::Tools).page(r#"{"prompts":[]}"#).is_err());
     }

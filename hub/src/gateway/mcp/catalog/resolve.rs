@@ -4,7 +4,7 @@
 //! it was made of; what is hidden resolves to the rule that hides it, whether it exists or not.
 //! Never: asks a backend; what its lists say counts.
 
-use super::list::{Item, Kind, List};
+use super::list::{How, Item, Kind, List};
 use super::view::{Source, View, of_instance};
 use crate::gateway::mcp::naming::split;
 use crate::gateway::mcp::template;
@@ -18,8 +18,8 @@ pub(crate) enum Lookup<'b, B> {
         backend: &'b B,
         /// The name there.
         name: &'b str,
-        /// Whether a call may be repeated.
-        repeatable: bool,
+        /// How it may be called.
+        how: &'b How,
     },
     /// To these backends, whose lists are not known yet.
     Unlisted(Vec<&'b B>),
@@ -127,7 +127,7 @@ impl<'b, B> View<'b, B> {
 }
 
 fn found<'b, B>(source: &'b Source<B>, item: &'b Item) -> Lookup<'b, B> {
-    Lookup::Found { backend: &source.backend, name: item.key(), repeatable: item.repeatable() }
+    Lookup::Found { backend: &source.backend, name: item.key(), how: item.how() }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub(crate) mod questions;
 pub(crate) mod saved;
 pub(crate) mod streams;
 pub(crate) mod table;
+pub(crate) mod tasks;
 
 use super::abilities::{Abilities, Lane};
 use super::level::Level;
@@ -134,6 +135,7 @@ pub(crate) struct Client {
 struct Memory {
     level: Option<Level>,
     subscriptions: HashSet<(Place, String)>,
+    tasks: tasks::Tasks,
     knowledge: [Knowledge; 3],
     used: Instant,
     /// The params of its `initialize`.
@@ -155,6 +157,7 @@ impl Client {
         let memory = Memory {
             level: None,
             subscriptions: HashSet::new(),
+            tasks: tasks::Tasks::default(),
             knowledge,
             used: Instant::now(),
             initialize: None,

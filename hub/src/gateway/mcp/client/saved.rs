@@ -5,12 +5,13 @@
 //! Never: recalls a session that was ended, or whose id this hub's key did not sign.
 
 use super::table::Table;
+use super::tasks::Begun;
 use super::{About, Client, Knowledge, Memory, Place, Prints};
 use crate::gateway::mcp::abilities::Lane;
 use crate::gateway::mcp::choice::Rules;
 use crate::gateway::mcp::level::Level;
 use crate::gateway::mcp::scope::Scope;
-use crate::journal::{Session, Subscription};
+use crate::journal::{SavedTask, Session, Subscription};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::MutexGuard;
 use std::path::Path;
@@ -45,6 +46,7 @@ impl Client {
             initialize: memory.initialize.as_deref().map(str::to_owned),
             level: memory.level.map(|level| level.as_str().to_owned()),
             subscriptions: memory.subscriptions.iter().map(subscription).collect(),
+            tasks: memory.tasks.all().into_iter().map(task).collect(),
             fetched: memory.knowledge.map(|known| known.fetched),
             used_at: Timestamp::now().saturating_sub(silent).unwrap_or(Timestamp::UNIX_EPOCH),
         }
@@ -55,6 +57,7 @@ impl Client {
         let mut memory = self.memory.lock();
         memory.level = memory.level.or(saved.level.as_deref().and_then(Level::parse));
         memory.subscriptions.extend(saved.subscriptions.iter().filter_map(subscribed));
+        memory.tasks.recall(saved.tasks.iter().filter_map(begun).collect());
         memory.initialize = memory.initialize.take().or(saved.initialize.as_deref().map(Into::into));
         for (known, fetched) in memory.knowledge.iter_mut().zip(saved.fetched) {
             if known.fetched.is_none() {
@@ -145,12 +148,16 @@ impl Table {
 }
 
 fn subscription((place, uri): &(Place, String)) -> Subscription {
+    subscription_to(place, uri.clone())
+}
+
+fn subscription_to(place: &Place, uri: String) -> Subscription {
     Subscription {
         instance: place.instance.to_string(),
         server: place.server.to_string(),
         project: place.project.display().to_string(),
         lane: place.lane.code(),
-        uri: uri.clone(),
+        uri,
     }
 }
 
@@ -159,6 +166,15 @@ fn subscribed(saved: &Subscription) -> Option<(Place, String)> {
     let (instance, server) = (saved.instance.as_str().into(), saved.server.as_str().into());
     let project = Path::new(&saved.project).into();
     Some((Place { instance, server, project, lane }, saved.uri.clone()))
+}
+
+fn task(begun: Begun) -> SavedTask {
+    SavedTask { number: begun.number, of: subscription_to(&begun.place, begun.id) }
+}
+
+fn begun(saved: &SavedTask) -> Option<Begun> {
+    let (place, id) = subscribed(&saved.of)?;
+    Some(Begun { number: saved.number, place, id, token: None })
 }
 
 #[cfg(test)]
@@ -189,6 +205,7 @@ mod tests {
         let client = begun(&first);
         let place = Place { lane: Lane::Of(Abilities::ALL), ..place("shop", "files") };
         client.subscribe(&place, "file:///a");
+        client.began_task(&place, "t1", None);
         first.set_level(&client, Level::Warning);
         client.began_with(r#"{"clientInfo":{}}"#);
         let saved = first.unsaved(false);
@@ -198,7 +215,11 @@ mod tests {
         second.recall(&saved, &Arc::default());
         let all = second.all();
         let [again] = &all[..] else { panic!("{all:?}") };
-        assert_eq!((again.level(), again.subscriptions()), (Some(Level::Warning), vec![(place, "file:///a".into())]));
+        assert_eq!(
+            (again.level(), again.subscriptions()),
+            (Some(Level::Warning), vec![(place.clone(), "file:///a".into())])
+        );
+        assert!(again.has_task(&place, "t1"));
         let mut of_second = second.unsaved(true);
         of_second[0].used_at = saved[0].used_at;
         assert_eq!(of_second, saved);

@@ -11,6 +11,7 @@ use crate::gateway::mcp::calls::begin::own_result;
 use crate::gateway::mcp::catalog::list::Kind;
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::scope::Scope;
+use crate::gateway::mcp::tasks::EXTENSION;
 use crate::gateway::mcp::version::Version;
 use serde_json::{Map, Value, json};
 
@@ -25,12 +26,19 @@ pub(crate) async fn discover(gateway: &Gateway, scope: &Scope) -> Result<String,
     let about = view.single().and_then(|upstream| upstream.known().about.clone());
     let own = || own_result(scope, Version::LATEST);
     let mut said: Map<String, Value> =
-        serde_json::from_str(&about.map_or_else(own, |about| about.shown(Version::LATEST))).unwrap_or_default();
+        serde_json::from_str(&about.as_ref().map_or_else(own, |about| about.shown(Version::LATEST)))
+            .unwrap_or_default();
+    let mut capabilities = said.remove("capabilities").filter(Value::is_object).unwrap_or_else(|| json!({}));
+    // In this version tasks are an extension. One server says itself whether it has it; together they may.
+    let tasks = capabilities.as_object_mut().and_then(|all| all.remove("tasks"));
+    if tasks.is_some() && about.is_none() {
+        capabilities["extensions"] = json!({EXTENSION: {}});
+    }
     let versions: Vec<_> = std::iter::once(VERSION).chain(Version::ALL.iter().rev().map(|it| it.as_str())).collect();
     let mut result = json!({
         "resultType": "complete",
         "supportedVersions": versions,
-        "capabilities": said.remove("capabilities").unwrap_or_else(|| json!({})),
+        "capabilities": capabilities,
         "ttlMs": 0,
         "cacheScope": "private",
         "_meta": {"io.modelcontextprotocol/serverInfo": said.remove("serverInfo").unwrap_or_default()},

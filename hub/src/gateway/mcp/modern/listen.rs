@@ -8,6 +8,7 @@ use super::META_SUBSCRIPTION;
 use crate::gateway::mcp::client::Topic;
 use crate::gateway::mcp::envelope::Envelope;
 use crate::gateway::mcp::json::{Object, Span, elements, insert, quote};
+use crate::gateway::mcp::tasks::TOLD;
 
 /// What one stream wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) struct Listen {
     topics: Vec<Topic>,
     /// The resources whose changes are wanted.
     pub(crate) uris: Vec<String>,
+    /// The tasks of which news are wanted, by the client's names.
+    pub(crate) tasks: Vec<String>,
 }
 
 /// What a filter calls each list.
@@ -30,23 +33,31 @@ impl Listen {
     pub(crate) fn read(text: &str, id: Span, params: Option<Span>) -> Option<Self> {
         let filter = Object::parse(text, params?).ok()?.object(text, "notifications").ok()??;
         let wants = |name: &str| filter.get(name).is_some_and(|at| at.of(text) == "true");
-        let uris = filter.get("resourceSubscriptions").and_then(|at| elements(text, at)).unwrap_or_default();
+        let strings = |name: &str| {
+            let all = filter.get(name).and_then(|at| elements(text, at)).unwrap_or_default();
+            all.into_iter().filter_map(|at| at.string(text)).collect()
+        };
         Some(Self {
             id: id.of(text).to_owned(),
             topics: NAMES.into_iter().filter(|(_, name)| wants(name)).map(|(topic, _)| topic).collect(),
-            uris: uris.into_iter().filter_map(|at| at.string(text)).collect(),
+            uris: strings("resourceSubscriptions"),
+            tasks: strings("taskIds"),
         })
     }
 
-    /// The first message of the stream.
-    pub(crate) fn acknowledgement(&self) -> String {
+    /// The first message of the stream, on which there will be news of these tasks.
+    pub(crate) fn acknowledgement(&self, tasks: &[String]) -> String {
         let mut filter: Vec<String> = Vec::new();
         for (_, name) in NAMES.into_iter().filter(|(topic, _)| self.topics.contains(topic)) {
             filter.push(format!(r#""{name}":true"#));
         }
-        if !self.uris.is_empty() {
-            let uris: Vec<_> = self.uris.iter().map(|uri| quote(uri)).collect();
-            filter.push(format!(r#""resourceSubscriptions":[{}]"#, uris.join(",")));
+        for (name, wanted, agreed) in
+            [("resourceSubscriptions", &*self.uris, &*self.uris), ("taskIds", &*self.tasks, tasks)]
+        {
+            if !wanted.is_empty() {
+                let all: Vec<_> = agreed.iter().map(|one| quote(one)).collect();
+                filter.push(format!(r#""{name}":[{}]"#, all.join(",")));
+            }
         }
         format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{{},"notifications":{{{}}}}}}}"#,
@@ -62,8 +73,8 @@ impl Listen {
         match topic {
             Some(topic) if !self.topics.contains(&topic) => return None,
             Some(_) => {}
-            // Which resources a client is told of is its subscriptions' business.
-            None if method == "notifications/resources/updated" => {}
+            // Which resources and tasks a client is told of is the business of who tells it.
+            None if method == "notifications/resources/updated" || method == TOLD => {}
             None => return None,
         }
         match params {
@@ -98,7 +109,7 @@ mod tests {
         let listen =
             listen(r#"{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["a://1"]}"#);
         assert_eq!(
-            listen.acknowledgement(),
+            listen.acknowledgement(&[]),
             r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"l"},"notifications":{"toolsListChanged":true,"resourceSubscriptions":["a://1"]}}}"#
         );
         assert_eq!(

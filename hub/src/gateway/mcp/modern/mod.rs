@@ -15,10 +15,12 @@ use super::envelope::Envelope;
 use super::errors::RpcError;
 use super::json::{Object, Span};
 use super::level::Level;
+use super::mirror::PREFIX;
+use super::tasks::EXTENSION;
 use super::version::Version;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use linchpin_shared::protocol::mcp;
 use std::borrow::Cow;
 
@@ -31,12 +33,9 @@ pub(crate) const METHOD: &str = "mcp-method";
 /// The header of what the method is about.
 pub(crate) const NAME: &str = "mcp-name";
 
-/// What headers begin with that repeat arguments of a tool.
-const PARAM: &str = "mcp-param-";
-
-/// The headers of a request that repeat arguments of a tool. The server knows which it wants, and checks them.
+/// The headers of a request that repeat arguments of a tool.
 pub(crate) fn params(headers: &HeaderMap) -> HeaderMap {
-    let params = headers.iter().filter(|(name, _)| name.as_str().starts_with(PARAM));
+    let params = headers.iter().filter(|(name, _)| name.as_str().starts_with(PREFIX));
     params.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
@@ -61,6 +60,8 @@ pub(crate) struct Meta {
     pub(crate) level: Option<Level>,
     /// What its client can do when it is asked.
     pub(crate) abilities: Abilities,
+    /// Whether its client knows tasks.
+    pub(crate) tasks: bool,
 }
 
 /// Whether a message is one of this version, or claims to be one of a version that we do not know. A message in a
@@ -87,7 +88,7 @@ pub(crate) fn carried(message: &[u8]) -> Option<HeaderMap> {
         return None;
     };
     let version = meta(text, params)?.get(META_VERSION)?.string(text)?;
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::from_iter([(HeaderName::from_static(mcp::OVER_STDIO), HeaderValue::from_static("1"))]);
     let said = [(mcp::VERSION, Some(version)), (METHOD, Some(method.clone())), (NAME, about(text, &method, params))];
     for (name, value) in said {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(&encoded(&value)).ok()) {
@@ -111,13 +112,20 @@ pub(crate) fn check(headers: &HeaderMap, text: &str, method: &str, params: Optio
         return Err(RpcError::unsupported_version(&version));
     }
     let capabilities = meta.get(META_CAPABILITIES).filter(|at| at.is_object(text));
-    let abilities = Abilities::read(text, capabilities.ok_or_else(|| missing(META_CAPABILITIES))?);
+    let capabilities = capabilities.ok_or_else(|| missing(META_CAPABILITIES))?;
+    let abilities = Abilities::read(text, capabilities);
     same(headers, METHOD, method)?;
     if let Some(name) = about(text, method, params) {
         same(headers, NAME, &name)?;
     }
     let level = meta.get(META_LEVEL).and_then(|at| Level::parse(&at.string(text)?));
-    Ok(Meta { level, abilities })
+    Ok(Meta { level, abilities, tasks: knows_tasks(text, capabilities) })
+}
+
+/// Whether the capabilities at `at` have the extension.
+fn knows_tasks(text: &str, at: Span) -> bool {
+    let extensions = || Object::parse(text, at).ok()?.object(text, "extensions").ok()?;
+    extensions().is_some_and(|extensions| extensions.get(EXTENSION).is_some())
 }
 
 /// What a request is about, where a header has to say it.
@@ -153,8 +161,8 @@ fn decoded(said: &str) -> Cow<'_, str> {
 
 /// A value as it travels in a header.
 pub(crate) fn encoded(value: &str) -> Cow<'_, str> {
-    let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~')) && value.trim() == value && !value.is_empty();
-    if plain && !value.starts_with("=?base64?") {
+    let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~')) && value.trim() == value;
+    if plain && !(value.starts_with("=?base64?") && value.ends_with("?=")) {
         return Cow::Borrowed(value);
     }
     Cow::Owned(format!("=?base64?{}?=", STANDARD.encode(value)))
@@ -180,7 +188,10 @@ mod tests {
 
     #[test]
     fn headers_and_body_must_agree() {
-        assert_eq!(checked(GOOD, &ALL), Ok(Meta { level: Some(Level::Error), abilities: Abilities::NONE }));
+        assert_eq!(
+            checked(GOOD, &ALL),
+            Ok(Meta { level: Some(Level::Error), abilities: Abilities::NONE, tasks: false })
+        );
         for at in 0..3 {
             let mut wrong = ALL.to_vec();
             wrong[at].1 = "other";

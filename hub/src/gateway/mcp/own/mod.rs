@@ -1,11 +1,12 @@
 //! The hub's own tools and resources on `/mcp`, so that an agent can see and mend what is wrong.
 //!
 //! Owns [`Own`] (which there are, what they are called, who is offered them) and [`Facts`] (whom they ask). [`schema`] has
-//! their descriptions, [`answer`] and [`resources`] what they say, [`search`] the ranking of tools.
+//! their descriptions, [`answer`] and [`resources`] what they say, [`news`] when that changes, [`search`] the ranking of tools.
 //! Invariant: they answer at once, whatever is down, with what the API's routes answer; what a connection does not see
 //! they do not show. Never: spawn a command or stop an instance; they restart what is supervised already.
 
 pub(crate) mod answer;
+pub(crate) mod news;
 pub(crate) mod resources;
 mod schema;
 pub(crate) mod search;

@@ -1,7 +1,7 @@
 //! The hub's own resources: its instances.
 //!
 //! Owns `linchpin://instances`, `linchpin://instances/NAME` and `linchpin://instances/NAME/logs`, the last as a template.
-//! Invariant: they say what the tools say. Never: tells updates; clients hear when the set of instances changes.
+//! Invariant: they say what the tools say. Never: tells that a log grew; it grows all the time.
 
 use super::{Facts, Own, answer};
 use crate::gateway::mcp::errors::RpcError;
@@ -17,6 +17,28 @@ const ALL: &str = "linchpin://instances";
 
 /// The template of the logs.
 pub(crate) const LOGS: &str = "linchpin://instances/{name}/logs";
+
+/// Whether it can be subscribed to: the list of all, or one instance.
+pub(crate) fn tells(uri: &str) -> bool {
+    uri == ALL || uri.strip_prefix(ALL).and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.contains('/'))
+}
+
+/// Whether it says something of this instance.
+pub(super) fn is_about(uri: &str, name: &str) -> bool {
+    uri == ALL || uri.strip_prefix(ALL).and_then(|rest| rest.strip_prefix('/')) == Some(name)
+}
+
+/// The names that begin so, for the argument of a template.
+pub(crate) fn completed(template: &str, argument: &str, begun: &str, names: &[&str]) -> Option<String> {
+    if template != LOGS || argument != "name" {
+        return None;
+    }
+    let fitting: Vec<_> = names.iter().filter(|name| name.starts_with(begun)).collect();
+    // MCP allows a hundred.
+    let (shown, total) = (&fitting[..fitting.len().min(100)], fitting.len());
+    let completion = json!({"values": shown, "total": total, "hasMore": total > shown.len()});
+    Some(json!({"completion": completion}).to_string())
+}
 
 /// The resources of these instances, as they stand in the list.
 pub(super) fn listed(instances: &[&str]) -> Vec<String> {

@@ -17,12 +17,14 @@ use crate::gateway::mcp::json::Object;
 use crate::gateway::mcp::loops;
 use crate::gateway::mcp::modern::held::Held;
 use crate::gateway::mcp::modern::listen::Listen;
-use crate::gateway::mcp::modern::{self, REMOVED, discover, result};
+use crate::gateway::mcp::modern::{self, Meta, REMOVED, discover, result};
 use crate::gateway::mcp::scope::Scope;
 use crate::gateway::mcp::sse;
+use crate::gateway::mcp::tasks::follow::{Following, follow};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::protocol::mcp;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -69,7 +71,7 @@ async fn begin(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: C
     }
     gateway.appears(&scope).await.map_err(RpcError::unknown)?;
     if call.method == "subscriptions/listen" {
-        return listen(gateway, scope, &call).await.map(Begun::Answer);
+        return listen(gateway, scope, &call, meta).await.map(Begun::Answer);
     }
     if let Some(held) = taken_up(&gateway, &scope, &call)? {
         return Ok(Begun::Call(held));
@@ -78,7 +80,8 @@ async fn begin(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: C
     let seen = prints(&gateway.board(Abilities::NONE).view(&scope));
     let client = Arc::new(Client::of_request(scope, meta.abilities, seen));
     let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
-    let besides = Besides { level: meta.level, params: modern::params(headers) };
+    let over_stdio = headers.contains_key(mcp::OVER_STDIO);
+    let besides = Besides { level: meta.level, params: modern::params(headers), tasks: meta.tasks, over_stdio };
     let caller = Caller { gateway, client: Arc::clone(&client), out, streams: true, besides };
     let answer = Box::pin(async move { caller.answer(&call).await });
     Ok(Begun::Call(Held { answer, messages, client, about, asked: None }))
@@ -104,10 +107,13 @@ fn about(scope: &Scope, call: &Call) -> String {
 }
 
 /// A stream of changes.
-async fn listen(gateway: Arc<Gateway>, scope: Scope, call: &Call) -> Result<Response, RpcError> {
+async fn listen(gateway: Arc<Gateway>, scope: Scope, call: &Call, meta: Meta) -> Result<Response, RpcError> {
     let wanted = Listen::read(&call.text, call.id, call.params)
         .ok_or_else(|| RpcError::invalid_params("params.notifications must be an object"))?;
-    let (uris, acknowledgement) = (wanted.uris.clone(), wanted.acknowledgement());
+    if !wanted.tasks.is_empty() && !meta.tasks {
+        return Err(RpcError::needs_tasks());
+    }
+    let asked = wanted.clone();
     let seen = prints(&gateway.board(Abilities::NONE).view(&scope));
     let id = format!("{:x}-{:x}", random()?, random()?);
     let client = Client::of_stream(id, scope, seen, wanted);
@@ -116,11 +122,13 @@ async fn listen(gateway: Arc<Gateway>, scope: Scope, call: &Call) -> Result<Resp
     })?;
     let reader = listening.client.open_stream(seen);
     let stop = gateway.stop.clone();
-    let held = Open { listening, gateway };
-    for uri in &uris {
+    let following = follow(&gateway, &listening.client, &asked.tasks).await;
+    let first = asked.acknowledgement(&following.agreed);
+    let held = Open { listening, gateway, _following: following };
+    for uri in &asked.uris {
         subscribe(&held.gateway, &held.listening.client, uri).await;
     }
-    Ok(answer::stream(sse::encode(&acknowledgement), reader, stop, held))
+    Ok(answer::stream(sse::encode(&first), reader, stop, held))
 }
 
 fn random() -> Result<u64, RpcError> {
@@ -133,6 +141,7 @@ fn random() -> Result<u64, RpcError> {
 struct Open {
     listening: Listening,
     gateway: Arc<Gateway>,
+    _following: Following,
 }
 
 impl Drop for Open {

@@ -2,8 +2,8 @@
 //!
 //! Owns [`About`]: the result of `initialize` as text, and the few capabilities that the gateway acts on.
 //! Invariant: what a client of a single server is shown differs from it only in the version that was agreed on with the
-//! client, in `listChanged`, which the gateway adds because it watches lists over restarts, and in `tasks`, which it
-//! leaves out because it does not relay them. Never: adds a capability that the backend does not have.
+//! client, in `listChanged`, which the gateway adds because it watches lists over restarts, and in `tasks`, which only
+//! 2025-11-25 has. Never: adds a capability that the backend does not have.
 
 use crate::gateway::mcp::catalog::list::Kind;
 use crate::gateway::mcp::json::{Object, Span, Unreadable, quote, splice};
@@ -61,17 +61,17 @@ impl About {
     pub(crate) fn shown(&self, version: Version) -> String {
         let mut edits = vec![(self.version_at, Cow::Owned(quote(version.as_str())))];
         if let Some(at) = self.capabilities {
-            edits.push((at, Cow::Owned(self.shown_capabilities(at))));
+            edits.push((at, Cow::Owned(self.shown_capabilities(at, version))));
         }
         splice(&self.result, &mut edits)
     }
 
-    fn shown_capabilities(&self, at: Span) -> String {
+    fn shown_capabilities(&self, at: Span, version: Version) -> String {
         // It was read once already.
         let Ok(object) = Object::parse(&self.result, at) else { return at.of(&self.result).to_owned() };
         let shown = object.members().filter_map(|(name, value)| {
             let value = match name {
-                "tasks" => return None,
+                "tasks" if version != Version::V2025_11_25 => return None,
                 "tools" | "prompts" => String::from(r#"{"listChanged":true}"#),
                 "resources" => {
                     format!(r#"{{"subscribe":{},"listChanged":true}}"#, flag(&self.result, value, "subscribe"))
@@ -100,8 +100,9 @@ mod tests {
         let about = About::parse(RESULT).unwrap();
         assert_eq!(
             about.shown(Version::V2025_11_25),
-            r#"{"serverInfo":{"name":"x","version":"1.0"},"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"logging":{},"experimental":{"a":1.0}},"instructions":"do"}"#
+            r#"{"serverInfo":{"name":"x","version":"1.0"},"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"logging":{},"tasks":{"list":{}},"experimental":{"a":1.0}},"instructions":"do"}"#
         );
+        assert!(!about.shown(Version::V2025_06_18).contains("tasks"));
         assert!(about.offers("tools") && !about.offers("prompts") && !about.announces(Kind::Tools));
         assert_eq!(about.version(), "2025-06-18");
     }

@@ -13,7 +13,8 @@ use crate::gateway::mcp::abilities::Abilities;
 use crate::gateway::mcp::client::questions::{Question, Said};
 use crate::gateway::mcp::envelope::Envelope;
 use crate::gateway::mcp::errors::{RpcError, success};
-use crate::gateway::mcp::json::{Object, Span, splice};
+use crate::gateway::mcp::json::{Object, Span, quote, splice};
+use crate::gateway::mcp::tasks::rekey;
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,11 @@ impl Asked<'_> {
                 .because(&format!("no client offers {what}"))
                 .response(self.id());
         }
-        let cause = cause.or_else(|| self.upstream.cause());
+        let cause = match (cause, self.task()) {
+            (Some(cause), _) => Some(cause),
+            (None, Some(task)) => timeout(LONGEST, self.upstream.cause_of_task(&task)).await.ok().flatten(),
+            (None, None) => self.upstream.cause(),
+        };
         let Some(cause) = cause else {
             return self.refusal(Code::BadRequest, "it cannot be told whose call caused this request");
         };
@@ -94,6 +99,11 @@ impl Asked<'_> {
         RpcError::on_the_way(Problem::new(code, format!("{}: {why}", self.method))).response(self.id())
     }
 
+    /// The task, as the server calls it, that needs an answer.
+    fn task(&self) -> Option<String> {
+        rekey::related(self.text, self.params?)?.string(self.text)
+    }
+
     /// The token under which the server wants to hear of progress.
     fn token(&self) -> Option<Span> {
         let params = Object::parse(self.text, self.params?).ok()?;
@@ -115,6 +125,7 @@ impl Open<'_> {
         let own = self.question.id.to_string();
         let mut edits = vec![(self.asked.id, own.as_str().into())];
         edits.extend(self.token.map(|token| (token, own.as_str().into())));
+        edits.extend(self.asked.upstream.related_edit(&self.cause.client, self.asked.text, self.asked.params));
         self.send(splice(self.asked.text, &mut edits)).await?;
         loop {
             let said = tokio::select! {
@@ -142,8 +153,11 @@ impl Open<'_> {
 
     /// The client's answer with the server's id.
     fn rekeyed(&self, text: &str) -> Option<String> {
-        let Some((text, Envelope::Response { id, .. })) = read(text.as_bytes()) else { return None };
-        Some(splice(text, &mut [(id, self.asked.id().into())]))
+        let Some((text, Envelope::Response { id, result, .. })) = read(text.as_bytes()) else { return None };
+        let mut edits = vec![(id, self.asked.id().into())];
+        let task = result.and_then(|at| rekey::related(text, at)).zip(self.asked.task());
+        edits.extend(task.map(|(at, task)| (at, quote(&task).into())));
+        Some(splice(text, &mut edits))
     }
 
     /// The client's progress, with the server's token.

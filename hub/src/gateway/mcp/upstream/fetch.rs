@@ -6,6 +6,7 @@
 use super::Upstream;
 use super::session::Session;
 use super::wire::Broken;
+use crate::gateway::mcp::abilities::Lane;
 use crate::gateway::mcp::catalog::list::{Draft, Kind, List};
 use crate::gateway::mcp::json::quote;
 use linchpin_shared::problem::{Code, Problem};
@@ -37,6 +38,12 @@ pub(super) async fn fetch(
             return Err(refused(upstream, kind, &format!("no answer within {} s", PAGE.as_secs())));
         };
         let next = draft.page(&page?).map_err(|error| refused(upstream, kind, &error.to_string()))?;
+        // As a client over HTTP of this version has to.
+        if session.modern && upstream.place.lane != Lane::Shared {
+            for (tool, why) in draft.leave_out_invalid() {
+                tracing::warn!(server = %upstream, %tool, %why, "a tool is left out: its definition is invalid");
+            }
+        }
         if draft.bytes() > max_bytes {
             return Err(refused(upstream, kind, &format!("more than {max_bytes} bytes")));
         }

@@ -2,7 +2,8 @@
 //!
 //! Owns [`Upstream`], what callers hold of a server. Inside, [`actor`] owns the session and the lists, [`wire`] speaks
 //! Streamable HTTP over the link, [`listen`] follows the server's own messages, [`outlook`] tells when a session can be.
-//! [`dormant`] has what is not running started; [`ask`] carries what a server asks to the client whose call made it ask.
+//! [`dormant`] has what is not running started; [`ask`] carries what a server asks to the client whose call made it ask,
+//! [`tasks`] what it says of tasks to the client that has them.
 //! Invariant: there is one session per server and lane at a time, and losing it begins exactly one new one, whoever
 //! noticed. Ids and progress tokens that a server sees are the hub's own and never used twice.
 //! Never: repeats a call, or lets a caller wait without a deadline.
@@ -17,6 +18,7 @@ pub(crate) mod notice;
 pub(crate) mod outlook;
 pub(crate) mod recalled;
 pub(crate) mod session;
+mod tasks;
 pub(crate) mod wire;
 mod work;
 
@@ -26,6 +28,7 @@ use super::client::table::Table;
 use super::client::{Client, Place, Topic};
 use super::envelope::Envelope;
 use super::json::{Object, Span};
+use super::tasks::follow::ACKNOWLEDGED;
 use crate::link::{self, Handle, Start};
 use about::About;
 use dormant::failed_start;
@@ -139,6 +142,8 @@ pub(crate) struct Cause {
     pub(crate) streams: bool,
     /// The token under which it wants to hear of progress.
     pub(crate) token: Option<String>,
+    /// The task whose result it waits for.
+    pub(crate) task: Option<String>,
 }
 
 impl Upstream {
@@ -261,9 +266,11 @@ impl Upstream {
         match Notice::read(text, method, params) {
             Notice::Changed(topic) => self.changed(topic).await,
             Notice::Updated(uri) => self.updated(&uri, text),
-            Notice::Progress(token) => self.progress(text, token),
+            Notice::Progress(token) => self.progress(text, params, token),
+            Notice::Task(id) => self.task_told(text, id),
             Notice::Log(level) => self.clients.log(&self.place, level, text),
             Notice::Cancelled(id) => self.asked.cancel(id.of(text), text.to_owned()),
+            Notice::Other if method == ACKNOWLEDGED => {}
             Notice::Other => self.clients.other(&self.place, text),
         }
     }
@@ -282,11 +289,12 @@ impl Upstream {
         }
     }
 
-    fn progress(&self, text: &str, token: Span) {
+    fn progress(&self, text: &str, params: Option<Span>, token: Span) {
         // A peer that keeps every number as a float writes 7.0 for 7.
         let Some(id) = token.of(text).parse::<f64>().ok().filter(|id| *id >= 0.0 && id.fract() == 0.0) else { return };
         let cause = self.calls.lock().get(&(id as u64)).map(|cause| (cause.token.clone(), cause.out.clone()));
-        let Some((Some(wanted), out)) = cause else { return };
+        let Some((wanted, out)) = cause else { return self.task_progress(text, params, token, id as u64) };
+        let Some(wanted) = wanted else { return };
         let message = super::json::splice(text, &mut [(token, wanted.into())]);
         if out.try_send(message).is_err() {
             tracing::debug!(server = %self, "progress dropped: its reader does not read");

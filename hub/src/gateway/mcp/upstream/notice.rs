@@ -6,6 +6,7 @@
 use crate::gateway::mcp::client::Topic;
 use crate::gateway::mcp::json::{Object, Span};
 use crate::gateway::mcp::level::Level;
+use crate::gateway::mcp::tasks::{STATUS, TOLD};
 
 /// What a notification is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) enum Notice {
     Progress(Span),
     /// The backend's own request with this id was given up.
     Cancelled(Span),
+    /// What became of the task that is named here.
+    Task(Span),
     /// Something else.
     Other,
 }
@@ -37,6 +40,7 @@ impl Notice {
             "notifications/resources/updated" => string("uri").map(Self::Updated),
             "notifications/progress" => param("progressToken").map(Self::Progress),
             "notifications/cancelled" => param("requestId").map(Self::Cancelled),
+            TOLD | STATUS => param("taskId").map(Self::Task),
             _ => None,
         };
         known.unwrap_or(Self::Other)
@@ -64,6 +68,9 @@ mod tests {
         let updated = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"x://1"}}"#;
         assert_eq!(read(updated), Notice::Updated(String::from("x://1")));
         assert_eq!(read(Topic::Tools.message()), Notice::Changed(Topic::Tools));
+        let task =
+            r#"{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{"taskId":"t","status":"working"}}"#;
+        assert!(matches!(read(task), Notice::Task(at) if at.of(task) == "\"t\""));
         assert_eq!(read(r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#), Notice::Other);
     }
 }

@@ -1,0 +1,62 @@
+//! Where names of tasks stand in messages.
+//!
+//! Owns the places: `taskId` in params and results, that of a task that was just made, and the task that a message says
+//! it belongs to. Invariant: pure; nothing but a place is given, so that an edit leaves all else as it is.
+//! Never: looks into what a tool gave back.
+
+use super::RELATED;
+use crate::gateway::mcp::json::{Object, Span};
+
+/// The `taskId` of params or a result.
+pub(crate) fn named(text: &str, at: Span) -> Option<Span> {
+    string(text, Object::parse(text, at).ok()?.get("taskId")?)
+}
+
+/// The name of the task that a call's result has in place of what was asked for.
+pub(crate) fn made(text: &str, result: Span) -> Option<Span> {
+    // Most results are no tasks, and may be large.
+    if !result.of(text).contains("taskId") {
+        return None;
+    }
+    let members = Object::parse(text, result).ok()?;
+    match members.get("resultType") {
+        Some(kind) if kind.of(text) == "\"task\"" => string(text, members.get("taskId")?),
+        Some(_) => None,
+        None => string(text, members.object(text, "task").ok()??.get("taskId")?),
+    }
+}
+
+/// The name of the task that params or a result say they belong to.
+pub(crate) fn related(text: &str, at: Span) -> Option<Span> {
+    if !at.of(text).contains(RELATED) {
+        return None;
+    }
+    let meta = Object::parse(text, at).ok()?.object(text, "_meta").ok()??;
+    string(text, meta.object(text, RELATED).ok()??.get("taskId")?)
+}
+
+fn string(text: &str, at: Span) -> Option<Span> {
+    at.of(text).starts_with('"').then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(find: fn(&str, Span) -> Option<Span>, text: &str) -> Option<String> {
+        find(text, Span::whole(text)).and_then(|at| at.string(text))
+    }
+
+    #[test]
+    fn each_name_is_found_where_it_belongs() {
+        assert_eq!(of(named, r#"{"status":"working","taskId":"a"}"#).as_deref(), Some("a"));
+        assert_eq!(of(named, r#"{"taskId":7}"#), None);
+        assert_eq!(of(made, r#"{"task":{"status":"working","taskId":"b"}}"#).as_deref(), Some("b"));
+        assert_eq!(of(made, r#"{"resultType":"task","taskId":"c","task":{"taskId":"d"}}"#).as_deref(), Some("c"));
+        assert_eq!(of(made, r#"{"resultType":"complete","taskId":"c","task":{"taskId":"d"}}"#), None);
+        assert_eq!(of(made, r#"{"structuredContent":{"task":{"taskId":"d"}},"taskId":"e"}"#), None);
+        let meta = r#"{"content":[],"_meta":{"x":1,"io.modelcontextprotocol/related-task":{"taskId":"f"}}}"#;
+        assert_eq!(of(related, meta).as_deref(), Some("f"));
+        assert_eq!(of(related, r#"{"_meta":{"io.modelcontextprotocol/related-task":"f"}}"#), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! What a server says of tasks, and asks because of them.
+//!
+//! Owns the way of both to the client that has the task: news of its status, progress after its call was answered, and
+//! questions. Invariant: who has not the task hears nothing of it, and no client sees a server's name of a task.
+//! Never: waits for a client.
+
+use super::{Cause, Upstream};
+use crate::gateway::mcp::client::Client;
+use crate::gateway::mcp::json::{Span, splice};
+use crate::gateway::mcp::tasks::rekey;
+use std::borrow::Cow;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How often to look whether a client can be asked; people do not notice it.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Upstream {
+    /// News of the task that is named at `at`.
+    pub(crate) fn task_told(&self, text: &str, at: Span) {
+        let Some(id) = at.string(text) else { return };
+        for client in self.clients.with_task(&self.place, &id) {
+            client.send(&splice(text, &mut [(at, self.name_for(&client, &id).into())]));
+        }
+    }
+
+    /// Progress whose request was answered: with a task, which goes on.
+    pub(super) fn task_progress(&self, text: &str, params: Option<Span>, token: Span, number: u64) {
+        let Some((client, wanted)) = self.clients.task_progress(&self.place, number) else { return };
+        let mut edits = vec![(token, Cow::Owned(wanted))];
+        edits.extend(self.related_edit(&client, text, params));
+        client.send(&splice(text, &mut edits));
+    }
+
+    /// The edit by which params or a result name the task they belong to as this client knows it.
+    pub(crate) fn related_edit(
+        &self,
+        client: &Client,
+        text: &str,
+        at: Option<Span>,
+    ) -> Option<(Span, Cow<'static, str>)> {
+        let at = rekey::related(text, at?)?;
+        Some((at, Cow::Owned(self.name_for(client, &at.string(text)?))))
+    }
+
+    /// Whom to ask what this task needs, as soon as it can be asked: a client that polls comes for the question when it
+    /// sees that its task needs input. None if no client has the task.
+    pub(super) async fn cause_of_task(&self, id: &str) -> Option<Cause> {
+        loop {
+            let cause = self.asks_task(id)?;
+            if cause.streams || cause.client.is_listening() {
+                return Some(cause);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The client that has this task, on the stream of its `tasks/result` where there is one, else on its own. The
+    /// question stays open as long as that stream, or as long as the client.
+    fn asks_task(&self, id: &str) -> Option<Cause> {
+        let waits = |cause: &&Cause| cause.task.as_deref() == Some(id);
+        let waiting = self.calls.lock().values().filter(waits).max_by_key(|cause| cause.call).cloned();
+        if waiting.is_some() {
+            return waiting;
+        }
+        let client = self.clients.with_task(&self.place, id).into_iter().next()?;
+        let (out, _) = mpsc::channel(1);
+        Some(Cause { call: self.next_id(), client, out, streams: false, token: None, task: Some(id.to_owned()) })
+    }
+
+    fn name_for(&self, client: &Client, id: &str) -> String {
+        client.name_of(self.clients.key(), &self.place, id)
+    }
+}
