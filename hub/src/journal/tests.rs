@@ -90,6 +90,21 @@ async fn what_was_written_is_recalled_and_what_was_ended_is_not() {
     assert_eq!((mode(&path(&home)), mode(&wal)), (0o600, 0o600));
 }
 
+/// A journal of the first form has no tasks.
+#[tokio::test]
+async fn a_journal_of_an_earlier_linchpin_is_brought_forward() {
+    let (_dir, home) = home();
+    let (journal, _) = opened(&home).await;
+    keep(&journal, "a").await.unwrap();
+    journal.close().await;
+    let earlier = "ALTER TABLE sessions DROP COLUMN tasks; PRAGMA user_version = 1";
+    Connection::open(path(&home)).unwrap().execute_batch(earlier).unwrap();
+    let (journal, recall) = opened(&home).await;
+    let kept: Vec<_> = recall.sessions.iter().map(|session| (session.id.as_str(), session.tasks.len())).collect();
+    assert_eq!((kept, journal.facts().borrow().aside.is_none()), (vec![("a", 0)], true));
+    keep(&journal, "b").await.unwrap();
+}
+
 async fn is_put_aside(home: &Home, damage: impl FnOnce(&Path)) -> Problem {
     let (journal, _) = opened(home).await;
     let many: Vec<_> = (0..500).map(|n| Change::Session(session(&n.to_string()))).collect();

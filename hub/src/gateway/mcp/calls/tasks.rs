@@ -28,7 +28,8 @@ impl Caller {
         if call.method != "tools/call" || self.client.is_modern() {
             return Ok(self.besides.tasks && call.method == "tools/call");
         }
-        Ok(call.params()?.is_some_and(|params| params.get("task").is_some()))
+        // Most calls do not have the word anywhere.
+        Ok(call.text.contains("\"task\"") && call.params()?.is_some_and(|params| params.get("task").is_some()))
     }
 
     /// A request about one task.

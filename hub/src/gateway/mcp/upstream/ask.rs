@@ -69,10 +69,9 @@ impl Asked<'_> {
                 .because(&format!("no client offers {what}"))
                 .response(self.id());
         }
-        let cause = match (cause, self.task()) {
-            (Some(cause), _) => Some(cause),
-            (None, Some(task)) => timeout(LONGEST, self.upstream.cause_of_task(&task)).await.ok().flatten(),
-            (None, None) => self.upstream.cause(),
+        let cause = match self.task() {
+            None => cause.or_else(|| self.upstream.cause()),
+            Some(task) => timeout(LONGEST, self.upstream.cause_of_task(&task, cause)).await.ok().flatten(),
         };
         let Some(cause) = cause else {
             return self.refusal(Code::BadRequest, "it cannot be told whose call caused this request");

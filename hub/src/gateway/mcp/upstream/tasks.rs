@@ -11,6 +11,10 @@ use crate::gateway::mcp::tasks::rekey;
 use std::borrow::Cow;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// A server may ask before the answer arrived that says that there is a task.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often to look whether a client can be asked; people do not notice it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -44,14 +48,21 @@ impl Upstream {
     }
 
     /// Whom to ask what this task needs, as soon as it can be asked: a client that polls comes for the question when it
-    /// sees that its task needs input. None if no client has the task.
-    pub(super) async fn cause_of_task(&self, id: &str) -> Option<Cause> {
+    /// sees that its task needs input. The call on whose stream the question came counts only if the task is its
+    /// client's, because a server may use any stream; or if nobody has the task, which may be about to be told.
+    pub(super) async fn cause_of_task(&self, id: &str, came: Option<Cause>) -> Option<Cause> {
+        let begun = Instant::now();
+        let is_its = |cause: &Cause| cause.task.as_deref() == Some(id) || cause.client.has_task(&self.place, id);
+        let came = match came {
+            Some(cause) if is_its(&cause) => return Some(cause),
+            came => came,
+        };
         loop {
-            let cause = self.asks_task(id)?;
-            if cause.streams || cause.client.is_listening() {
-                return Some(cause);
+            match self.asks_task(id) {
+                Some(cause) if cause.streams || cause.client.is_listening() => return Some(cause),
+                None if begun.elapsed() > TOLD_WITHIN => return came,
+                Some(_) | None => tokio::time::sleep(LOOK).await,
             }
-            tokio::time::sleep(LOOK).await;
         }
     }
 
