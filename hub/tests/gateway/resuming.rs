@@ -80,3 +80,25 @@ async fn an_older_client_gets_no_event_without_data() -> Result<()> {
     }
     Ok(())
 }
+
+/// Fault 2: the answer to a call that a hub had under way when it died is nowhere. Who comes back for it is told so, in
+/// place of waiting for good.
+#[tokio::test]
+async fn a_call_whose_hub_is_gone_is_told_to_who_comes_back_for_it() -> Result<()> {
+    let mut world = World::new().await?;
+    world.start("a").await?;
+    let agent = world.agent("/i/a/mcp").await?;
+    let params = json!({"name": "progress", "arguments": {"steps": 1, "say": "s", "seconds": 60}, "_meta": {"progressToken": "p"}});
+    let message = json!({"jsonrpc": "2.0", "id": "mine", "method": "tools/call", "params": params});
+    let mut stream = Stream::of(agent.send(&message).await?);
+    stream.next().await?.context("nothing came")?;
+    world.restart_hub().await?;
+
+    let agent = agent.elsewhere(world.url("/i/a/mcp"));
+    let mut again = agent.resume(&stream.last_id).await?;
+    let told = again.next().await?.context("nothing came")?;
+    assert_eq!((&told["id"], &told["error"]["data"]["code"]), (&json!("mine"), &json!("call_interrupted")), "{told}");
+    assert_eq!(again.next().await?, None);
+    assert_eq!(world.noted("a", "calls"), ["progress"], "it is not made again");
+    Ok(())
+}

@@ -47,9 +47,8 @@ pub(crate) struct Client {
     /// Whether it follows changes without a session. After the hub's death that is its own to begin again over HTTP, and
     /// through the shim it is told to look once, because something may have been missed.
     pub(crate) modern: bool,
-    /// Whether a connection that breaks under its call ends more than that call, whatever the server does: the SDK closes
-    /// itself (Python's, over HTTP).
-    pub(crate) fragile: bool,
+    /// Whether it comes back for the answer to a call when its connection breaks.
+    pub(crate) resumes: bool,
     wire: Wire,
     session: Option<String>,
     heard: usize,
@@ -98,8 +97,16 @@ impl Client {
         };
         // The client by hand opens no stream of its own over HTTP.
         let hears = !matches!(wire, Wire::Http(_));
-        let mut client =
-            Self { name, shim, hears, modern, fragile: sdk == "python" && !shim, wire, session: None, heard: 0 };
+        let mut client = Self {
+            name,
+            shim,
+            hears,
+            modern,
+            resumes: shim || (sdk != "raw" && !modern),
+            wire,
+            session: None,
+            heard: 0,
+        };
         if let (Wire::Driven(driven), true) = (&mut client.wire, modern) {
             driven.result(&json!({"do": "listen"})).await.context(name)?;
         }
@@ -122,9 +129,10 @@ impl Client {
         listed.with_context(|| format!("{} lists", self.name))
     }
 
-    /// Whether it is one whose session can outlive this fault with a call under way.
+    /// Whether it has a call under way when this happens. TypeScript's version 2 does not see that the stream of a call of
+    /// 2026-07-28 broke, and waits for a minute.
     pub(crate) fn may_call(&self, fault: Fault) -> bool {
-        !(self.fragile && fault == Fault::HubKilled)
+        !(self.name.starts_with("TypeScript") && self.modern && !self.shim && fault == Fault::HubKilled)
     }
 
     /// Calls a tool.

@@ -11,6 +11,7 @@ use linchpin_tests::lab::net::Net;
 use linchpin_tests::lab::running::Running;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What faults strike.
 pub(crate) struct Stage {
@@ -59,8 +60,8 @@ impl World {
         let struck = struck(fault, &mut self.stage, &self.ledger, &words, &gate);
         let (ends, struck) = tokio::join!(join_all(calls.into_iter().map(UnderWay::end)), struck);
         struck.with_context(|| format!("{fault:?} could not be caused"))?;
-        for (client, shim, end) in &ends {
-            if let Err(error) = becomes(fault, *shim, end) {
+        for (client, resumes, end) in &ends {
+            if let Err(error) = becomes(fault, *resumes, end) {
                 table.failed(client, fault, &format!("{error:#}"));
             }
         }
@@ -84,7 +85,7 @@ impl World {
                 self.tools = tools;
                 return Ok(());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         bail!("the new tool is not listed\n{}", self.stage.lab.logs())
     }
@@ -178,7 +179,7 @@ impl<'c> UnderWay<'c> {
 
     async fn end(self) -> (&'static str, bool, End) {
         let end = self.client.call(self.tool, self.arguments).await;
-        (self.client.name, self.client.shim, end)
+        (self.client.name, self.client.resumes, end)
     }
 }
 
@@ -190,7 +191,13 @@ async fn struck(fault: Fault, stage: &mut Stage, ledger: &Path, words: &[String]
         Ok(())
     });
     let struck = match under_way.await {
-        Ok(()) => strike(fault, stage).await,
+        Ok(()) => {
+            if fault == Fault::HubKilled {
+                // A call of some length: after a second its client has a stream, for which it can come back.
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            strike(fault, stage).await
+        }
         Err(error) => Err(error),
     };
     std::fs::write(gate, "")?;
@@ -206,12 +213,12 @@ async fn listed(client: &mut Client, due: &[String]) -> Result<()> {
 }
 
 /// Whether the end of a call that the fault found under way is an allowed one. All of them had been executed.
-fn becomes(fault: Fault, shim: bool, end: &End) -> Result<()> {
+fn becomes(fault: Fault, resumes: bool, end: &End) -> Result<()> {
     match end {
         End::Answered(_) => Ok(()),
         _ if fault.answers() => bail!("a call under way was not answered: {}", end.text()),
         End::Problem(code, _) if code == "call_interrupted" => Ok(()),
-        End::Broken(_) if fault.cuts_clients_off() && !shim => Ok(()),
+        End::Broken(_) if fault.cuts_clients_off() && !resumes => Ok(()),
         End::Problem(..) | End::Broken(_) => bail!("a call under way ended with {}", end.text()),
     }
 }

@@ -116,12 +116,13 @@ async fn in_session(
     match envelope {
         Envelope::Request { id, method, params } => {
             let call = Call { text, id, method, params };
+            let id = call.id().to_owned();
             let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
             let may_stream = accepts(headers, "text/event-stream");
             let caller =
                 Caller { gateway, client: Arc::clone(&client), out, streams: may_stream, besides: Besides::default() };
             let answer = Box::pin(async move { caller.answer(&call).await });
-            Ok(answer::Under::way(answer, messages).resumable(&client).respond(may_stream).await)
+            Ok(answer::Under::way(answer, messages).resumable(&client, id).respond(may_stream).await)
         }
         Envelope::Notification { method, params } => {
             notified(&gateway, &client, text, &method, params);
@@ -188,6 +189,7 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
             // It is too long ago.
             None => client.open_stream(seen),
         },
+        Some(Place::Lost(request)) => return Ok(answer::lost(&request)),
         Some(Place::Own(event)) => client.open_stream_after(seen, event),
         None => client.open_stream(seen),
     };

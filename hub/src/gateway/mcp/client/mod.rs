@@ -165,13 +165,13 @@ impl Client {
             recalled: None,
         };
         Self {
+            streams: Streams::of(&id),
             id,
             scope,
             version: about.version,
             abilities: about.abilities,
             inflight: Inflight::default(),
             questions: Questions::default(),
-            streams: Streams::default(),
             listen: None,
             outbox: Arc::default(),
             memory: Mutex::new(memory),

@@ -3,12 +3,16 @@
 //! Owns [`Streams`] and [`Log`], the last events of one stream, and how an event's id names stream and place. A request
 //! goes on when its client's connection breaks (that is no cancellation before 2026-07-28), and what it says is kept.
 //! Invariant: an id is never used twice in a session, also over a restart of the hub; a stream that is taken up goes on
-//! exactly after the id that is given, as far as its events are kept. Never: waits for a client that is not there.
+//! exactly after the id that is given, as far as its events are kept. An id names its request too, so that a client is
+//! told when nobody has the answer any more. Never: waits for a client that is not there.
 
 use crate::gateway::mcp::sse;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -27,9 +31,14 @@ const MAX_STREAMS: usize = 32;
 /// For this long a stream is kept that has ended.
 const KEPT: Duration = Duration::from_secs(120);
 
+/// The longest id of a request that ids of events repeat, in bytes. Those of SDKs are numbers or short words.
+const MAX_REQUEST: usize = 64;
+
 /// The streams of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
+    /// Which session it is, so that an id of another one is not taken for one of an earlier life.
+    session: u32,
     life: OnceLock<String>,
     table: Mutex<Table>,
 }
@@ -47,17 +56,27 @@ pub(crate) enum Place {
     Own(u64),
     /// This event of this stream of a request.
     Of(u64, u64),
+    /// A stream that is not kept, of the request with this id, as JSON.
+    Lost(String),
 }
 
 impl Streams {
+    /// The streams of the session with this id; none yet.
+    pub(crate) fn of(session: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        session.hash(&mut hasher);
+        // Half of the hash is as good as any other.
+        Self { session: u32::try_from(hasher.finish() >> 32).unwrap_or_default(), ..Self::default() }
+    }
+
     /// What ids of this life of the session begin with.
     pub(crate) fn life(&self) -> &str {
         // Without randomness ids of two lives may be the same; what was asked for then was kept by neither.
-        self.life.get_or_init(|| format!("{:08x}", getrandom::u32().unwrap_or_default()))
+        self.life.get_or_init(|| format!("{:08x}{:08x}", self.session, getrandom::u32().unwrap_or_default()))
     }
 
-    /// Begins the stream of a request.
-    pub(crate) fn open(&self) -> Arc<Log> {
+    /// Begins the stream of the request with this id, as JSON.
+    pub(crate) fn open(&self, request: &str) -> Arc<Log> {
         let now = Instant::now();
         let mut table = self.table.lock();
         table.logs.retain(|log| !log.is_over(now));
@@ -68,7 +87,7 @@ impl Streams {
         let number = table.last;
         let log = Arc::new(Log {
             number,
-            prefix: format!("{}.{number}", self.life()),
+            prefix: format!("{}.{number}{}", self.life(), named(request)),
             inner: Mutex::default(),
             wake: Notify::new(),
         });
@@ -76,13 +95,21 @@ impl Streams {
         log
     }
 
-    /// What an id names; none if it is not of this life.
+    /// What an id names; none if nothing is known of it.
     pub(crate) fn place(&self, id: &str) -> Option<Place> {
         let (life, rest) = id.split_once('.')?;
-        let (number, event) = rest.split_once('-')?;
+        let (stream, event) = rest.rsplit_once('-')?;
+        let (number, request) = stream.split_once('.').map_or((stream, None), |(number, of)| (number, Some(of)));
         let (number, event) = (number.parse().ok()?, event.parse().ok()?);
         let ours = life == self.life();
-        ours.then_some(if number == 0 { Place::Own(event) } else { Place::Of(number, event) })
+        match number {
+            0 => ours.then_some(Place::Own(event)),
+            number if ours && self.table.lock().logs.iter().any(|log| log.number == number) => {
+                Some(Place::Of(number, event))
+            }
+            _ if life.starts_with(&format!("{:08x}", self.session)) => request.and_then(name).map(Place::Lost),
+            _ => None,
+        }
     }
 
     /// Takes up a stream after this event; none if it is not kept any more.
@@ -90,6 +117,21 @@ impl Streams {
         let log = self.table.lock().logs.iter().find(|log| log.number == number).cloned()?;
         Some(Log::read(&log, after + 1))
     }
+}
+
+/// The part of an event's id that names a request.
+fn named(request: &str) -> String {
+    if request.len() > MAX_REQUEST {
+        return String::new();
+    }
+    format!(".{}", URL_SAFE_NO_PAD.encode(request))
+}
+
+/// The id of the request that such a part names.
+fn name(part: &str) -> Option<String> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
+    let id: serde_json::Value = serde_json::from_str(&text).ok()?;
+    (id.is_string() || id.is_number()).then_some(text)
 }
 
 /// The last events of one stream.
@@ -236,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_goes_on_after_the_id_that_is_given() {
         let streams = Streams::default();
-        let (one, other) = (streams.open(), streams.open());
+        let (one, other) = (streams.open("1"), streams.open("\"a-b.c\""));
         let mut reader = Log::read(&one, 1);
         one.prime();
         for message in ["a", "b"] {
@@ -255,13 +297,31 @@ mod tests {
             assert!(event.contains(&format!("data: {message}\n")), "{event}");
         }
         assert_eq!(again.next().await, None);
-        assert_eq!(Streams::default().place(id(&first)), None, "another life");
+        assert_eq!(Streams::default().place(id(&first)), Some(Place::Lost("1".into())), "another life");
         assert!(streams.resume(9, 1).is_none());
     }
 
     #[tokio::test]
+    async fn who_comes_for_an_answer_that_nobody_has_is_known_by_its_request() {
+        let earlier = Streams::default();
+        let long = format!("\"{}\"", "x".repeat(MAX_REQUEST));
+        for (request, found) in [("7", Some("7")), ("\"a-b.c\"", Some("\"a-b.c\"")), (&*long, None)] {
+            let log = earlier.open(request);
+            log.prime();
+            let first = text(&mut Log::read(&log, 1)).await;
+            let found = found.map(|id| Place::Lost(id.to_owned()));
+            assert_eq!(Streams::default().place(id(&first)), found, "{first}");
+            assert_eq!(Streams::of("another").place(id(&first)), None, "{first}");
+            assert!(matches!(earlier.place(id(&first)), Some(Place::Of(..))), "it is kept here");
+        }
+        for foreign in ["", "x", "x.1-2", "x.1.e30-2", "x.1.!-2", "x.0.Nw-1", "x.y.Nw-1", "x.1.Nw-1"] {
+            assert_eq!(earlier.place(foreign), None, "{foreign}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_reader_holds_the_request_up_only_while_it_is_there() {
-        let log = Streams::default().open();
+        let log = Streams::default().open("1");
         let reader = Log::read(&log, 1);
         let pushing = tokio::spawn({
             let log = Arc::clone(&log);

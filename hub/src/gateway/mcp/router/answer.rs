@@ -8,6 +8,7 @@
 use crate::gateway::mcp::client::Client;
 use crate::gateway::mcp::client::outbox::Reader;
 use crate::gateway::mcp::client::streams::{self, Log};
+use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::sse;
 use crate::gateway::mcp::version::Version;
 use axum::body::{Body, Bytes};
@@ -15,6 +16,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use linchpin_shared::problem::{Code, Problem};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,8 +25,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// After this an answer becomes a stream: many HTTP clients wait no longer than 30 s or so for headers.
-const SOON: Duration = Duration::from_secs(5);
+/// After this an answer becomes a stream. What a client has a stream of it can take up again when a connection breaks or
+/// the hub is started again; without one SDKs lose the call, and some of them their session. And many HTTP clients wait
+/// no longer than 30 s or so for headers.
+const SOON: Duration = Duration::from_secs(1);
 
 /// An answer: none if the request was cancelled.
 type Answering = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
@@ -35,7 +39,8 @@ pub(super) struct Under {
     messages: mpsc::Receiver<String>,
     last: Option<Option<String>>,
     status: fn(&str) -> StatusCode,
-    client: Option<Arc<Client>>,
+    /// Who may take its stream up again, and the id of the request.
+    client: Option<(Arc<Client>, String)>,
 }
 
 /// What comes next of a request.
@@ -55,9 +60,9 @@ impl Under {
         Self { status, ..self }
     }
 
-    /// On a stream that this client can take up again.
-    pub(super) fn resumable(self, client: &Arc<Client>) -> Self {
-        Self { client: Some(Arc::clone(client)), ..self }
+    /// On a stream that this client can take up again, for its request of this id.
+    pub(super) fn resumable(self, client: &Arc<Client>, id: String) -> Self {
+        Self { client: Some((Arc::clone(client), id)), ..self }
     }
 
     /// Answers.
@@ -74,10 +79,10 @@ impl Under {
     }
 
     fn begin_stream(mut self, first: Option<String>) -> Response {
-        let Some(client) = self.client.take() else {
+        let Some((client, id)) = self.client.take() else {
             return self.streamed(first.map_or(sse::KEEP_ALIVE, |first| sse::encode(&first)));
         };
-        let log = client.streams.open();
+        let log = client.streams.open(&id);
         // Older clients take an event without data for a message.
         if client.version >= Version::V2025_11_25 {
             log.prime();
@@ -163,6 +168,14 @@ pub(super) fn resumed(reader: streams::Reader) -> Response {
     events(Body::from_stream(all))
 }
 
+/// The stream of a request whose answer nobody has any more: an error in its place.
+pub(super) fn lost(id: &str) -> Response {
+    let detail = "the hub was started again during this call, or its answer came too long ago to be kept; whether it \
+                  was executed is not known";
+    let problem = Problem::new(Code::CallInterrupted, detail).next("check its effect, then call again");
+    events(Body::from(sse::encode(&RpcError::on_the_way(problem).response(id))))
+}
+
 /// A client's own stream, until it is replaced, its session ends or the hub stops. What is `held` ends with it. What
 /// comes first lets the client see at once that the stream is open.
 pub(super) fn stream<H: Send + 'static>(first: Bytes, reader: Reader, stop: CancellationToken, held: H) -> Response {
@@ -224,7 +237,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_comes_soon_and_first_is_json() {
-        let response = under(&[], (4, Some("{}"))).respond(true).await;
+        let response = under(&[], (0, Some("{}"))).respond(true).await;
         assert_eq!(read(response).await, ("application/json".into(), "{}".into()));
     }
 
@@ -240,11 +253,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_late_answer_is_a_stream_that_shows_signs_of_life() {
         let begun = Instant::now();
-        let response = under(&[], (36, Some("x"))).respond(true).await;
+        let response = under(&[], (32, Some("x"))).respond(true).await;
         assert_eq!(begun.elapsed(), SOON);
         let alive = ": keep-alive\n\n";
         let expected = format!("{alive}{alive}{alive}event: message\ndata: x\n\n");
-        assert_eq!(read(response).await, ("text/event-stream".into(), expected), "at 5, 20 and 35 s");
+        assert_eq!(read(response).await, ("text/event-stream".into(), expected), "at 1, 16 and 31 s");
     }
 
     #[tokio::test(start_paused = true)]
