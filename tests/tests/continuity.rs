@@ -157,3 +157,25 @@ async fn a_session_outlives_all_of_them_killed_together() -> Result<()> {
     agent.close().await?;
     lab.finish().await
 }
+
+/// Fault 2: a hub that has just started learns of its instances all at once. Who lists in that moment is shown all or
+/// waits, and never a part.
+#[tokio::test]
+async fn a_list_right_after_the_hub_s_death_is_whole() -> Result<()> {
+    let lab = Lab::new()?;
+    for number in 0..8 {
+        lab.detached(&format!("s{number}"), &kit::echo("x")?).await?;
+    }
+    let mut agent = lab.shim(&[]).await?;
+    for number in 0..8 {
+        lab.usable(&format!("s{number}")).await?;
+    }
+    let tools = agent.tools().await?;
+    for round in 0..20 {
+        lab.kill_hub().await?;
+        let now = agent.tools().await?;
+        ensure!(now == tools, "round {round}: {now:?}\n{}", lab.logs());
+    }
+    agent.close().await?;
+    lab.finish().await
+}

@@ -197,6 +197,14 @@ impl Gateway {
         Board::new(board.sources().iter().map(refreshed).collect()).of_instances(Arc::clone(board.instances()))
     }
 
+    /// Waits until a hub that has just started knows its first instances, if there are any of this scope.
+    async fn meets(&self, scope: &Scope) {
+        let deadline = self.first_instances_by(scope);
+        let known = |boards: &Arc<Boards>| boards.base().view(scope).backends().next().is_some();
+        // Either way what is known then is what there is.
+        let _ = timeout_at(deadline, self.boards().wait_for(known)).await;
+    }
+
     /// Waits until there are sessions for clients with these abilities, or being begun. It takes no time but for the
     /// first request of the first of them.
     async fn has_lane(&self, abilities: Abilities) {

@@ -54,7 +54,7 @@ impl Member {
     /// Begins to follow an instance.
     pub(super) fn new(handle: Handle, common: Common) -> Self {
         let (publish, upstreams) = watch::channel(Upstreams::default());
-        let follower = Follower {
+        let mut follower = Follower {
             name: handle.name().into(),
             status: handle.status(),
             vitals: handle.vitals(),
@@ -65,6 +65,8 @@ impl Member {
             servers: Vec::new(),
             publish,
         };
+        // What is shown begins with all instances that are known, and not with those whose task ran first.
+        follower.look();
         Self { handle, upstreams, _task: AbortOnDropHandle::new(tokio::spawn(follower.run())) }
     }
 

@@ -114,6 +114,8 @@ async fn listen(gateway: Arc<Gateway>, scope: Scope, call: &Call, meta: Meta) ->
         return Err(RpcError::needs_tasks());
     }
     let asked = wanted.clone();
+    // What a client saw before the hub was started again is not news.
+    gateway.meets(&scope).await;
     let seen = prints(&gateway.board(Abilities::NONE).view(&scope));
     let id = format!("{:x}-{:x}", random()?, random()?);
     let client = Client::of_stream(id, scope, seen, wanted);
