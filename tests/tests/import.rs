@@ -4,10 +4,12 @@ use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::Agent;
 use linchpin_tests::kit;
 use linchpin_tests::lab::Lab;
+use linchpin_tests::lab::running::Running;
 use linchpin_tests::lab::verb::Output;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 const SECRET: &str = "hunter2-of-this-test";
 
@@ -262,5 +264,55 @@ async fn secrets_stay_in_the_list_and_reach_only_whom_they_are_for() -> Result<(
         }
     }
     agent.close().await?;
+    lab.finish().await
+}
+
+/// A server behind TLS in front of a plain one, for `localhost`. Gives its port, and its certificate for those who check.
+async fn in_front_of(plain: u16) -> Result<(u16, String)> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.map_err(anyhow::Error::msg)?)?;
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut secure = acceptor.accept(stream).await?;
+                let mut plain = tokio::net::TcpStream::connect(("127.0.0.1", plain)).await?;
+                tokio::io::copy_bidirectional(&mut secure, &mut plain).await
+            });
+        }
+    });
+    Ok((port, made.cert.pem()))
+}
+
+/// Fault 66: who cannot prove the name in an https URL gets no header.
+#[tokio::test]
+async fn a_server_behind_tls_is_used_if_it_proves_its_name_and_else_gets_nothing() -> Result<()> {
+    let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "4000");
+    let port = lab.port() + 1;
+    let mut server = lab.command("node");
+    server.args(&kit::everything_http()?[1..]).env("PORT", port.to_string());
+    let server = Running::start(server, lab.dir().join("out/everything.log"))?;
+    let (good, certificate) = in_front_of(port).await?;
+    let (stranger, _) = in_front_of(port).await?;
+    let file = lab.dir().join("ca.pem");
+    std::fs::write(&file, certificate)?;
+    let lab = lab.with("SSL_CERT_FILE", file.to_str().context("no path")?);
+    let at = |port: u16| json!({"url": format!("https://localhost:{port}/mcp"), "headers": {"X-Token": SECRET}});
+    declare(&lab, &[("good", at(good)), ("stranger", at(stranger))])?;
+    let _hub = lab.hub().await?;
+    let mut agent = lab.http("/mcp").await?;
+    let echoed = agent.call("good__echo", json!({"message": "over TLS"})).await?;
+    ensure!(echoed.contains("over TLS"), "{echoed}");
+    let error = agent.request("tools/call", json!({"name": "stranger__echo", "arguments": {}})).await?.error()?;
+    ensure!(error.to_string().contains("certificate"), "{error}");
+    drop((agent, server));
     lab.finish().await
 }

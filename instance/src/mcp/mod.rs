@@ -15,6 +15,7 @@ mod pool;
 pub(crate) mod proxy;
 mod routes;
 pub(crate) mod stdio;
+mod tls;
 
 pub(crate) use life::Session;
 

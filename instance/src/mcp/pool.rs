@@ -5,6 +5,7 @@
 //! request was executed.
 //! Never: repeats a request that may have left, or uses a connection that its server is about to close as idle.
 
+use super::tls::Tls;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -14,11 +15,13 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use std::io;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// How long a connection may take. The server is on this machine or near.
+/// How long a connection may take. The server is on this machine or near; with TLS, it may be anywhere.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const CONNECT_FAR_WITHIN: Duration = Duration::from_secs(10);
 /// Node and uvicorn close idle connections after 5 s; one that was last used earlier than this is not used again.
 const USE_WITHIN: Duration = Duration::from_secs(4);
 /// Connections kept. More may be open at once; they are closed after use.
@@ -44,13 +47,14 @@ struct Connection {
 pub(super) struct Pool {
     host: String,
     port: u16,
+    tls: Option<Box<Tls>>,
     kept: Mutex<Vec<Connection>>,
 }
 
 impl Pool {
     /// No connections yet.
-    pub(super) fn new(host: String, port: u16) -> Self {
-        Self { host, port, kept: Mutex::default() }
+    pub(super) fn new(host: String, port: u16, tls: Option<Box<Tls>>) -> Self {
+        Self { host, port, tls, kept: Mutex::default() }
     }
 
     /// Sends a request over a connection that is free, or a new one.
@@ -96,14 +100,25 @@ impl Pool {
 
     async fn connect(&self) -> io::Result<Connection> {
         let connecting = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = tokio::time::timeout(CONNECT_WITHIN, connecting).await??;
+        let within = if self.tls.is_some() { CONNECT_FAR_WITHIN } else { CONNECT_WITHIN };
+        let stream = tokio::time::timeout(within, connecting).await??;
         stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the MCP server ended");
-            }
-        });
-        Ok(Connection { sender, used: Instant::now() })
+        match &self.tls {
+            Some(tls) => begin(tls.handshake(stream).await?).await,
+            None => begin(stream).await,
+        }
     }
+}
+
+async fn begin<S>(stream: S) -> io::Result<Connection>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to the MCP server ended");
+        }
+    });
+    Ok(Connection { sender, used: Instant::now() })
 }

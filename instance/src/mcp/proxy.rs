@@ -7,6 +7,7 @@
 //! Never: looks into a message, or passes on what is ours or concerns one hop only.
 
 use super::pool::{Error, Pool};
+use super::tls::Tls;
 use super::{Names, may_wait, whole_body};
 use crate::board::Board;
 use crate::respond::{self, Answer};
@@ -46,6 +47,7 @@ pub(crate) struct Target {
     port: u16,
     authority: HeaderValue,
     path: Uri,
+    is_secure: bool,
 }
 
 impl Target {
@@ -56,17 +58,24 @@ impl Target {
                 .next("--mcp-url http://127.0.0.1:PORT/mcp")
         };
         let uri: Uri = url.parse().map_err(|_| bad("this is not a URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(bad("an MCP server must have an http:// URL"));
-        }
+        let is_secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some(_) | None => return Err(bad("an MCP server must have an http:// or https:// URL")),
+        };
         let authority = uri.authority().ok_or_else(|| bad("the URL has no host"))?;
         if authority.as_str().contains('@') {
             return Err(bad("the URL has a user in it, which is shown in errors and not sent"));
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        if is_secure && Tls::new(&host).is_none() {
+            return Err(bad("the URL has a host that no certificate could name"));
+        }
         Ok(Self {
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            host,
+            port: authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
+            is_secure,
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the URL has a strange host"))?,
             path: path.parse().map_err(|_| bad("the URL has a strange path"))?,
         })
@@ -104,7 +113,8 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// A way to `target`.
     pub(crate) fn new(names: Names, target: Target, max_message: usize) -> Self {
-        let pool = Pool::new(target.host.clone(), target.port);
+        let tls = target.is_secure.then(|| Tls::new(&target.host)).flatten().map(Box::new);
+        let pool = Pool::new(target.host.clone(), target.port, tls);
         Self { names, target, pool, max_message, headers: Vec::new() }
     }
 
@@ -190,7 +200,17 @@ mod tests {
         assert_eq!((target.host.as_str(), target.port), ("::1", 8080));
         assert_eq!(target.path, "/mcp?x=1");
         assert_eq!(Target::parse("http://localhost").unwrap().port, 80);
-        for bad in ["", "localhost:80", "https://x/mcp", "http://", "file:///x", "http://me:hunter2@localhost"] {
+        assert_eq!(Target::parse("https://example.com/mcp").unwrap().port, 443);
+        for bad in [
+            "",
+            "localhost:80",
+            "https://a b/mcp",
+            "https://-/",
+            "ws://x",
+            "http://",
+            "file:///x",
+            "http://me:hunter2@localhost",
+        ] {
             let problem = Target::parse(bad).unwrap_err();
             assert_eq!(problem.code, Code::BadRequest, "{bad}");
             assert!(!problem.to_string().contains("hunter2"), "{problem}");

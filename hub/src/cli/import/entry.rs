@@ -188,8 +188,8 @@ impl Reader<'_> {
         if url.trim_end_matches('/').ends_with("/sse") {
             return Err("it speaks SSE, as its URL says, which Linchpin does not".to_owned());
         }
-        if !url.starts_with("http://") {
-            return Err("it is reached over TLS (https), which Linchpin does not speak yet".to_owned());
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err("its URL is neither http nor https".to_owned());
         }
         if url.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|at| at.contains('@'))) {
             return Err("its URL has a user in it".to_owned());
@@ -201,6 +201,9 @@ impl Reader<'_> {
         }
         if let Some(variable) = self.fields.get("bearer_token_env_var").and_then(Value::as_str) {
             headers.insert("Authorization".to_owned(), format!("Bearer {}", self.variable(variable)?));
+        }
+        if url.starts_with("https://") && headers.is_empty() {
+            return Err("it has no header to log in with, so it may want a login that only the agent can do".to_owned());
         }
         Ok(How::Url { url, headers })
     }

@@ -108,7 +108,7 @@ fn each_entry_of_each_agent_becomes_a_server_or_is_left_with_a_reason() {
             "VS Code/asks: -${input:key} is asked for",
             "VS Code/boxed: -the agent starts it",
             "Claude Code/memory: +memory",
-            "Claude Code/github: -it is reached over",
+            "Claude Code/github: +github",
             "Claude Code/db: +db",
             "Cursor/search: +search",
             "Cursor/local: +local",
@@ -273,6 +273,7 @@ fn servers() -> impl Strategy<Value = Value> {
         "[a-c]{1,3}".prop_map(|command| json!({"command": command, "args": ["x y", "\u{e9}\n"], "env": {"A": "1"}})),
         Just(json!({"command": "/usr/bin/linchpin", "args": ["mcp"]})),
         Just(json!({"url": "https://x/mcp"})),
+        Just(json!({"url": "https://x/mcp", "headers": {"A": "b"}})),
         Just(json!({"command": "off", "disabled": true})),
     ];
     prop::collection::btree_map("[a-d]{1,3}( [a-d])?|linchpin", entry, 0..6)
