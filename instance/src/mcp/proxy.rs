@@ -20,6 +20,7 @@ use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::mcp::WAIT_MS;
 use linchpin_shared::protocol::vitals::{Server, Transport};
 use linchpin_shared::redact;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -160,7 +161,12 @@ impl Proxy {
     ) -> Result<http::Response<hyper::body::Incoming>, Error> {
         loop {
             match self.pool.send(request.clone()).await {
-                Err(Error::NotSent(_)) if Instant::now() + RETRY < deadline => tokio::time::sleep(RETRY).await,
+                // Who has not proven its name will not have done so in a moment.
+                Err(Error::NotSent(error))
+                    if error.kind() != ErrorKind::InvalidData && Instant::now() + RETRY < deadline =>
+                {
+                    tokio::time::sleep(RETRY).await;
+                }
                 done => return done,
             }
         }
@@ -175,7 +181,8 @@ impl Proxy {
             next = error.source();
         }
         let at = String::from_utf8_lossy(self.target.authority.as_bytes()).into_owned();
-        Problem::new(code, format!("the MCP server {server:?} of {instance} does not answer at {at}"))
+        let why = causes.last().map(String::as_str).unwrap_or_default();
+        Problem::new(code, format!("the MCP server {server:?} of {instance} does not answer at {at}: {why}"))
             .seen("causes", causes)
             .next(format!("linchpin logs {instance}"))
             .next(format!("check that a program listens at {at}"))

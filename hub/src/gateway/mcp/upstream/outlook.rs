@@ -82,7 +82,7 @@ impl Sight<'_> {
             Some(known) if known.up => {
                 Outlook::Up(Life { generation: vitals.generation, connection: connection.number, epoch: known.epoch })
             }
-            Some(_) => Outlook::Away { why: process(vitals), settled: false },
+            Some(_) => Outlook::Away { why: process(vitals), settled: keeps_ending(vitals) },
             None => Outlook::Away { why: String::from("its instance does not offer it any more"), settled: true },
         }
     }
@@ -98,6 +98,14 @@ impl Sight<'_> {
         let failure = self.status.last_failure.as_ref();
         failure.is_some_and(|failure| failure.kind == Kind::ProcessGone) && failure != self.before
     }
+}
+
+/// A process that ended so often in a row is not about to be well.
+const IN_VAIN: u32 = 3;
+
+/// Whether a server that is down because of its process will probably not be up in a moment.
+fn keeps_ending(vitals: &Vitals) -> bool {
+    vitals.processes.iter().any(|process| process.state == ProcessState::Waiting && process.restarts >= IN_VAIN)
 }
 
 /// What the processes of an instance with a server that is down are doing, for people.
