@@ -299,7 +299,7 @@ async fn a_server_behind_tls_is_used_if_it_proves_its_name_and_else_gets_nothing
     let port = lab.port() + 1;
     let mut server = lab.command("node");
     server.args(&kit::everything_http()?[1..]).env("PORT", port.to_string());
-    let server = Running::start(server, lab.dir().join("out/everything.log"))?;
+    let mut server = Running::start(server, lab.dir().join("out/everything.log"))?;
     let (good, certificate) = in_front_of(port).await?;
     let (stranger, _) = in_front_of(port).await?;
     let file = lab.dir().join("ca.pem");
@@ -313,6 +313,7 @@ async fn a_server_behind_tls_is_used_if_it_proves_its_name_and_else_gets_nothing
     ensure!(echoed.contains("over TLS"), "{echoed}");
     let error = agent.request("tools/call", json!({"name": "stranger__echo", "arguments": {}})).await?.error()?;
     ensure!(error.to_string().contains("certificate"), "{error}");
-    drop((agent, server));
+    drop(agent);
+    server.kill_9().await?;
     lab.finish().await
 }
