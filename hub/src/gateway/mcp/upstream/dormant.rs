@@ -10,6 +10,7 @@ use crate::gateway::mcp::catalog::list::Kind;
 use crate::link::Start;
 use jiff::Timestamp;
 use linchpin_shared::problem::Problem;
+use linchpin_shared::protocol::vitals::{ProcessState, Vitals};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -61,6 +62,19 @@ impl Upstream {
         match self.wake() {
             Start::Failed { problem, next_try } => Err(failed_start(&problem, next_try)),
             Start::Idle | Start::Starting => Ok(Some(before)),
+        }
+    }
+
+    /// Why there is no session; with what its process wrote last, if that does not run.
+    pub(super) async fn unavailable(&self, waited: Duration) -> Problem {
+        let problem = self.without_session(waited);
+        let runs = |vitals: &Vitals| vitals.processes.iter().all(|process| process.state == ProcessState::Running);
+        if self.handle().vitals().borrow().as_deref().is_none_or(runs) {
+            return problem;
+        }
+        match self.handle().last_words().await {
+            Some(words) => problem.seen("it wrote", words),
+            None => problem,
         }
     }
 

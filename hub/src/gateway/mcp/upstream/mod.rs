@@ -307,16 +307,7 @@ impl Upstream {
         }
     }
 
-    /// Why there is no session, for whoever waited for one; with what its process wrote last, if that has ended.
-    async fn unavailable(&self, waited: Duration) -> Problem {
-        let problem = self.without_session(waited);
-        let ended = matches!(self.state().phase, Phase::Down { settled: false, .. });
-        match self.handle().last_words().await.filter(|_| ended) {
-            Some(words) => problem.seen("it wrote", words),
-            None => problem,
-        }
-    }
-
+    /// Why there is no session, for whoever waited for one.
     fn without_session(&self, waited: Duration) -> Problem {
         let Place { instance, .. } = &self.place;
         let state = self.state();
