@@ -30,9 +30,15 @@ const MAX_HEADERS: usize = 100;
 /// The largest head, in bytes; one that came within a single read more than that is let through, so twice this is the end.
 const MAX_HEAD: usize = 64 << 10;
 
-/// How long a client may leave what was sent to it unread, once its buffers are full. Ends one that never reads; an agent
-/// that was stopped for longer finds its stream closed and opens another.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The bounds on connections that the settings have.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// So many at once.
+    pub most: usize,
+    /// How long a client may leave what was sent to it unread, once its buffers are full. Ends one that never reads; an agent
+    /// that was stopped for longer finds its stream closed and opens another.
+    pub unread: Duration,
+}
 
 /// When every connection is busy, so many more are told so.
 const MAX_REFUSED: usize = 64;
@@ -40,21 +46,24 @@ const MAX_REFUSED: usize = 64;
 /// The pause after the system refused a connection (no file descriptors): others end meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves, at most so many connections at once, until `stop`, then lets requests end for `drain`, or until `hurry`.
+/// Serves connections within these bounds until `stop`, then lets requests end for `drain`, or until `hurry`.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
-    most: usize,
+    bounds: Bounds,
     stop: &CancellationToken,
     hurry: &CancellationToken,
     drain: Duration,
 ) {
-    let door = Door::new(app, most);
+    let door = Door::new(app, bounds.most);
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     while let Some(stream) = next(&listener, stop).await {
         // Without any place left it is closed at once, which says it too.
         if let Some((seat, app)) = door.enter() {
+            if let Err(error) = bound(&stream, bounds.unread) {
+                tracing::debug!(%error, "a connection's options cannot be set");
+            }
             connections.spawn(connection(stream, app, seat, stop.clone(), cut.clone()));
         }
     }
@@ -116,9 +125,6 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStr
 }
 
 async fn connection(stream: TcpStream, app: Router, seat: Arc<Seat>, stop: CancellationToken, cut: CancellationToken) {
-    if let Err(error) = bound(&stream) {
-        tracing::debug!(%error, "a connection's options cannot be set");
-    }
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD);
     let serving = server.serve_connection(TokioIo::new(stream), seat.serving(app)).with_upgrades();
@@ -139,8 +145,8 @@ async fn connection(stream: TcpStream, app: Router, seat: Arc<Seat>, stop: Cance
     }
 }
 
-fn bound(stream: &TcpStream) -> std::io::Result<()> {
+fn bound(stream: &TcpStream, unread: Duration) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let unread = u32::try_from(UNREAD_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    let unread = u32::try_from(unread.as_millis()).unwrap_or(u32::MAX);
     Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, unread)?)
 }

@@ -12,6 +12,7 @@ mod logging;
 mod presence;
 mod stop;
 
+use crate::api::serve::Bounds;
 use crate::api::{self, Api, Rooms, guard::Guard};
 use crate::discovery::Discovery;
 use crate::gateway::mcp::{Gateway, SessionKey};
@@ -49,6 +50,9 @@ const TASKS_END: Duration = Duration::from_secs(2);
 /// How long to wait for a hub that holds the lease: to say where it is, or to end. Longer than a stop takes.
 const OTHER_HUB: Duration = Duration::from_secs(10);
 
+/// Open files that the hub has beside its clients' connections: its own, and one for each of a few hundred links.
+const OWN_FILES: usize = 512;
+
 /// How the hub is started.
 #[derive(Debug, Clone)]
 pub struct Start {
@@ -69,11 +73,12 @@ pub struct Start {
 /// hub panicked, after which it has let go of everything like one that was stopped.
 pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Problem> {
     start.home.prepare()?;
-    let settings = Settings::load(&start.home)?;
+    let mut settings = Settings::load(&start.home)?;
     let lease = take_lease(&start.home).await?;
     logging::start(&start.home, &settings.log, start.foreground)?;
     let Start { home, executable, .. } = start.clone();
     let means = Means { home, executable, open_files: raise_file_limit() };
+    fit(&mut settings);
     panics::heed();
     let stop = Stop::on_signals()?;
     tokio::spawn(stop.clone().heed_panics());
@@ -96,8 +101,8 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
         close.cancel();
         presence
     };
-    let serving =
-        api::serve::serve(listener, api::router(api), settings.hub.max_connections, &close, stop.hurry(), DRAIN);
+    let bounds = Bounds { most: settings.hub.max_connections, unread: settings.hub.unread_timeout };
+    let serving = api::serve::serve(listener, api::router(api), bounds, &close, stop.hurry(), DRAIN);
     let ((), presence) = tokio::join!(serving, leaving);
     end.cancel();
     tasks.close();
@@ -199,4 +204,16 @@ fn raise_file_limit() -> Option<u64> {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
     limit.current
+}
+
+/// Makes no promise that the limit of open files would break: connections without a descriptor would wait for ever.
+fn fit(settings: &mut Settings) {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    let most = files.saturating_sub(OWN_FILES).max(files / 2).max(4);
+    if most < settings.hub.max_connections {
+        tracing::warn!(files, connections = most, "the limit of open files allows fewer connections than the settings");
+        settings.hub.max_connections = most;
+    }
+    settings.gateway.max_streams = settings.gateway.max_streams.min(settings.hub.max_connections / 4 * 3).max(1);
 }

@@ -256,7 +256,9 @@ mod tests {
     #[test]
     fn the_defaults_are_whole_and_are_those_of_the_design() {
         let settings = Settings::default();
-        assert_eq!(settings.hub, Hub { port: 7777, token_required: true, max_connections: 4096 });
+        let unread_timeout = Duration::from_secs(60);
+        let hub = Hub { port: 7777, token_required: true, max_connections: 4096, unread_timeout };
+        assert_eq!(settings.hub, hub);
         assert!(settings.link.ping_interval + settings.link.ping_timeout < Duration::from_secs(3));
         assert_eq!(settings.log, Log { max_bytes: 10 << 20, keep: 5 });
         assert!(settings.values().all(|(_, _, origin)| *origin == Origin::Default));
@@ -278,7 +280,7 @@ mod tests {
     fn the_environment_is_over_the_file_and_the_file_over_the_defaults() {
         let file = "[hub]\nport = 1\ntoken_required = false\n[link]\ndial_timeout_ms = 7\n";
         let settings = with(file, &[("LINCHPIN_HUB_PORT", "0"), ("LINCHPIN_HOME", "/x"), ("HOME", "/y")]).unwrap();
-        assert_eq!(settings.hub, Hub { port: 0, token_required: false, max_connections: 4096 });
+        assert_eq!((settings.hub.port, settings.hub.token_required, settings.hub.max_connections), (0, false, 4096));
         assert_eq!(settings.link.dial_timeout, Duration::from_millis(7));
         assert_eq!(settings.origin("hub.port"), Some(&Origin::Env(String::from("LINCHPIN_HUB_PORT"))));
         assert_eq!(settings.origin("hub.token_required"), Some(&Origin::File(PathBuf::from("/c.toml"))));
@@ -302,7 +304,10 @@ mod tests {
         }
         let problem = with("[hub]\nprot = 1\nhots = 2", &[]).unwrap_err();
         assert!(problem.detail.ends_with("hub.hots, hub.prot"), "all of them: {problem}");
-        assert_eq!(problem.observed["there are"], "hub.max_connections, hub.port, hub.token_required");
+        assert_eq!(
+            problem.observed["there are"],
+            "hub.max_connections, hub.port, hub.token_required, hub.unread_timeout_ms"
+        );
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Hub {
     pub token_required: bool,
     /// Connections that it serves at once.
     pub max_connections: usize,
+    /// How long a client may leave what was sent to it unread.
+    #[serde(rename = "unread_timeout_ms", deserialize_with = "millis")]
+    pub unread_timeout: Duration,
 }
 
 /// `[discovery]`: finding instances.
@@ -117,6 +120,12 @@ pub struct Gateway {
     /// How long a client may take to send one.
     #[serde(rename = "message_timeout_ms", deserialize_with = "millis")]
     pub message_timeout: Duration,
+    /// The largest sum of clients' messages in memory.
+    pub max_buffered_bytes: usize,
+    /// Sessions that are remembered.
+    pub max_sessions: usize,
+    /// Clients' own streams that are open at once.
+    pub max_streams: usize,
     /// What agents see; everything if there is none.
     pub allow: Vec<Pattern>,
     /// What agents do not see.
@@ -173,8 +182,13 @@ pub struct Log {
 impl Sections {
     /// The first value that makes no sense beside the others: its key and the rule that it breaks.
     pub(super) fn contradiction(&self) -> Option<(&'static str, &'static str)> {
-        let (link, instance) = (&self.link, &self.instance);
+        let (link, instance, gateway) = (&self.link, &self.instance, &self.gateway);
         let rules = [
+            (
+                "gateway.max_buffered_bytes",
+                gateway.max_buffered_bytes >= gateway.max_message_bytes,
+                "must not be less than gateway.max_message_bytes",
+            ),
             ("link.backoff_max_ms", link.backoff_max >= link.backoff_min, "must not be less than link.backoff_min_ms"),
             (
                 "link.checkup_interval_max_ms",

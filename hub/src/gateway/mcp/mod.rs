@@ -9,6 +9,7 @@
 //! Never: knows how a link works inside.
 
 mod abilities;
+mod buffers;
 mod calls;
 mod catalog;
 mod choice;
@@ -45,11 +46,13 @@ pub use status::{ClientStatus, ServerStatus, SessionState};
 use crate::journal::Journal;
 use crate::link::Links;
 use abilities::Abilities;
+use buffers::Buffers;
 use catalog::list::Kind;
 use catalog::view::{Board, Source};
 use choice::{Choice, Rules};
 use client::Place;
 use client::table::Table;
+use errors::RpcError;
 use fleet::{Boards, Fleet, Servers};
 use keeper::Keeper;
 use linchpin_shared::problem::{Code, Problem};
@@ -59,7 +62,7 @@ use scope::{Part, Scope};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,6 +84,9 @@ pub struct Gateway {
     list_wait: Duration,
     max_message: usize,
     message_timeout: Duration,
+    buffers: Arc<Buffers>,
+    /// Clients' own streams that may still be opened.
+    streams: Arc<Semaphore>,
     started: Instant,
     stop: CancellationToken,
     rules: Arc<Rules>,
@@ -102,17 +108,14 @@ impl Gateway {
         stop: CancellationToken,
         tasks: &TaskTracker,
     ) -> Arc<Self> {
-        let clients = Arc::new(Table::new(session_key));
+        let clients = Arc::new(Table::new(session_key, settings.max_sessions));
         let rules = Arc::new(Rules::from(settings));
         let recall = journal.recall().unwrap_or_default();
         clients.recall(&recall.sessions, &rules);
         let recalled = Arc::new(Recalled::new(recall.lists));
-        // A server may still have the requests of an earlier life of the hub under way, so ids begin elsewhere each
-        // time; they stay far below 2^53, the largest integer that every JSON reader keeps.
-        let first_id = (upstream::actor::random() >> 32) << 20;
         let common = Common {
             clients: Arc::clone(&clients),
-            ids: Arc::new(AtomicU64::new(first_id)),
+            ids: Arc::new(AtomicU64::new(first_id())),
             dirty: Arc::default(),
             recalled: Arc::clone(&recalled),
             max_message: settings.max_message_bytes,
@@ -137,6 +140,8 @@ impl Gateway {
             list_wait: settings.list_wait,
             max_message: settings.max_message_bytes,
             message_timeout: settings.message_timeout,
+            buffers: Buffers::new(settings.max_buffered_bytes),
+            streams: Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS))),
             started: Instant::now(),
             stop,
             plain: Arc::new(Choice::of(&rules)),
@@ -153,6 +158,17 @@ impl Gateway {
             let stop = self.stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(news).await });
         }
+    }
+
+    /// A place for a client's own stream, which lasts for as long as its client and does nothing most of the time. Without
+    /// a bound of their own such streams would take the connections that requests need.
+    fn stream_place(&self) -> Result<OwnedSemaphorePermit, RpcError> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            let problem = Problem::new(Code::Overloaded, "as many streams of clients are open as may be");
+            RpcError::on_the_way(
+                problem.next("call without a stream").next("LINCHPIN_GATEWAY_MAX_STREAMS=… linchpin hub"),
+            )
+        })
     }
 
     /// What an address shows.
@@ -303,4 +319,10 @@ impl Gateway {
         let mut upstreams = boards.iter().flat_map(|(_, board)| board.sources()).map(|source| &source.backend);
         upstreams.find(|upstream| upstream.place == *place).cloned()
     }
+}
+
+/// A server may still have the requests of an earlier life of the hub under way, so ids begin elsewhere each time; they
+/// stay far below 2^53, the largest integer that every JSON reader keeps.
+fn first_id() -> u64 {
+    (upstream::actor::random() >> 32) << 20
 }

@@ -10,6 +10,7 @@ mod answer;
 mod modern;
 
 use super::Gateway;
+use super::buffers::{Buffers, Held, NoRoom};
 use super::calls::{Besides, Call, Caller, begin, release, tell_all};
 use super::client::Client;
 use super::client::questions::Said;
@@ -28,7 +29,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::mcp;
 use std::sync::Arc;
@@ -85,12 +86,12 @@ async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Bo
         let problem = Problem::new(Code::BadRequest, "the body of a POST must be application/json");
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, RpcError::on_the_way(problem)));
     }
-    let text = arrives(body, &gateway).await?;
+    let (text, held) = arrives(body, &gateway).await?;
     let envelope = Envelope::parse(&text).map_err(|error| refused(RpcError::from(&error)))?;
     let modern = |params: &Option<Span>| is_modern(headers, &text, *params);
     match envelope {
         Envelope::Request { id, method, params } if modern(&params) => {
-            Ok(modern::answer(gateway, scope, headers, Call { text, id, method, params }).await)
+            Ok(modern::answer(gateway, scope, headers, Call { text, id, method, params, _held: Some(held) }).await)
         }
         Envelope::Request { id, method, params } if method == "initialize" => {
             Ok(initialize(&gateway, scope, &text, id, params).await)
@@ -98,7 +99,7 @@ async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Bo
         // Nothing of this version waits for a notification.
         Envelope::Notification { params, .. } if modern(&params) => Ok(StatusCode::ACCEPTED.into_response()),
         Envelope::Request { .. } | Envelope::Notification { .. } | Envelope::Response { .. } => {
-            in_session(gateway, &scope, headers, text, envelope).await
+            in_session(gateway, &scope, headers, (text, held), envelope).await
         }
     }
 }
@@ -108,14 +109,14 @@ async fn in_session(
     gateway: Arc<Gateway>,
     scope: &Scope,
     headers: &HeaderMap,
-    text: String,
+    (text, held): (String, Held),
     envelope: Envelope,
 ) -> Result<Response, Refusal> {
     let client = client(&gateway, scope, headers)?;
     gateway.has_lane(client.abilities).await;
     match envelope {
         Envelope::Request { id, method, params } => {
-            let call = Call { text, id, method, params };
+            let call = Call { text, id, method, params, _held: Some(held) };
             let id = call.id().to_owned();
             let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
             let may_stream = accepts(headers, "text/event-stream");
@@ -165,12 +166,19 @@ fn notified(gateway: &Arc<Gateway>, client: &Arc<Client>, text: String, method: 
                 client.questions.say(&token, Said::Progress(text));
             }
         }
-        "notifications/roots/list_changed" => {
-            let (gateway, client) = (Arc::clone(gateway), Arc::clone(client));
-            // Nobody waits for the backends to hear of it.
-            tokio::spawn(async move { tell_all(&gateway, &client, &text).await });
-        }
+        // Nobody waits for the backends to hear of it.
+        "notifications/roots/list_changed" if client.roots.put(text) => drop(tokio::spawn(tell_news(gateway, client))),
         _ => {}
+    }
+}
+
+/// Tells the servers the latest news of a client's roots until there are none.
+fn tell_news(gateway: &Arc<Gateway>, client: &Arc<Client>) -> impl Future<Output = ()> + Send + use<> {
+    let (gateway, client) = (Arc::clone(gateway), Arc::clone(client));
+    async move {
+        while let Some(text) = client.roots.take() {
+            tell_all(&gateway, &client, &text).await;
+        }
     }
 }
 
@@ -182,6 +190,7 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
         return Err((StatusCode::NOT_ACCEPTABLE, RpcError::on_the_way(problem)));
     }
     let client = client(gateway, scope, headers)?;
+    let place = gateway.stream_place().map_err(refused)?;
     let seen = prints(&gateway.board(client.abilities).view(scope));
     let reader = match client.streams.place(header(headers, &HeaderName::from_static("last-event-id"))) {
         Some(Place::Of(stream, event)) => match client.streams.resume(stream, event) {
@@ -193,7 +202,7 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
         Some(Place::Own(event)) => client.open_stream_after(seen, event),
         None => client.open_stream(seen),
     };
-    Ok(answer::stream(sse::KEEP_ALIVE, reader, gateway.stop.clone(), ()))
+    Ok(answer::stream(sse::KEEP_ALIVE, reader, gateway.stop.clone(), place))
 }
 
 fn end(gateway: Arc<Gateway>, scope: &Scope, headers: &HeaderMap) -> Result<Response, Refusal> {
@@ -238,8 +247,9 @@ fn client(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Arc<C
     }
 }
 
-async fn arrives(body: Body, gateway: &Gateway) -> Result<String, Refusal> {
-    let whole = tokio::time::timeout(gateway.message_timeout, text(body, gateway.max_message)).await;
+async fn arrives(body: Body, gateway: &Gateway) -> Result<(String, Held), Refusal> {
+    let held = Buffers::begin(&gateway.buffers);
+    let whole = tokio::time::timeout(gateway.message_timeout, text(body, gateway.max_message, held)).await;
     whole.unwrap_or_else(|_| {
         let detail = format!("the message did not arrive within {} ms", gateway.message_timeout.as_millis());
         let problem = Problem::new(Code::TimedOut, detail).next("LINCHPIN_GATEWAY_MESSAGE_TIMEOUT_MS=… linchpin hub");
@@ -247,7 +257,7 @@ async fn arrives(body: Body, gateway: &Gateway) -> Result<String, Refusal> {
     })
 }
 
-async fn text(body: Body, limit: usize) -> Result<String, Refusal> {
+async fn text(mut body: Body, limit: usize, mut held: Held) -> Result<(String, Held), Refusal> {
     let too_large = || {
         let problem = Problem::new(Code::TooLarge, format!("a message may have at most {limit} bytes"))
             .next("LINCHPIN_GATEWAY_MAX_MESSAGE_BYTES=… linchpin hub");
@@ -257,13 +267,29 @@ async fn text(body: Body, limit: usize) -> Result<String, Refusal> {
     if http_body::Body::size_hint(&body).lower() > limit as u64 {
         return Err(too_large());
     }
-    let whole = Limited::new(body, limit).collect().await.map_err(|error| {
-        if error.downcast_ref::<LengthLimitError>().is_some() {
-            return too_large();
+    // What is announced is not reserved: it may never come.
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| refused(RpcError::invalid_request(format!("the body broke off: {error}"))))?;
+        let Some(data) = frame.data_ref() else { continue };
+        if whole.len() + data.len() > limit {
+            return Err(too_large());
         }
-        refused(RpcError::invalid_request(format!("the body broke off: {error}")))
-    })?;
-    String::from_utf8(whole.to_bytes().into()).map_err(|error| refused(RpcError::not_json(&error)))
+        held.grow(data.len()).map_err(|NoRoom| refused(no_room(held.most())))?;
+        whole.extend_from_slice(data);
+    }
+    let text = String::from_utf8(whole).map_err(|error| refused(RpcError::not_json(&error)))?;
+    Ok((text, held))
+}
+
+fn no_room(most: usize) -> RpcError {
+    let detail = format!("messages of clients take all {most} bytes that may be taken by them at once");
+    RpcError::on_the_way(
+        Problem::new(Code::Overloaded, detail)
+            .next("try again in a second")
+            .next("LINCHPIN_GATEWAY_MAX_BUFFERED_BYTES=… linchpin hub"),
+    )
 }
 
 fn refused(error: RpcError) -> Refusal {

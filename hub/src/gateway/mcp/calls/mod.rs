@@ -17,6 +17,7 @@ mod tool;
 pub(crate) use resources::{release, subscribe, tell_all};
 
 use super::Gateway;
+use super::buffers::Held;
 use super::catalog::list::{How, Kind};
 use super::client::Client;
 use super::client::inflight::{Entry, TooMany};
@@ -47,13 +48,15 @@ pub(crate) struct Call {
     pub(crate) method: String,
     /// Its params.
     pub(crate) params: Option<Span>,
+    /// Its part of the memory for messages, for as long as it is under way; none if the hub wrote it.
+    pub(crate) _held: Option<Held>,
 }
 
 impl Call {
     /// The request that is written so.
     fn read(text: String) -> Result<Self, RpcError> {
         match Envelope::parse_trusted(&text) {
-            Ok(Envelope::Request { id, method, params }) => Ok(Self { text, id, method, params }),
+            Ok(Envelope::Request { id, method, params }) => Ok(Self { text, id, method, params, _held: None }),
             Ok(Envelope::Notification { .. } | Envelope::Response { .. }) => {
                 Err(RpcError::invalid_request("not a request"))
             }

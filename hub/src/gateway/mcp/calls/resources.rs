@@ -8,6 +8,7 @@ use super::relay::Relay;
 use super::{Call, Caller, Reply, unless_cancelled};
 use crate::gateway::mcp::catalog::list::Kind;
 use crate::gateway::mcp::client::inflight::Entry;
+use crate::gateway::mcp::client::room::MAX_SUBSCRIPTIONS;
 use crate::gateway::mcp::client::{Client, Place};
 use crate::gateway::mcp::envelope::Envelope;
 use crate::gateway::mcp::errors::RpcError;
@@ -15,7 +16,13 @@ use crate::gateway::mcp::json::quote;
 use crate::gateway::mcp::own::news;
 use crate::gateway::mcp::own::resources::{SCHEME, tells};
 use crate::gateway::mcp::upstream::Upstream;
+use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a server may take for what nobody waits for.
+const TOLD: Duration = Duration::from_secs(5);
 
 impl Caller {
     /// `resources/read`.
@@ -36,6 +43,11 @@ impl Caller {
             }
             self.client.subscribe(&news::place(), &uri);
             return Ok(Reply::nothing());
+        }
+        if !self.client.may_subscribe(&uri) {
+            let detail =
+                format!("this session has {MAX_SUBSCRIPTIONS} subscriptions, or the URI is longer than 8192 bytes");
+            return Err(RpcError::on_the_way(Problem::new(Code::Overloaded, detail).next("resources/unsubscribe")));
         }
         let (reply, upstream) = self.try_each(call, &uri, entry).await?;
         if let Some(upstream) = upstream.filter(|_| succeeded(&reply)) {
@@ -122,8 +134,8 @@ pub(crate) async fn tell_all(gateway: &super::Gateway, client: &Client, text: &s
     let upstreams: Vec<_> = board.view(&client.scope).backends().cloned().collect();
     for upstream in upstreams {
         let Some(session) = upstream.session() else { continue };
-        if let Err(broken) = upstream.notify(&session, text.to_owned()).await {
-            tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "it was not told");
+        if !matches!(timeout(TOLD, upstream.notify(&session, text.to_owned())).await, Ok(Ok(()))) {
+            tracing::debug!(server = %upstream, "it was not told");
         }
     }
 }
@@ -141,7 +153,7 @@ pub(crate) async fn release(gateway: &super::Gateway, client: &Client) {
 async fn forget(upstream: &Upstream, place: &Place, uri: &str) {
     let Some(session) = upstream.session() else { return };
     let params = format!(r#"{{"uri":{}}}"#, quote(uri));
-    if let Err(broken) = upstream.ask(&session, "resources/unsubscribe", &params).await {
-        tracing::debug!(?place, why = %broken.into_problem().detail, "a subscription was not ended");
+    if !matches!(timeout(TOLD, upstream.ask(&session, "resources/unsubscribe", &params)).await, Ok(Ok(_))) {
+        tracing::debug!(?place, "a subscription was not ended");
     }
 }

@@ -8,8 +8,10 @@
 //! Never: talks to a backend.
 
 pub(crate) mod inflight;
+pub(crate) mod latest;
 pub(crate) mod outbox;
 pub(crate) mod questions;
+pub(crate) mod room;
 pub(crate) mod saved;
 pub(crate) mod streams;
 pub(crate) mod table;
@@ -21,6 +23,7 @@ use super::modern::listen::Listen;
 use super::scope::Scope;
 use super::version::Version;
 use inflight::Inflight;
+use latest::Latest;
 use outbox::{Outbox, Reader};
 use parking_lot::Mutex;
 use questions::Questions;
@@ -123,6 +126,8 @@ pub(crate) struct Client {
     pub(crate) questions: Questions,
     /// The streams of its requests.
     pub(crate) streams: Streams,
+    /// The news of its roots that the servers are to hear.
+    pub(crate) roots: Latest,
     /// What its stream is for, where that was asked for by one request.
     listen: Option<Listen>,
     outbox: Arc<Outbox>,
@@ -138,6 +143,8 @@ struct Memory {
     tasks: tasks::Tasks,
     knowledge: [Knowledge; 3],
     used: Instant,
+    /// Whether it showed itself after it began.
+    was_used: bool,
     /// The params of its `initialize`.
     initialize: Option<Box<str>>,
     /// Whether the journal has it otherwise.
@@ -160,6 +167,7 @@ impl Client {
             tasks: tasks::Tasks::default(),
             knowledge,
             used: Instant::now(),
+            was_used: false,
             initialize: None,
             unsaved: true,
             recalled: None,
@@ -172,6 +180,7 @@ impl Client {
             abilities: about.abilities,
             inflight: Inflight::default(),
             questions: Questions::default(),
+            roots: Latest::default(),
             listen: None,
             outbox: Arc::default(),
             memory: Mutex::new(memory),
@@ -312,17 +321,6 @@ impl Client {
     /// Whether it reads its stream.
     pub(crate) fn is_listening(&self) -> bool {
         self.outbox.is_read()
-    }
-
-    /// The client shows itself.
-    pub(crate) fn touch(&self, now: Instant) {
-        self.memory.lock().used = now;
-    }
-
-    /// Since when the client has not shown itself; none while it reads its stream or waits for an answer.
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
-        let busy = self.outbox.is_read() || self.inflight.len() > 0;
-        (!busy).then(|| self.memory.lock().used)
     }
 }
 

@@ -124,17 +124,21 @@ impl Table {
         Arc::clone(&self.bell)
     }
 
-    /// The sessions that the journal has otherwise; with `all`, every one. They count as saved now.
+    /// The sessions that the journal has otherwise; with `all`, every one. They count as saved now. One that was only begun is
+    /// not worth a line: its id says all of it.
     pub(crate) fn unsaved(&self, all: bool) -> Vec<Session> {
         let now = Instant::now();
         let changed = |client: &Arc<Client>| std::mem::take(&mut client.memory.lock().unsaved) || all;
-        let clients = self.all().into_iter().filter(|client| !client.is_modern());
+        let clients = self.all().into_iter().filter(|client| !client.is_modern() && client.was_used());
         clients.filter(changed).map(|client| client.saved(now)).collect()
     }
 
-    /// The sessions that were ended since this was asked last.
+    /// The sessions that were ended or forgotten since this was asked last, but for those that came back.
     pub(crate) fn unsaved_ends(&self) -> Vec<String> {
-        std::mem::take(&mut self.inner.lock().unsaved_ends)
+        let mut inner = self.inner.lock();
+        let mut ends = std::mem::take(&mut inner.unsaved_ends);
+        ends.retain(|id| !inner.live.contains_key(id));
+        ends
     }
 
     /// The sessions that were in use since `before` should be known as used.
@@ -190,13 +194,15 @@ mod tests {
     const SEEN: Prints = Prints { tools: u64::MAX, prompts: 0, resources: 1 };
 
     fn table() -> Table {
-        Table::new(SessionKey::from_token("t"))
+        Table::new(SessionKey::from_token("t"), 500)
     }
 
     fn begun(table: &Table) -> Arc<Client> {
         let about = About { version: Version::V2025_06_18, abilities: Abilities::ALL };
         let scope = Scope::from(Part::Server("shop".into(), "files".into()));
-        table.begin(scope, about, SEEN, [1; 16]).unwrap()
+        let client = table.begin(scope, about, SEEN, [1; 16]).unwrap();
+        client.touch(Instant::now());
+        client
     }
 
     #[tokio::test]
@@ -239,7 +245,7 @@ mod tests {
         assert_eq!(first.unsaved_ends(), std::slice::from_ref(&client.id));
         first.recall(&saved, &Arc::default());
         assert_eq!(first.all().len(), 0, "it was ended");
-        let other = Table::new(SessionKey::from_token("u"));
+        let other = Table::new(SessionKey::from_token("u"), 500);
         other.recall(&saved, &Arc::default());
         assert_eq!(other.all().len(), 0, "its id is of another hub");
     }

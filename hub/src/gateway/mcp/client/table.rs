@@ -20,10 +20,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-/// Far more agents than one person runs; beyond it the one that has been silent longest is forgotten, and continued
-/// when it speaks again.
-const MAX_CLIENTS: usize = 4096;
-
 /// How many ended sessions are remembered.
 const MAX_ENDED: usize = 4096;
 
@@ -43,6 +39,8 @@ pub(crate) type Sets = Arc<Vec<Abilities>>;
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(super) key: SessionKey,
+    /// So many sessions are remembered.
+    pub(super) most: usize,
     pub(super) inner: Mutex<Inner>,
     wishes: watch::Sender<Wishes>,
     sets: watch::Sender<Sets>,
@@ -75,10 +73,10 @@ pub(crate) enum Found {
 }
 
 impl Table {
-    /// No sessions.
-    pub(crate) fn new(key: SessionKey) -> Self {
+    /// No sessions, and room for so many.
+    pub(crate) fn new(key: SessionKey, most: usize) -> Self {
         let (wishes, sets) = (watch::Sender::default(), watch::Sender::default());
-        Self { key, inner: Mutex::default(), wishes, sets, bell: Arc::default() }
+        Self { key, most, inner: Mutex::default(), wishes, sets, bell: Arc::default() }
     }
 
     /// Begins a session of a client that sees these lists.
@@ -125,16 +123,14 @@ impl Table {
         if let Some(client) = inner.live.get(&client.id) {
             return Ok(Arc::clone(client));
         }
-        if inner.live.len() >= MAX_CLIENTS {
-            let idle = inner.live.values().filter_map(|client| Some((client.idle_since()?, client.id.clone()))).min();
-            let (_, id) = idle.ok_or(Full)?;
-            inner.live.remove(&id);
-        }
+        self.make_room(&mut inner)?;
         let client = Arc::new(client);
         inner.live.insert(client.id.clone(), Arc::clone(&client));
         drop(inner);
         client.ring(&self.bell);
-        self.publish_wishes();
+        if self.is_news(&client) {
+            self.publish_wishes();
+        }
         self.keep_set(&client);
         Ok(client)
     }
@@ -260,6 +256,13 @@ impl Table {
         self.wishes.subscribe()
     }
 
+    /// Whether the wishes are others with this client, who has just come.
+    fn is_news(&self, client: &Client) -> bool {
+        let wishes = self.wishes.borrow();
+        let wish = wishes.get(&(client.scope.clone(), client.abilities));
+        wish.is_none_or(|wish| wish.and(client.level()) != *wish)
+    }
+
     pub(super) fn publish_wishes(&self) {
         let mut wishes: HashMap<(Scope, Abilities), Wish> = HashMap::new();
         for client in self.all() {
@@ -313,10 +316,11 @@ mod tests {
     use crate::gateway::mcp::version::Version;
 
     const ABOUT: About = About { version: Version::LATEST, abilities: Abilities::NONE };
+    const MOST: usize = 500;
     const NOTHING: Prints = Prints { tools: 0, prompts: 0, resources: 0 };
 
     fn table() -> Table {
-        Table::new(SessionKey::from_token("t"))
+        Table::new(SessionKey::from_token("t"), MOST)
     }
 
     fn begin(table: &Table, scope: Scope, n: u8) -> Arc<Client> {
@@ -341,7 +345,7 @@ mod tests {
         let table = table();
         let quiet = begin(&table, Part::All.into(), 1);
         quiet.touch(Instant::now() - std::time::Duration::from_secs(60));
-        let busy: Vec<_> = (1..MAX_CLIENTS)
+        let busy: Vec<_> = (1..MOST)
             .map(|n| {
                 let mut random = [0; 16];
                 random[..8].copy_from_slice(&n.to_be_bytes());
@@ -349,7 +353,7 @@ mod tests {
             })
             .map(|client| (client.inflight.begin("1").unwrap(), client))
             .collect();
-        assert_eq!(table.all().len(), MAX_CLIENTS);
+        assert_eq!(table.all().len(), MOST);
         let one_more = begin(&table, Part::All.into(), 2);
         assert!(!table.all().iter().any(|client| client.id == quiet.id));
         let entry = one_more.inflight.begin("1").unwrap();

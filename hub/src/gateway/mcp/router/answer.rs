@@ -12,7 +12,7 @@ use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::sse;
 use crate::gateway::mcp::version::Version;
 use axum::body::{Body, Bytes};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -198,7 +198,10 @@ pub(super) fn stream<H: Send + 'static>(first: Bytes, reader: Reader, stop: Canc
 
 /// A JSON document.
 pub(super) fn json_with(status: StatusCode, json: String) -> Response {
-    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     (status, headers, json).into_response()
 }
 

@@ -11,6 +11,7 @@ use crate::gateway::mcp::Gateway;
 use crate::gateway::mcp::abilities::Abilities;
 use crate::gateway::mcp::calls::{Besides, Call, Caller, release, subscribe};
 use crate::gateway::mcp::client::Client;
+use crate::gateway::mcp::client::room::MAX_SUBSCRIPTIONS;
 use crate::gateway::mcp::client::table::{Full, Listening, Table, prints};
 use crate::gateway::mcp::errors::{RpcError, success};
 use crate::gateway::mcp::json::Object;
@@ -26,7 +27,7 @@ use axum::response::Response;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::mcp;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Answers one request.
 pub(super) async fn answer(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: Call) -> Response {
@@ -113,6 +114,10 @@ async fn listen(gateway: Arc<Gateway>, scope: Scope, call: &Call, meta: Meta) ->
     if !wanted.tasks.is_empty() && !meta.tasks {
         return Err(RpcError::needs_tasks());
     }
+    if wanted.uris.len().max(wanted.tasks.len()) > MAX_SUBSCRIPTIONS {
+        return Err(RpcError::invalid_params(format!("more than {MAX_SUBSCRIPTIONS} resources or tasks")));
+    }
+    let place = gateway.stream_place()?;
     let asked = wanted.clone();
     // What a client saw before the hub was started again is not news.
     gateway.meets(&scope).await;
@@ -126,7 +131,7 @@ async fn listen(gateway: Arc<Gateway>, scope: Scope, call: &Call, meta: Meta) ->
     let stop = gateway.stop.clone();
     let following = follow(&gateway, &listening.client, &asked.tasks).await;
     let first = asked.acknowledgement(&following.agreed);
-    let held = Open { listening, gateway, _following: following };
+    let held = Open { listening, gateway, _following: following, _place: place };
     for uri in &asked.uris {
         subscribe(&held.gateway, &held.listening.client, uri).await;
     }
@@ -144,6 +149,7 @@ struct Open {
     listening: Listening,
     gateway: Arc<Gateway>,
     _following: Following,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Open {
