@@ -75,12 +75,7 @@ pub(super) fn plan(plan: &Plan) -> String {
             } else {
                 String::new()
             };
-            let _ = writeln!(
-                out,
-                "  the entries of {} servers go{within}: {}",
-                change.remove.len(),
-                change.remove.join(", ")
-            );
+            let _ = writeln!(out, "  these entries go{within}: {}", change.remove.join(", "));
             for (name, entry) in &change.insert {
                 let _ = writeln!(out, "  in their place:\n{}", indented(file, name, entry));
             }
