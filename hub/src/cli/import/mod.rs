@@ -1,7 +1,7 @@
 //! `linchpin import`: the servers of coding agents become servers that the hub starts on first use.
 //!
 //! Owns the arguments and the order: find the files ([`agents`]), see what their entries are ([`entry`], [`vars`]), make a
-//! plan ([`plan`], [`edit`]), show it ([`show`]), and with `--apply` do it ([`apply`], [`file`]).
+//! plan ([`mod@plan`], [`edit`]), show it ([`show`]), and with `--apply` do it ([`mod@apply`], [`mod@file`]).
 //! Invariant: without `--apply`, `--undo` or `--remove` nothing is written. Who runs it twice finds nothing to do.
 //! Never: starts a server or the hub, writes `config.toml`, or shows a value of an environment or a header.
 
