@@ -136,6 +136,16 @@ pub fn conformance_server(transport: &str) -> Result<Vec<String>> {
     Ok(vec![program("conformance-server")?.display().to_string(), transport.to_owned()])
 }
 
+/// The command line of this workspace's server of the crossing: it speaks the versions of `era` (`older`, `both`,
+/// `modern`), notes down in `notes` what it alone knows, and is on `stdio` or at a port.
+///
+/// # Errors
+/// When it was not built.
+pub fn eras_server(era: &str, notes: &Path, transport: &str) -> Result<Vec<String>> {
+    let program = program("eras-server")?.display().to_string();
+    Ok(vec![program, era.to_owned(), notes.display().to_string(), transport.to_owned()])
+}
+
 /// A program of this workspace, for example `linchpin`: beside the running one (or one directory up, where cargo puts
 /// tests), or where the variable `LINCHPIN_BIN` says, for `linchpin` itself.
 ///

@@ -31,6 +31,15 @@ impl Id {
     }
 }
 
+/// A request that may be the first in the life of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// `initialize`, which begins a session.
+    Initialize,
+    /// `server/discover`, of a version without sessions.
+    Discover,
+}
+
 /// What a message is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message {
@@ -38,8 +47,8 @@ pub(super) enum Message {
     Request {
         /// Its id.
         id: Id,
-        /// `initialize` is treated on its own.
-        initialize: bool,
+        /// Whether it may come before all others.
+        opening: Option<Opening>,
         /// Its progress token.
         token: Option<Id>,
     },
@@ -92,7 +101,12 @@ impl Message {
         let method = string(method)?;
         if let Some(id) = envelope.id {
             let token = envelope.params.and_then(|params| token(fields(params)?.meta?));
-            return Some(Self::Request { id: Id::new(id)?, initialize: method == "initialize", token });
+            let opening = match method.as_ref() {
+                "initialize" => Some(Opening::Initialize),
+                "server/discover" => Some(Opening::Discover),
+                _ => None,
+            };
+            return Some(Self::Request { id: Id::new(id)?, opening, token });
         }
         Some(match method.as_ref() {
             "notifications/initialized" => Self::Initialized,
@@ -136,17 +150,22 @@ mod tests {
         Message::look(json.as_bytes())
     }
 
-    fn request(id: Id, initialize: bool, token: Option<Id>) -> Option<Message> {
-        Some(Message::Request { id, initialize, token })
+    fn request(id: Id, opening: Option<Opening>, token: Option<Id>) -> Option<Message> {
+        Some(Message::Request { id, opening, token })
     }
 
     #[test]
     fn every_kind_is_told_apart() {
-        assert_eq!(look(r#"{"id":1,"method":"x"}"#), request(id("1"), false, None));
-        assert_eq!(look(r#" {"method":"\u0069nitialize","id":"a"}"#), request(id("\"a\""), true, None));
+        assert_eq!(look(r#"{"id":1,"method":"x"}"#), request(id("1"), None, None));
+        let discover = look(r#"{"id":1,"method":"server/discover"}"#);
+        assert_eq!(discover, request(id("1"), Some(Opening::Discover), None));
+        assert_eq!(
+            look(r#" {"method":"\u0069nitialize","id":"a"}"#),
+            request(id("\"a\""), Some(Opening::Initialize), None)
+        );
         let call = r#"{"id":1,"method":"x","params":{"n":{"progressToken":9},"_meta":{"progressToken":"t"}}}"#;
-        assert_eq!(look(call), request(id("1"), false, Some(id("\"t\""))));
-        assert_eq!(look(r#"{"id":1,"method":"x","params":[1]}"#), request(id("1"), false, None));
+        assert_eq!(look(call), request(id("1"), None, Some(id("\"t\""))));
+        assert_eq!(look(r#"{"id":1,"method":"x","params":[1]}"#), request(id("1"), None, None));
         assert_eq!(look(r#"{"result":{"method":"no"},"id":-1}"#), Some(Message::Response(id("-1"))));
         assert_eq!(look(r#"{"method":"notifications/initialized"}"#), Some(Message::Initialized));
         let progress = r#"{"method":"notifications/progress","params":{"progressToken":7,"progress":1}}"#;

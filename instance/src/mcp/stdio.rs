@@ -8,7 +8,7 @@
 
 use super::initialize::{self, Outcome};
 use super::life::{Call, Life, Session, one_line};
-use super::message::{Id, Message};
+use super::message::{Id, Message, Opening};
 use super::routes::{Part, Refused};
 use super::{Names, may_wait, whole_body};
 use crate::board::Board;
@@ -119,10 +119,10 @@ impl Front {
             return Err(respond::problem(&problem));
         };
         let (id, token) = match message {
-            Message::Request { id, initialize: true, token: _ } => {
-                return self.initialize(id, body, may_wait(headers)).await;
+            Message::Request { id, opening: Some(opening), token: _ } if begins(opening, headers) => {
+                return self.begin(opening, id, body, may_wait(headers)).await;
             }
-            Message::Request { id, initialize: false, token } => (id, token),
+            Message::Request { id, opening: _, token } => (id, token),
             Message::Initialized => {
                 let told = self.life(headers)?.tell_initialized(body).await;
                 return told.map(|()| respond::empty(StatusCode::ACCEPTED)).map_err(|_| self.down());
@@ -162,13 +162,18 @@ impl Front {
         Ok(respond::stream("text/event-stream", ReceiverStream::new(messages).map(event)))
     }
 
-    async fn initialize(&self, id: Id, body: Bytes, wait: Duration) -> Result<Answer, Answer> {
+    /// Answers what may come first, and says which life answered.
+    async fn begin(&self, opening: Opening, id: Id, body: Bytes, wait: Duration) -> Result<Answer, Answer> {
         let deadline = Instant::now() + wait;
         let mut after = 0;
         loop {
             let life = self.next_life(after, deadline).await.ok_or_else(|| self.down())?;
             after = life.epoch;
-            match initialize::initialize(Arc::clone(&life), id.clone(), body.clone()).await {
+            let outcome = match opening {
+                Opening::Initialize => initialize::initialize(Arc::clone(&life), id.clone(), body.clone()).await,
+                Opening::Discover => initialize::discover(&life, id.clone(), body.clone()).await,
+            };
+            match outcome {
                 Outcome::Ready(message) => {
                     let mut answer = respond::raw_json(message);
                     // A session id is hexadecimal digits.
@@ -180,6 +185,7 @@ impl Front {
                 Outcome::Refused(message) => return Ok(respond::raw_json(message)),
                 Outcome::Otherwise => self.process.restart(),
                 Outcome::Over => {}
+                Outcome::Ended(call) => return Ok(respond::raw_json(interrupted(&call, &self.names))),
             }
         }
     }
@@ -197,7 +203,7 @@ impl Front {
     fn life(&self, headers: &HeaderMap) -> Result<Arc<Life>, Answer> {
         let Some(session) = headers.get(SESSION) else {
             let problem = Problem::new(Code::BadRequest, format!("the request has no {SESSION} header"))
-                .next("initialize first, and send the session id of that answer");
+                .next("initialize first, or ask for server/discover, and send the session id of that answer");
             return Err(respond::not_executed(&problem));
         };
         let life = self.lives.borrow().clone().ok_or_else(|| self.down())?;
@@ -230,6 +236,14 @@ impl Front {
             .seen("why", "a session is as long as the life of the server's process, so it cannot be deleted")
             .next(format!("linchpin restart {}", self.names.instance));
         respond::problem(&problem)
+    }
+}
+
+/// Whether a request is the first of a session, or asks for what need not have one.
+fn begins(opening: Opening, headers: &HeaderMap) -> bool {
+    match opening {
+        Opening::Initialize => true,
+        Opening::Discover => !headers.contains_key(SESSION),
     }
 }
 

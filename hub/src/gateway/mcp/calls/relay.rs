@@ -2,20 +2,24 @@
 //!
 //! Owns [`Relay`]: the request with its known fields rewritten, the wait for a session, and the rule of what is repeated.
 //! Invariant: a request that may have been executed is sent again only if that does no harm, and then once; a request
-//! that surely was not executed is sent again until the time to wait is used up.
+//! that surely was not executed is sent again until the time to wait is used up. What an older client is asked by a
+//! backend without sessions is in [`rounds`].
 //! Never: looks into a result. It is copied once, from the backend's bytes to the client's.
 
-use super::{Call, Caller, Edits, Reply};
+mod rounds;
+
+use super::{Call, Caller, Edits, Reply, unless_cancelled};
 use crate::gateway::mcp::client::inflight::Entry;
 use crate::gateway::mcp::envelope::{Envelope, is_own_id};
 use crate::gateway::mcp::errors::RpcError;
 use crate::gateway::mcp::json::{Object, Span, splice};
 use crate::gateway::mcp::mirror::Mirror;
+use crate::gateway::mcp::modern::bridge;
 use crate::gateway::mcp::tasks::rekey;
 use crate::gateway::mcp::upstream::notice::Notice;
-use crate::gateway::mcp::upstream::session::Session;
+use crate::gateway::mcp::upstream::session::{Era, Session};
 use crate::gateway::mcp::upstream::wire::{Broken, Mark, Routing, nonsense_of, read};
-use crate::gateway::mcp::upstream::{Cause, Upstream, ask};
+use crate::gateway::mcp::upstream::{Cause, Upstream, ask, handshake};
 use http::HeaderMap;
 use linchpin_shared::problem::Problem;
 use std::borrow::Cow;
@@ -42,6 +46,8 @@ pub(super) struct Relay<'a> {
     headers: HeaderMap,
     repeatable: bool,
     patience: Duration,
+    /// What the client answered to the server, as members of the params.
+    input: String,
 }
 
 /// What a request has to do with tasks.
@@ -74,7 +80,8 @@ impl<'a> Relay<'a> {
         let (token, patience) = (call.progress_token()?, caller.gateway.wait);
         let tasks = if caller.may_begin_task(call)? { Tasks::MayBegin } else { Tasks::None };
         let headers = caller.besides.params.clone();
-        Ok(Self { caller, call, upstream, edits, token, about: None, tasks, headers, repeatable, patience })
+        let input = String::new();
+        Ok(Self { caller, call, upstream, edits, token, about: None, tasks, headers, repeatable, patience, input })
     }
 
     /// About this task, as the backend calls it.
@@ -107,7 +114,7 @@ impl<'a> Relay<'a> {
 
     /// Carries it.
     pub(super) async fn run(mut self, entry: &mut Entry) -> Result<Reply, RpcError> {
-        let mut lost = 0;
+        let (mut lost, mut rounds) = (0, 0);
         loop {
             let begun = Instant::now();
             let session = tokio::select! {
@@ -115,8 +122,19 @@ impl<'a> Relay<'a> {
                 _ = entry.cancelled() => return Ok(Reply::Cancelled),
             };
             self.patience = self.patience.saturating_sub(begun.elapsed());
+            if let Some(reply) = self.is_subscription(&session) {
+                return reply;
+            }
             match self.attempt(&session, entry).await {
-                Attempt::Answered(response) => return Ok(Reply::Response(response)),
+                Attempt::Answered(response) => match self.wants(&session, &response) {
+                    None => return Ok(Reply::Response(response)),
+                    Some(wants) => {
+                        rounds += 1;
+                        let input = unless_cancelled(entry, self.input(&session, wants, rounds)).await?;
+                        let Some(input) = input else { return Ok(Reply::Cancelled) };
+                        self.input = input;
+                    }
+                },
                 Attempt::Cancelled => return Ok(Reply::Cancelled),
                 Attempt::Broken(Broken::NotExecuted(_) | Broken::SessionLost(_)) => lost = session.number,
                 Attempt::Broken(Broken::Interrupted(_)) if self.repeatable => self.repeatable = false,
@@ -152,8 +170,9 @@ impl<'a> Relay<'a> {
         let mut asked = JoinSet::new();
         let mut nonsense = None;
         let routing = Routing::of(&self.call.method, self.about).with(&self.headers);
-        let mark = if self.goes_as_it_is(session) { Mark::Modern(session, &routing) } else { Mark::Session(session) };
-        let mut answering = self.upstream.call(mark, self.message(&own)).await?;
+        let modern = self.goes_as_it_is(session) || session.era == Era::Modern;
+        let mark = if modern { Mark::Modern(session, &routing) } else { Mark::Session(session) };
+        let mut answering = self.upstream.call(mark, self.message(session, &own)).await?;
         while let Some(message) = answering.next().await? {
             match read(&message) {
                 Some((text, Envelope::Response { id: answered, error, result })) => {
@@ -217,15 +236,25 @@ impl<'a> Relay<'a> {
 
     /// Whether client and backend both speak 2026-07-28.
     fn goes_as_it_is(&self, session: &Session) -> bool {
-        self.caller.client.is_modern() && session.modern
+        self.caller.client.is_modern() && session.era != Era::Older
+    }
+
+    /// Whether an older client meets a backend that speaks 2026-07-28 only.
+    fn is_bridged(&self, session: &Session) -> bool {
+        !self.caller.client.is_modern() && session.era == Era::Modern
     }
 
     /// The request as the backend sees it.
-    fn message(&self, id: &str) -> String {
+    fn message(&self, session: &Session, id: &str) -> String {
         let mut edits = self.edits.clone();
         edits.push((self.call.id, id.into()));
         edits.extend(self.token.map(|token| (token, id.into())));
-        splice(&self.call.text, &mut edits)
+        let message = splice(&self.call.text, &mut edits);
+        match (self.caller.client.is_modern(), session.era) {
+            (true, Era::Both | Era::Modern) | (false, Era::Older | Era::Both) => message,
+            (true, Era::Older) => bridge::plain(message),
+            (false, Era::Modern) => bridge::modernized(&message, &bridge::meta_of(&self.caller.client), &self.input),
+        }
     }
 
     /// A message that came before the response.
@@ -252,8 +281,9 @@ impl<'a> Relay<'a> {
                 text.to_owned()
             }
             Notice::Changed(topic) => return self.upstream.changed(topic).await,
-            Notice::Updated(uri) => return self.upstream.updated(&uri, text),
+            Notice::Updated(uri) => return self.upstream.updated(&uri, text, params),
             Notice::Cancelled(asked) => return self.upstream.asked.cancel(asked.of(text), text.to_owned()),
+            Notice::Acknowledged(_) => return,
             Notice::Other => text.to_owned(),
         };
         // Nobody reads any more: the client went away, and so will this request.
@@ -263,10 +293,7 @@ impl<'a> Relay<'a> {
     /// The problem in a response by which the instance says that its server ended before it answered. It matters only
     /// for a request that can be repeated; any other client is given the response as it is.
     fn interrupted(&self, text: &str, error: Option<Span>) -> Option<Problem> {
-        let error = error.filter(|_| self.repeatable)?;
-        let data = Object::parse(text, error).ok()?.get("data")?;
-        let problem: Problem = serde_json::from_str(data.of(text)).ok()?;
-        (problem.code == linchpin_shared::problem::Code::CallInterrupted).then_some(problem)
+        handshake::ended(text, error.filter(|_| self.repeatable))
     }
 
     /// Tells the backend that the client gave the request up.
@@ -275,7 +302,7 @@ impl<'a> Relay<'a> {
         let request = Object::parse(notification, params).ok().and_then(|params| params.get("requestId"));
         let Some(request) = request else { return };
         let message = splice(notification, &mut [(request, id.to_string().into())]);
-        let told = tokio::time::timeout(TELL, self.upstream.notify(session, message)).await;
+        let told = tokio::time::timeout(TELL, self.upstream.cancel(session, message)).await;
         if !matches!(told, Ok(Ok(()))) {
             tracing::debug!(server = %self.upstream, "a cancellation did not reach it");
         }
@@ -304,13 +331,6 @@ impl Drop for GivenUp {
             return;
         }
         let (upstream, session, id) = (Arc::clone(&self.upstream), Arc::clone(&self.session), self.id);
-        let message =
-            format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
-        tokio::spawn(async move {
-            let told = tokio::time::timeout(TELL, upstream.notify(&session, message)).await;
-            if !matches!(told, Ok(Ok(()))) {
-                tracing::debug!(server = %upstream, "a cancellation did not reach it");
-            }
-        });
+        tokio::spawn(async move { upstream.give_up(&session, id).await });
     }
 }

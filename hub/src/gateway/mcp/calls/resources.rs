@@ -12,10 +12,10 @@ use crate::gateway::mcp::client::room::MAX_SUBSCRIPTIONS;
 use crate::gateway::mcp::client::{Client, Place};
 use crate::gateway::mcp::envelope::Envelope;
 use crate::gateway::mcp::errors::RpcError;
-use crate::gateway::mcp::json::quote;
 use crate::gateway::mcp::own::news;
 use crate::gateway::mcp::own::resources::{SCHEME, tells};
 use crate::gateway::mcp::upstream::Upstream;
+use crate::gateway::mcp::upstream::session::Era;
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,7 @@ impl Caller {
         let (reply, upstream) = self.try_each(call, &uri, entry).await?;
         if let Some(upstream) = upstream.filter(|_| succeeded(&reply)) {
             self.client.subscribe(&upstream.place, &uri);
+            resubscribe(&upstream).await;
         }
         Ok(reply)
     }
@@ -65,7 +66,11 @@ impl Caller {
         };
         self.client.unsubscribe(&place, &uri);
         match self.gateway.unwanted(&place, &uri) {
-            Some(upstream) => Relay::new(self, call, &upstream, Vec::new(), true)?.impatient().run(entry).await,
+            Some(upstream) => {
+                let reply = Relay::new(self, call, &upstream, Vec::new(), true)?.impatient().run(entry).await;
+                resubscribe(&upstream).await;
+                reply
+            }
             None => Ok(Reply::nothing()),
         }
     }
@@ -99,6 +104,13 @@ impl Caller {
     }
 }
 
+/// Tells a backend without sessions what is subscribed to now.
+async fn resubscribe(upstream: &Upstream) {
+    if upstream.session().is_some_and(|session| session.era == Era::Modern) {
+        upstream.resubscribe().await;
+    }
+}
+
 /// Whether a backend did what it was asked.
 fn succeeded(reply: &Reply) -> bool {
     match reply {
@@ -122,8 +134,7 @@ pub(crate) async fn subscribe(gateway: &super::Gateway, client: &Client, uri: &s
     let Some(upstream) = board.view(&client.scope).resource(uri).into_iter().next().cloned() else { return };
     client.subscribe(&upstream.place, uri);
     let Some(session) = upstream.session() else { return };
-    let params = format!(r#"{{"uri":{}}}"#, quote(uri));
-    if let Err(broken) = upstream.ask(&session, "resources/subscribe", &params).await {
+    if let Err(broken) = upstream.subscribe(&session, uri).await {
         tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "no subscription");
     }
 }
@@ -152,8 +163,7 @@ pub(crate) async fn release(gateway: &super::Gateway, client: &Client) {
 
 async fn forget(upstream: &Upstream, place: &Place, uri: &str) {
     let Some(session) = upstream.session() else { return };
-    let params = format!(r#"{{"uri":{}}}"#, quote(uri));
-    if !matches!(timeout(TOLD, upstream.ask(&session, "resources/unsubscribe", &params)).await, Ok(Ok(_))) {
+    if !matches!(timeout(TOLD, upstream.unsubscribe(&session, uri)).await, Ok(Ok(()))) {
         tracing::debug!(?place, "a subscription was not ended");
     }
 }

@@ -82,7 +82,7 @@ impl Caller {
 
 /// Whether a server has sessions only.
 fn is_older(upstream: &Upstream) -> bool {
-    upstream.session().is_some_and(|session| !session.modern)
+    upstream.session().is_some_and(|session| !session.speaks_modern())
 }
 
 /// Whether the answer says that the headers are not those of the tool.

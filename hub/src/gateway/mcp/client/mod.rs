@@ -2,7 +2,7 @@
 //!
 //! Owns [`Client`], one session: its address, its version, and what must outlast a request: the wanted log level,
 //! subscriptions, the requests under way ([`inflight`]) and their [`streams`], what servers asked it ([`questions`]), the messages that wait for its stream ([`outbox`]) and which
-//! lists it has seen. [`table`] owns all of them.
+//! lists it has seen. [`table`] owns all of them, [`sets`] tells what they can do.
 //! Invariant: a client is told of a changed list exactly when the list differs from the one it was told of last, and
 //! again when it opens its stream without having fetched that list since.
 //! Never: talks to a backend.
@@ -13,6 +13,7 @@ pub(crate) mod outbox;
 pub(crate) mod questions;
 pub(crate) mod room;
 pub(crate) mod saved;
+pub(crate) mod sets;
 pub(crate) mod streams;
 pub(crate) mod table;
 pub(crate) mod tasks;
@@ -195,14 +196,13 @@ impl Client {
     }
 
     /// The stream that one request of a client asked for. `id` is known to nobody else.
-    pub(crate) fn of_stream(id: String, scope: Scope, prints: Prints, listen: Listen) -> Self {
-        Self { id, listen: Some(listen), ..Self::of_request(scope, Abilities::NONE, prints) }
+    pub(crate) fn of_stream(id: String, scope: Scope, abilities: Abilities, prints: Prints, listen: Listen) -> Self {
+        Self { id, listen: Some(listen), ..Self::of_request(scope, abilities, prints) }
     }
 
-    /// The set of abilities whose sessions with servers it is served by. What an older server on HTTP is promised lasts
-    /// longer than a request, so without a session it is nothing.
+    /// The set of abilities whose sessions with servers it is served by.
     pub(crate) fn lane(&self) -> Abilities {
-        if self.is_modern() { Abilities::NONE } else { self.abilities }
+        self.abilities
     }
 
     /// Whether it has no session.

@@ -9,6 +9,7 @@ use super::tasks::Begun;
 use super::{About, Client, Knowledge, Memory, Place, Prints};
 use crate::gateway::mcp::abilities::Lane;
 use crate::gateway::mcp::choice::Rules;
+use crate::gateway::mcp::json::{Object, Span};
 use crate::gateway::mcp::level::Level;
 use crate::gateway::mcp::scope::Scope;
 use crate::journal::{SavedTask, Session, Subscription};
@@ -75,6 +76,14 @@ impl Client {
             memory.initialize = Some(params.into());
             self.changed(memory);
         }
+    }
+
+    /// What the client said that it is, as JSON.
+    pub(crate) fn info(&self) -> Option<String> {
+        let memory = self.memory.lock();
+        let said = memory.initialize.as_deref()?;
+        let at = Object::parse(said, Span::whole(said)).ok()?.get("clientInfo").filter(|at| at.is_object(said))?;
+        Some(at.of(said).to_owned())
     }
 
     /// From now on this is rung when the session changes, and now.

@@ -1,10 +1,11 @@
 //! All sessions of agents.
 //!
 //! Owns [`Table`]: which sessions there are, which ids were ended by their clients, what log levels the clients of each
-//! scope want, and for which abilities sessions with servers are needed. Invariant: an id that this hub or an earlier life of it signed names a session until its client ends
-//! it; a session that was forgotten (a restart, too many of them) is continued as soon as its client shows itself.
+//! scope want. Invariant: an id that this hub or an earlier life of it signed names a session until its client ends it; a
+//! session that was forgotten (a restart, too many of them) is continued as soon as its client shows itself.
 //! Never: holds its lock across an await.
 
+use super::sets::{Requests, Sets};
 use super::{About, Client, Place, Prints};
 use crate::gateway::mcp::abilities::Abilities;
 use crate::gateway::mcp::catalog::list::Kind;
@@ -16,24 +17,14 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// How many ended sessions are remembered.
 const MAX_ENDED: usize = 4096;
 
-/// How many sets of abilities have sessions of their own; agents of one person differ in three or four.
-const MAX_SETS: usize = 16;
-
-/// For this long sessions with servers are kept for a set whose clients are all silent.
-const SET_IDLE: Duration = Duration::from_secs(600);
-
 /// What the clients of each scope and each set of abilities want to be logged.
 pub(crate) type Wishes = Arc<HashMap<(Scope, Abilities), Wish>>;
-
-/// The sets of abilities, other than none, that clients in use have.
-pub(crate) type Sets = Arc<Vec<Abilities>>;
 
 /// All sessions of agents.
 #[derive(Debug)]
@@ -43,7 +34,8 @@ pub(crate) struct Table {
     pub(super) most: usize,
     pub(super) inner: Mutex<Inner>,
     wishes: watch::Sender<Wishes>,
-    sets: watch::Sender<Sets>,
+    pub(super) sets: watch::Sender<Sets>,
+    pub(super) requests: Requests,
     /// Rung when the journal should have a session otherwise.
     pub(super) bell: Arc<Notify>,
 }
@@ -76,7 +68,8 @@ impl Table {
     /// No sessions, and room for so many.
     pub(crate) fn new(key: SessionKey, most: usize) -> Self {
         let (wishes, sets) = (watch::Sender::default(), watch::Sender::default());
-        Self { key, most, inner: Mutex::default(), wishes, sets, bell: Arc::default() }
+        let requests = Requests::default();
+        Self { key, most, inner: Mutex::default(), wishes, sets, requests, bell: Arc::default() }
     }
 
     /// Begins a session of a client that sees these lists.
@@ -180,41 +173,6 @@ impl Table {
         }
     }
 
-    /// The sets of abilities for which sessions with servers are needed, now and whenever they change.
-    pub(crate) fn sets(&self) -> watch::Receiver<Sets> {
-        self.sets.subscribe()
-    }
-
-    /// A client is in use, so its set needs sessions. To be called before it is served.
-    pub(crate) fn keep_set(&self, client: &Client) {
-        let set = client.abilities;
-        if set != Abilities::NONE && !self.sets.borrow().contains(&set) {
-            self.publish_sets(Instant::now());
-        }
-    }
-
-    /// Works out which sets are needed now.
-    pub(crate) fn publish_sets(&self, now: Instant) {
-        let mut last: HashMap<Abilities, Instant> = HashMap::new();
-        for client in self.all().into_iter().filter(|client| client.abilities != Abilities::NONE) {
-            let used = client.idle_since().unwrap_or(now);
-            let known = last.entry(client.abilities).or_insert(used);
-            *known = used.max(*known);
-        }
-        let mut sets: Vec<_> = last.into_iter().filter(|(_, used)| now.duration_since(*used) < SET_IDLE).collect();
-        sets.sort_by_key(|(set, used)| (std::cmp::Reverse(*used), *set));
-        sets.truncate(MAX_SETS);
-        let mut sets: Vec<_> = sets.into_iter().map(|(set, _)| set).collect();
-        sets.sort_unstable();
-        self.sets.send_if_modified(|known| {
-            let differs = **known != sets;
-            if differs {
-                *known = Arc::new(sets);
-            }
-            differs
-        });
-    }
-
     /// Shows a server's log message to every client that wants its level.
     pub(crate) fn log(&self, place: &Place, level: Level, text: &str) {
         let upstream = wanted(&self.wishes.borrow(), place);
@@ -310,6 +268,7 @@ pub(crate) fn prints<B>(view: &View<'_, B>) -> Prints {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sets::SET_IDLE;
     use super::*;
     use crate::gateway::mcp::scope::Part;
     use crate::gateway::mcp::scope::tests::place;

@@ -7,7 +7,7 @@
 
 use crate::gateway::mcp::abilities::{Abilities, Lane};
 use crate::gateway::mcp::client::Place;
-use crate::gateway::mcp::client::table::Sets;
+use crate::gateway::mcp::client::sets::Sets;
 use crate::gateway::mcp::upstream::Upstream;
 use crate::gateway::mcp::upstream::actor::{Actor, Common};
 use crate::gateway::mcp::upstream::outlook::{Outlook, Sight};

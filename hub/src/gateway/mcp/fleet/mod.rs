@@ -10,7 +10,7 @@ mod member;
 use super::abilities::Abilities;
 use super::catalog::view::{Board, Named, Source};
 use super::client::saved::SETTLING;
-use super::client::table::Sets;
+use super::client::sets::Sets;
 use super::upstream::actor::Common;
 use super::upstream::{Phase, State, Upstream};
 use crate::link::{Handle, Links};

@@ -4,7 +4,7 @@
 //! where several are shown together. Invariant: the answer comes from the hub, whatever is up.
 //! Never: promises what belongs to sessions.
 
-use super::VERSION;
+use super::{META_SERVER, VERSION};
 use crate::gateway::mcp::Gateway;
 use crate::gateway::mcp::abilities::Abilities;
 use crate::gateway::mcp::calls::begin::own_result;
@@ -24,11 +24,13 @@ pub(crate) async fn discover(gateway: &Gateway, scope: &Scope) -> Result<String,
     let board = gateway.board(Abilities::NONE);
     let view = board.view(scope);
     let about = view.single().and_then(|upstream| upstream.known().about.clone());
+    let can = about.as_ref().and_then(|about| about.shown_to_modern());
     let own = || own_result(scope, Version::LATEST);
     let mut said: Map<String, Value> =
         serde_json::from_str(&about.as_ref().map_or_else(own, |about| about.shown(Version::LATEST)))
             .unwrap_or_default();
-    let mut capabilities = said.remove("capabilities").filter(Value::is_object).unwrap_or_else(|| json!({}));
+    let can = can.and_then(|can| serde_json::from_str(&can).ok()).or(said.remove("capabilities"));
+    let mut capabilities = can.filter(Value::is_object).unwrap_or_else(|| json!({}));
     // In this version tasks are an extension. One server says itself whether it has it; together they may.
     let tasks = capabilities.as_object_mut().and_then(|all| all.remove("tasks"));
     if tasks.is_some() && about.is_none() {
@@ -41,7 +43,7 @@ pub(crate) async fn discover(gateway: &Gateway, scope: &Scope) -> Result<String,
         "capabilities": capabilities,
         "ttlMs": 0,
         "cacheScope": "private",
-        "_meta": {"io.modelcontextprotocol/serverInfo": said.remove("serverInfo").unwrap_or_default()},
+        "_meta": {META_SERVER: said.remove("serverInfo").unwrap_or_default()},
     });
     if let Some(instructions) = said.remove("instructions") {
         result["instructions"] = instructions;

@@ -8,6 +8,7 @@
 use super::result;
 use crate::gateway::mcp::client::Client;
 use crate::gateway::mcp::client::questions::Said;
+use crate::gateway::mcp::client::sets::Use;
 use crate::gateway::mcp::envelope::Envelope;
 use crate::gateway::mcp::errors::success;
 use crate::gateway::mcp::json::{Object, Span, quote, splice};
@@ -38,6 +39,8 @@ pub(crate) struct Held {
     pub(crate) client: Arc<Client>,
     /// What it is about: a retry must be about the same.
     pub(crate) about: String,
+    /// Keeps the sessions of what its client can do.
+    pub(crate) _kept: Use,
     /// What the server asks: the id of the question, and the request as the client is given it.
     pub(crate) asked: Option<(String, String)>,
 }
@@ -104,7 +107,13 @@ impl Held {
             let message = tokio::select! {
                 biased;
                 Some(message) = self.messages.recv() => message,
-                answer = &mut self.answer => return Some(finished(&answer?, id, method)),
+                answer = &mut self.answer => {
+                    // What it said last may not have been read yet.
+                    while let Ok(message) = self.messages.try_recv() {
+                        let _ = out.send(message).await;
+                    }
+                    return Some(finished(&answer?, id, method));
+                }
             };
             match Envelope::parse_trusted(&message) {
                 Ok(Envelope::Request { id, method, params }) => {

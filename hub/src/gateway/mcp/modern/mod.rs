@@ -2,9 +2,11 @@
 //!
 //! Owns what tells such a request from an older one ([`is`]) and what it must carry ([`Meta`], [`check`]); [`result`]
 //! gives a result the members that this version wants, [`discover`] answers for the hub, [`listen`] is the stream of
-//! changes, [`held`] are calls whose older server asks something. Invariant: what the headers say and what the body says is the same, or the request is refused before
-//! anything of it happens. Never: remembers anything between two requests.
+//! changes, [`held`] are calls whose older server asks something, [`bridge`] is an older client's way to a server of this
+//! version. Invariant: what the headers say and what the body says is the same, or the request is refused before anything
+//! of it happens. Never: remembers anything between two requests.
 
+pub(crate) mod bridge;
 pub(crate) mod discover;
 pub(crate) mod held;
 pub(crate) mod listen;
@@ -45,6 +47,9 @@ pub(crate) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
 const META_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+
+/// The member of `_meta` in which a server says what it is.
+pub(crate) const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
 
 /// The member of `_meta` by which a notification names the stream that asked for it.
 pub(crate) const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";

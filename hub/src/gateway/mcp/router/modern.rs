@@ -8,7 +8,6 @@
 use super::answer::{self, Under};
 use super::{BEFORE_THE_ANSWER, accepts};
 use crate::gateway::mcp::Gateway;
-use crate::gateway::mcp::abilities::Abilities;
 use crate::gateway::mcp::calls::{Besides, Call, Caller, release, subscribe};
 use crate::gateway::mcp::client::Client;
 use crate::gateway::mcp::client::room::MAX_SUBSCRIPTIONS;
@@ -71,6 +70,8 @@ async fn begin(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: C
         return Ok(Begun::Answer(answer::json_with(StatusCode::OK, success(call.id(), &found))));
     }
     gateway.appears(&scope).await.map_err(RpcError::unknown)?;
+    let kept = Table::using(&gateway.clients, meta.abilities);
+    gateway.has_lane(meta.abilities).await;
     if call.method == "subscriptions/listen" {
         return listen(gateway, scope, &call, meta).await.map(Begun::Answer);
     }
@@ -78,14 +79,14 @@ async fn begin(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, call: C
         return Ok(Begun::Call(held));
     }
     let about = about(&scope, &call);
-    let seen = prints(&gateway.board(Abilities::NONE).view(&scope));
+    let seen = prints(&gateway.board(meta.abilities).view(&scope));
     let client = Arc::new(Client::of_request(scope, meta.abilities, seen));
     let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
     let over_stdio = headers.contains_key(mcp::OVER_STDIO);
     let besides = Besides { level: meta.level, params: modern::params(headers), tasks: meta.tasks, over_stdio };
     let caller = Caller { gateway, client: Arc::clone(&client), out, streams: true, besides };
     let answer = Box::pin(async move { caller.answer(&call).await });
-    Ok(Begun::Call(Held { answer, messages, client, about, asked: None }))
+    Ok(Begun::Call(Held { answer, messages, client, about, _kept: kept, asked: None }))
 }
 
 /// The call that a request goes on with, if its state is ours.
@@ -121,9 +122,9 @@ async fn listen(gateway: Arc<Gateway>, scope: Scope, call: &Call, meta: Meta) ->
     let asked = wanted.clone();
     // What a client saw before the hub was started again is not news.
     gateway.meets(&scope).await;
-    let seen = prints(&gateway.board(Abilities::NONE).view(&scope));
+    let seen = prints(&gateway.board(meta.abilities).view(&scope));
     let id = format!("{:x}-{:x}", random()?, random()?);
-    let client = Client::of_stream(id, scope, seen, wanted);
+    let client = Client::of_stream(id, scope, meta.abilities, seen, wanted);
     let listening = Table::listening(&gateway.clients, client).map_err(|Full| {
         RpcError::on_the_way(Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use"))
     })?;

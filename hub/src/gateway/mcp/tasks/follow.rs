@@ -80,7 +80,7 @@ fn server_of(gateway: &Gateway, client: &Client, name: &str) -> Option<(Arc<Upst
     let mut backends = view.backends();
     let upstream =
         backends.find(|it| *it.place.instance == *task.instance && *it.place.server == *task.server)?.clone();
-    upstream.session().is_some_and(|session| session.modern).then_some((upstream, task.id))
+    upstream.session().is_some_and(|session| session.speaks_modern()).then_some((upstream, task.id))
 }
 
 /// Asks a server to tell of these tasks, again and again.

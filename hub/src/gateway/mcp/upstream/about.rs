@@ -1,12 +1,14 @@
-//! What a backend said of itself when it was initialized.
+//! What a backend said of itself when it was initialized, or when it was discovered.
 //!
-//! Owns [`About`]: the result of `initialize` as text, and the few capabilities that the gateway acts on.
+//! Owns [`About`]: the result of `initialize` as text, and the few capabilities that the gateway acts on. What a backend
+//! says that speaks 2026-07-28 only is kept in the same form.
 //! Invariant: what a client of a single server is shown differs from it only in the version that was agreed on with the
 //! client, in `listChanged`, which the gateway adds because it watches lists over restarts, and in `tasks`, which only
 //! 2025-11-25 has. Never: adds a capability that the backend does not have.
 
 use crate::gateway::mcp::catalog::list::Kind;
 use crate::gateway::mcp::json::{Object, Span, Unreadable, quote, splice};
+use crate::gateway::mcp::modern::{META_SERVER, VERSION};
 use crate::gateway::mcp::version::Version;
 use std::borrow::Cow;
 
@@ -18,6 +20,8 @@ pub(crate) struct About {
     version_at: Span,
     capabilities: Option<Span>,
     offered: Vec<(String, bool)>,
+    /// Its capabilities in 2026-07-28, where it speaks others too.
+    discovered: Option<String>,
 }
 
 impl About {
@@ -34,7 +38,31 @@ impl About {
                 offered.push((name.to_owned(), flag(result, value, "listChanged")));
             }
         }
-        Ok(Self { version, version_at, capabilities, offered, result: result.to_owned() })
+        Ok(Self { version, version_at, capabilities, offered, discovered: None, result: result.to_owned() })
+    }
+
+    /// Reads the result of `server/discover` of a backend that speaks nothing older.
+    pub(crate) fn of_discovered(result: &str) -> Result<Self, Unreadable> {
+        let said = Object::parse(result, Span::whole(result))?;
+        let meta = said.object(result, "_meta")?;
+        let info = meta.as_ref().and_then(|meta| meta.get(META_SERVER)).or(said.get("serverInfo"));
+        let mut members = vec![format!(r#""protocolVersion":"{VERSION}""#)];
+        let mut tell = |name: &str, at: Option<Span>| {
+            members.extend(at.map(|at| format!(r#""{name}":{}"#, at.of(result))));
+        };
+        tell("capabilities", said.get("capabilities"));
+        tell("serverInfo", info);
+        tell("instructions", said.get("instructions"));
+        Self::parse(&format!("{{{}}}", members.join(",")))
+    }
+
+    /// With what the backend answered to `server/discover`.
+    pub(crate) fn with_discovered(self, result: &str) -> Self {
+        let said = || {
+            let at = Object::parse(result, Span::whole(result)).ok()?.get("capabilities")?;
+            at.is_object(result).then(|| at.of(result).to_owned())
+        };
+        Self { discovered: said(), ..self }
     }
 
     /// All that it said.
@@ -57,31 +85,43 @@ impl About {
         self.offered.iter().any(|(name, announces)| name == kind.capability() && *announces)
     }
 
+    /// Whether it tells when a resource changes.
+    pub(crate) fn subscribes(&self) -> bool {
+        let resources = || Object::parse(&self.result, self.capabilities?).ok()?.get("resources");
+        resources().is_some_and(|at| flag(&self.result, at, "subscribe"))
+    }
+
     /// What a client that agreed on this version is shown.
     pub(crate) fn shown(&self, version: Version) -> String {
         let mut edits = vec![(self.version_at, Cow::Owned(quote(version.as_str())))];
         if let Some(at) = self.capabilities {
-            edits.push((at, Cow::Owned(self.shown_capabilities(at, version))));
+            edits.push((at, Cow::Owned(shown_capabilities(&self.result, at, version))));
         }
         splice(&self.result, &mut edits)
     }
 
-    fn shown_capabilities(&self, at: Span, version: Version) -> String {
-        // It was read once already.
-        let Ok(object) = Object::parse(&self.result, at) else { return at.of(&self.result).to_owned() };
-        let shown = object.members().filter_map(|(name, value)| {
-            let value = match name {
-                "tasks" if version != Version::V2025_11_25 => return None,
-                "tools" | "prompts" => String::from(r#"{"listChanged":true}"#),
-                "resources" => {
-                    format!(r#"{{"subscribe":{},"listChanged":true}}"#, flag(&self.result, value, "subscribe"))
-                }
-                _ => value.of(&self.result).to_owned(),
-            };
-            Some(format!("{}:{value}", quote(name)))
-        });
-        format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
+    /// The capabilities that a client of 2026-07-28 is shown, extensions among them.
+    pub(crate) fn shown_to_modern(&self) -> Option<String> {
+        match &self.discovered {
+            Some(said) => Some(shown_capabilities(said, Span::whole(said), Version::V2026_07_28)),
+            None => self.capabilities.map(|at| shown_capabilities(&self.result, at, Version::V2026_07_28)),
+        }
     }
+}
+
+fn shown_capabilities(text: &str, at: Span, version: Version) -> String {
+    // It was read once already.
+    let Ok(object) = Object::parse(text, at) else { return at.of(text).to_owned() };
+    let shown = object.members().filter_map(|(name, value)| {
+        let value = match name {
+            "tasks" if version != Version::V2025_11_25 => return None,
+            "tools" | "prompts" => String::from(r#"{"listChanged":true}"#),
+            "resources" => format!(r#"{{"subscribe":{},"listChanged":true}}"#, flag(text, value, "subscribe")),
+            _ => value.of(text).to_owned(),
+        };
+        Some(format!("{}:{value}", quote(name)))
+    });
+    format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
 }
 
 fn flag(text: &str, object: Span, key: &str) -> bool {
@@ -105,6 +145,21 @@ mod tests {
         assert!(!about.shown(Version::V2025_06_18).contains("tasks"));
         assert!(about.offers("tools") && !about.offers("prompts") && !about.announces(Kind::Tools));
         assert_eq!(about.version(), "2025-06-18");
+    }
+
+    #[test]
+    fn what_was_discovered_is_kept_as_if_it_had_been_initialized() {
+        let about = About::of_discovered(
+            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"extensions":{"x/y":{"n":1.0}}},"instructions":"do","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"x"}}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            about.shown(Version::V2025_06_18),
+            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"extensions":{"x/y":{"n":1.0}}},"serverInfo":{"name":"x"},"instructions":"do"}"#
+        );
+        assert_eq!(about.version(), "2026-07-28");
+        let both = About::parse(RESULT).unwrap().with_discovered(r#"{"capabilities":{"extensions":{}}}"#);
+        assert_eq!(both.shown_to_modern().as_deref(), Some(r#"{"extensions":{}}"#));
     }
 
     #[test]

@@ -6,12 +6,13 @@
 //! neither a caller nor a server that drops every session can make it spin.
 //! Never: blocks its inbox. Whatever takes time is a task of the session and ends with it.
 
+use super::handshake::{self, NotBegun, Opening};
 use super::outlook::{Life, Outlook};
 use super::recalled::Recalled;
-use super::session::Session;
+use super::session::{Era, Session};
 use super::wire::{Broken, Wire};
 use super::work::Work;
-use super::{INBOX, Input, Known, Phase, State, Upstream};
+use super::{INBOX, Input, Known, Phase, State, Upstream, listen};
 use crate::gateway::mcp::catalog::list::{Kind, List};
 use crate::gateway::mcp::client::Place;
 use crate::gateway::mcp::client::inflight::Inflight;
@@ -56,6 +57,11 @@ pub(crate) struct Actor {
     common: Common,
     pace: Backoff,
     sessions: u64,
+    /// With what the next session is begun, and how often in a row the server ended when it was asked.
+    opening: Opening,
+    ended: u32,
+    /// The life that was over before it answered.
+    unanswered: Option<Life>,
 }
 
 /// What comes next.
@@ -83,6 +89,7 @@ impl Actor {
             watch::channel(State { phase, since: Timestamp::now(), last_seen: None, down_since: Some(born) });
         let (known, known_seen) = watch::channel(Arc::new(common.recalled.take(handle.id(), &place)));
         let (inbox, inputs) = mpsc::channel(INBOX);
+        let opening = Opening::of(known_seen.borrow().about.as_deref());
         let upstream = Arc::new(Upstream {
             wire: Wire::new(handle, place.clone(), common.max_message, common.clients.key().hub_name()),
             place,
@@ -95,6 +102,7 @@ impl Actor {
             calls: parking_lot::Mutex::default(),
             asked: Inflight::default(),
             woken: parking_lot::Mutex::default(),
+            wanted: listen::Wanted::default(),
         });
         let actor = Self {
             upstream: Arc::clone(&upstream),
@@ -106,6 +114,9 @@ impl Actor {
             common,
             pace: Backoff::new(PACE),
             sessions: 0,
+            opening,
+            ended: 0,
+            unanswered: None,
         };
         (upstream, actor)
     }
@@ -148,22 +159,44 @@ impl Actor {
     async fn start(&mut self, life: Life) -> Result<Next, Over> {
         self.publish(Phase::Starting);
         self.sessions += 1;
+        // A new life of the server alone: it ended while it was asked. Otherwise its instance or the link did.
+        let ended = self.unanswered.take().is_some_and(|before| {
+            (before.generation, before.connection) == (life.generation, life.connection) && before.epoch != life.epoch
+        });
+        if ended {
+            self.ask_otherwise(self.opening.other());
+        }
         let upstream = Arc::clone(&self.upstream);
-        let mut begun = std::pin::pin!(Session::begin(&upstream, self.sessions));
+        let mut begun = std::pin::pin!(handshake::begin(&upstream, self.sessions, self.opening));
         loop {
             tokio::select! {
                 session = &mut begun => return Ok(match session {
                     Ok(session) => Next::Serve(life, Arc::new(session)),
-                    Err(broken) => self.failed(broken),
+                    Err(not_begun) => self.failed(not_begun),
                 }),
-                moved = moved_on(&mut self.outlook, life) => return moved.map(|()| Next::Look),
+                moved = moved_on(&mut self.outlook, life) => {
+                    self.unanswered = Some(life);
+                    return moved.map(|()| Next::Look);
+                }
                 Some(_) = self.inbox.recv() => {}
             }
         }
     }
 
-    fn failed(&mut self, broken: Broken) -> Next {
-        let why = broken.into_problem().detail;
+    /// The server ended when it was asked what begins a session: its next life is asked this first.
+    fn ask_otherwise(&mut self, next: Opening) {
+        self.ended += 1;
+        // One that was initialized before and ended now may have had reasons of its own, once.
+        if self.ended > 1 || self.known.borrow().about.is_none() {
+            self.opening = next;
+        }
+    }
+
+    fn failed(&mut self, NotBegun { why, next }: NotBegun) -> Next {
+        if let Some(next) = next {
+            self.ask_otherwise(next);
+        }
+        let why = why.into_problem().detail;
         tracing::debug!(server = %self.upstream, why, "no session");
         self.publish(Phase::Down { why, settled: true });
         Next::Rest(self.pace.next_delay(random()))
@@ -185,6 +218,8 @@ impl Actor {
     async fn serve(&mut self, life: Life, session: Arc<Session>) -> Result<Next, Over> {
         tracing::debug!(server = %self.upstream, session = session.number, "session begun");
         let begun = Instant::now();
+        self.ended = 0;
+        self.opening = if session.era == Era::Modern { Opening::Discover } else { Opening::Initialize };
         self.know(|known| known.about = Some(Arc::clone(&session.about)));
         self.publish(Phase::Ready(Arc::clone(&session)));
         let mut work = Work::new(Arc::clone(&self.upstream), Arc::clone(&session), self.common.max_message);

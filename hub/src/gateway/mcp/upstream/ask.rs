@@ -36,6 +36,12 @@ pub(crate) async fn answer(upstream: Arc<Upstream>, session: Arc<Session>, text:
     }
 }
 
+/// Puts a request that a server's answer has in it to the client of this call, and gives the response.
+pub(crate) async fn put(upstream: &Upstream, session: &Session, text: &str, cause: Cause) -> Option<String> {
+    let Some((_, Envelope::Request { id, method, params })) = read(text.as_bytes()) else { return None };
+    Some(Asked { upstream, session, text, id, method, params }.ask(Some(cause)).await)
+}
+
 /// A request of a server.
 struct Asked<'a> {
     upstream: &'a Upstream,

@@ -1,41 +1,181 @@
 //! Following a server's own messages: its GET stream, or what `subscriptions/listen` gives in 2026-07-28.
 //!
-//! Owns opening it, and opening it again when it ends while the session lives.
-//! Invariant: after an interruption every list is asked for again, because an announcement may have been missed.
+//! Owns opening it, opening it again when it ends while the session lives, and [`Wanted`]: the second kind also tells of
+//! the resources that clients subscribed to, so it is opened anew when those change.
+//! Invariant: after an interruption every list is asked for again, because an announcement may have been missed; a stream
+//! that is replaced ends only when its successor is there.
 //! Never: decides that a session is lost by itself; the server says so.
 
-use super::session::{Session, own_request};
+use super::session::{Session, modern_request};
 use super::wire::{Answering, Broken, Mark, Routing, read};
 use super::{Input, Upstream};
+use crate::gateway::mcp::abilities::Lane;
 use crate::gateway::mcp::client::Topic;
 use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::json::{Object, Span, quote};
 use linchpin_shared::backoff::{Backoff, Policy};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Servers end idle streams after minutes; one that ends them at once must not be asked in a hot loop.
 const REOPEN: Policy =
     Policy { min: Duration::from_millis(100), max: Duration::from_secs(30), reset_after: Duration::from_secs(10) };
 
-/// Follows what a server that speaks 2026-07-28 says about its lists, for as long as the session is held.
-pub(super) async fn subscribe(upstream: &Upstream, session: &Session) {
-    const ALL: &str =
-        r#""notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true},"#;
+/// How long a server may take to acknowledge a stream. One that does not is believed after that.
+const ACKNOWLEDGE: Duration = Duration::from_secs(5);
+
+/// What a server that speaks 2026-07-28 is to tell, and how far it was told so.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// How often it changed.
+    asked: watch::Sender<u64>,
+    /// Up to which of these changes the server knows it.
+    told: watch::Sender<u64>,
+    /// The stream that the server acknowledged last.
+    acknowledged: watch::Sender<u64>,
+    /// The stream that the server ended last.
+    ended: watch::Sender<u64>,
+}
+
+impl Wanted {
+    /// The resources that clients subscribed to are others now. Waits until the server knows.
+    pub(crate) async fn changed(&self, deadline: Instant) {
+        let mut number = 0;
+        self.asked.send_modify(|asked| {
+            *asked += 1;
+            number = *asked;
+        });
+        // One that has no such streams, or does not say that it has one, is not waited for.
+        let _ = timeout_at(deadline, self.told.subscribe().wait_for(|told| *told >= number)).await;
+    }
+
+    /// The server says that it has this stream.
+    pub(super) fn acknowledge(&self, id: &str) {
+        if let Ok(id) = id.parse() {
+            self.acknowledged.send_replace(id);
+        }
+    }
+
+    /// The server says that it gave this up.
+    pub(super) fn end(&self, id: &str) {
+        if let Ok(id) = id.parse() {
+            self.ended.send_replace(id);
+        }
+    }
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The server has no such streams.
+    NotOffered,
+    /// It may have one again.
+    Over,
+}
+
+/// A stream of changes. Dropping it ends it.
+struct Changes {
+    upstream: Arc<Upstream>,
+    session: Arc<Session>,
+    id: u64,
+    task: AbortOnDropHandle<End>,
+    over: Option<End>,
+}
+
+/// Follows what a server that speaks 2026-07-28 says about its lists and resources, for as long as the session is held.
+pub(super) async fn subscribe(upstream: Arc<Upstream>, session: Arc<Session>) {
     let mut backoff = Backoff::new(REOPEN);
-    let routing = Routing::of("subscriptions/listen", None);
+    let mut asked = upstream.wanted.asked.subscribe();
+    let mut earlier: Option<Changes> = None;
     loop {
         let begun = Instant::now();
-        let message = own_request(upstream.next_id(), "subscriptions/listen", ALL);
-        match upstream.call(Mark::Modern(session, &routing), message).await {
-            Ok(stream) => follow(upstream, stream).await,
-            Err(broken) => {
-                tracing::debug!(server = %upstream, problem = %broken.into_problem().detail, "no stream of its changes");
+        let number = *asked.borrow_and_update();
+        let mut stream = Changes::open(&upstream, &session);
+        stream.acknowledged().await;
+        drop(earlier.take());
+        upstream.wanted.told.send_replace(number);
+        let end = tokio::select! {
+            end = stream.end() => end,
+            _ = asked.changed() => {
+                earlier = Some(stream);
+                continue;
             }
+        };
+        if end == End::NotOffered {
+            upstream.wanted.told.send_replace(u64::MAX);
+            return;
         }
         backoff.healthy_for(begun.elapsed());
         tokio::time::sleep(backoff.next_delay(super::actor::random())).await;
         for topic in Topic::ALL {
             upstream.changed(topic).await;
+        }
+    }
+}
+
+impl Changes {
+    fn open(upstream: &Arc<Upstream>, session: &Arc<Session>) -> Self {
+        let (upstream, session, id) = (Arc::clone(upstream), Arc::clone(session), upstream.next_id());
+        let task = tokio::spawn(changes(Arc::clone(&upstream), Arc::clone(&session), id));
+        Self { upstream, session, id, task: AbortOnDropHandle::new(task), over: None }
+    }
+
+    /// Waits until the server has it, or it is over.
+    async fn acknowledged(&mut self) {
+        let (id, mut acknowledged) = (self.id, self.upstream.wanted.acknowledged.subscribe());
+        tokio::select! {
+            _ = timeout(ACKNOWLEDGE, acknowledged.wait_for(|known| *known == id)) => {}
+            _ = self.end() => {}
+        }
+    }
+
+    async fn end(&mut self) -> End {
+        if let Some(end) = self.over {
+            return end;
+        }
+        let (id, mut ended) = (self.id, self.upstream.wanted.ended.subscribe());
+        let end = tokio::select! {
+            end = &mut self.task => end.unwrap_or(End::Over),
+            _ = ended.wait_for(|ended| *ended == id) => End::Over,
+        };
+        *self.over.insert(end)
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        // Over HTTP, that nobody reads any more says it.
+        if self.over.is_some() || self.upstream.place.lane != Lane::Shared {
+            return;
+        }
+        let (upstream, session, id) = (Arc::clone(&self.upstream), Arc::clone(&self.session), self.id);
+        tokio::spawn(async move { upstream.give_up(&session, id).await });
+    }
+}
+
+async fn changes(upstream: Arc<Upstream>, session: Arc<Session>, id: u64) -> End {
+    let uris: Vec<_> = upstream.clients.subscribed(&upstream.place).iter().map(|uri| quote(uri)).collect();
+    let mut params = String::from(
+        r#"{"notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true"#,
+    );
+    if !uris.is_empty() {
+        params.push_str(&format!(r#","resourceSubscriptions":[{}]"#, uris.join(",")));
+    }
+    params.push_str("}}");
+    let message = modern_request(id, "subscriptions/listen", &params, session.abilities);
+    let routing = Routing::of("subscriptions/listen", None);
+    match upstream.call(Mark::Modern(&session, &routing), message).await {
+        Ok(stream) => follow(&upstream, stream).await,
+        Err(Broken::SessionLost(_)) => {
+            upstream.tell(Input::Lost(session.number)).await;
+            End::Over
+        }
+        Err(error @ (Broken::NotExecuted(_) | Broken::Interrupted(_) | Broken::Refused(_))) => {
+            tracing::debug!(server = %upstream, problem = %error.into_problem().detail, "no stream of its changes");
+            End::Over
         }
     }
 }
@@ -66,12 +206,19 @@ pub(super) async fn listen(upstream: &Upstream, session: &Session) {
     }
 }
 
-async fn follow(upstream: &Upstream, mut stream: Answering) {
+async fn follow(upstream: &Upstream, mut stream: Answering) -> End {
     while let Ok(Some(message)) = stream.next().await {
         match read(&message) {
             Some((text, Envelope::Notification { method, params })) => upstream.hear(text, &method, params).await,
             Some((text, Envelope::Request { .. })) => upstream.tell(Input::Asked(text.to_owned())).await,
-            Some((_, Envelope::Response { .. })) | None => {}
+            Some((text, Envelope::Response { error, .. })) => {
+                let code = |at: Span| Object::parse(text, at).ok()?.get("code");
+                if error.and_then(code).is_some_and(|code| code.of(text) == "-32601") {
+                    return End::NotOffered;
+                }
+            }
+            None => {}
         }
     }
+    End::Over
 }

@@ -2,8 +2,9 @@
 //!
 //! Owns [`Upstream`], what callers hold of a server. Inside, [`actor`] owns the session and the lists, [`wire`] speaks
 //! Streamable HTTP over the link, [`listen`] follows the server's own messages, [`outlook`] tells when a session can be.
-//! [`dormant`] has what is not running started; [`ask`] carries what a server asks to the client whose call made it ask,
-//! [`tasks`] what it says of tasks to the client that has them.
+//! [`handshake`] finds out what a server speaks, and [`say`] is what the hub says to it; [`dormant`] has what is not
+//! running started; [`ask`] carries what a server asks to the client whose call made it ask, [`tasks`] what it says of
+//! tasks to the client that has them.
 //! Invariant: there is one session per server and lane at a time, and losing it begins exactly one new one, whoever
 //! noticed. Ids and progress tokens that a server sees are the hub's own and never used twice.
 //! Never: repeats a call, or lets a caller wait without a deadline.
@@ -13,10 +14,12 @@ pub(crate) mod actor;
 pub(crate) mod ask;
 mod dormant;
 mod fetch;
+pub(crate) mod handshake;
 mod listen;
 pub(crate) mod notice;
 pub(crate) mod outlook;
 pub(crate) mod recalled;
+mod say;
 pub(crate) mod session;
 mod tasks;
 pub(crate) mod wire;
@@ -26,9 +29,7 @@ use super::catalog::list::{Kind, Lists};
 use super::client::inflight::Inflight;
 use super::client::table::Table;
 use super::client::{Client, Place, Topic};
-use super::envelope::Envelope;
 use super::json::{Object, Span};
-use super::tasks::follow::ACKNOWLEDGED;
 use crate::link::{self, Handle, Start};
 use about::About;
 use dormant::failed_start;
@@ -36,7 +37,8 @@ use jiff::Timestamp;
 use linchpin_shared::problem::{Code, Problem};
 use notice::Notice;
 use parking_lot::Mutex;
-use session::Session;
+use session::{Era, Session};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
-use wire::{Broken, Mark, Wire, read};
+use wire::Wire;
 
 /// What the actor is told.
 #[derive(Debug)]
@@ -127,6 +129,8 @@ pub(crate) struct Upstream {
     pub(crate) asked: Inflight,
     /// When it was woken last, and what had become of starting it before.
     woken: Mutex<Option<(Instant, Start)>>,
+    /// What a server without sessions is to tell.
+    wanted: listen::Wanted,
 }
 
 /// A client's request under way: whoever caused what the server says or asks meanwhile.
@@ -208,37 +212,6 @@ impl Upstream {
         let _ = timeout_at(deadline, known.wait_for(|known| known.fetches[kind.index()] > before)).await;
     }
 
-    /// Sends a request of the hub's own and gives the text of its result.
-    pub(crate) async fn ask(&self, session: &Session, method: &str, params: &str) -> Result<String, Broken> {
-        let id = self.next_id();
-        let message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
-        let mut answering = self.wire.post(Mark::Session(session), message).await?;
-        loop {
-            let Some(message) = answering.next().await? else {
-                return Err(answering.interrupted("there was no response"));
-            };
-            match read(&message) {
-                Some((text, Envelope::Response { result: Some(result), .. })) => return Ok(result.of(text).to_owned()),
-                Some((text, Envelope::Response { error, .. })) => {
-                    return Err(Broken::Refused(server_error(self, text, error)));
-                }
-                Some((text, Envelope::Notification { method, params })) => self.hear(text, &method, params).await,
-                Some((text, Envelope::Request { .. })) => self.tell(Input::Asked(text.to_owned())).await,
-                None => {}
-            }
-        }
-    }
-
-    /// Sends what is not answered.
-    pub(crate) async fn notify(&self, session: &Session, message: String) -> Result<(), Broken> {
-        self.wire.post(Mark::Session(session), message).await.map(|_| ())
-    }
-
-    /// Sends a request whose id is [`Upstream::next_id`]; its messages come out of the answer.
-    pub(crate) async fn call(&self, mark: Mark<'_>, message: String) -> Result<wire::Answering, Broken> {
-        self.wire.post(mark, message).await
-    }
-
     /// An id that no server saw before.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
@@ -265,12 +238,15 @@ impl Upstream {
     async fn hear(&self, text: &str, method: &str, params: Option<Span>) {
         match Notice::read(text, method, params) {
             Notice::Changed(topic) => self.changed(topic).await,
-            Notice::Updated(uri) => self.updated(&uri, text),
+            Notice::Updated(uri) => self.updated(&uri, text, params),
             Notice::Progress(token) => self.progress(text, params, token),
             Notice::Task(id) => self.task_told(text, id),
             Notice::Log(level) => self.clients.log(&self.place, level, text),
-            Notice::Cancelled(id) => self.asked.cancel(id.of(text), text.to_owned()),
-            Notice::Other if method == ACKNOWLEDGED => {}
+            Notice::Acknowledged(id) => self.wanted.acknowledge(id.of(text)),
+            Notice::Cancelled(id) => {
+                self.wanted.end(id.of(text));
+                self.asked.cancel(id.of(text), text.to_owned());
+            }
             Notice::Other => self.clients.other(&self.place, text),
         }
     }
@@ -280,11 +256,15 @@ impl Upstream {
         self.tell(Input::Stale(topic)).await;
     }
 
-    /// A resource changed: whoever subscribed to it is told.
-    pub(crate) fn updated(&self, uri: &str, text: &str) {
+    /// A resource changed: whoever subscribed to it is told. A server that speaks both may tell of it in both ways, so
+    /// each client hears it in the way of its own version.
+    pub(crate) fn updated(&self, uri: &str, text: &str, params: Option<Span>) {
+        let plain = notice::untagged(text, params);
+        let tagged = matches!(plain, Cow::Owned(_));
+        let twice = self.session().is_some_and(|session| session.era == Era::Both);
         for client in self.clients.covering(&self.place) {
-            if client.is_subscribed(&self.place, uri) {
-                client.send(text);
+            if client.is_subscribed(&self.place, uri) && (!twice || client.is_modern() == tagged) {
+                client.send(&plain);
             }
         }
     }

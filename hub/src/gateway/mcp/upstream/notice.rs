@@ -4,9 +4,12 @@
 //! Never: looks at anything else in it.
 
 use crate::gateway::mcp::client::Topic;
-use crate::gateway::mcp::json::{Object, Span};
+use crate::gateway::mcp::json::{Object, Span, quote, splice};
 use crate::gateway::mcp::level::Level;
+use crate::gateway::mcp::modern::META_SUBSCRIPTION;
+use crate::gateway::mcp::tasks::follow::ACKNOWLEDGED;
 use crate::gateway::mcp::tasks::{STATUS, TOLD};
+use std::borrow::Cow;
 
 /// What a notification is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub(crate) enum Notice {
     Cancelled(Span),
     /// What became of the task that is named here.
     Task(Span),
+    /// The stream of changes with this id is there.
+    Acknowledged(Span),
     /// Something else.
     Other,
 }
@@ -39,12 +44,32 @@ impl Notice {
             "notifications/message" => string("level").and_then(|level| Level::parse(&level)).map(Self::Log),
             "notifications/resources/updated" => string("uri").map(Self::Updated),
             "notifications/progress" => param("progressToken").map(Self::Progress),
+            ACKNOWLEDGED => subscription(text, params).map(Self::Acknowledged),
             "notifications/cancelled" => param("requestId").map(Self::Cancelled),
             TOLD | STATUS => param("taskId").map(Self::Task),
             _ => None,
         };
         known.unwrap_or(Self::Other)
     }
+}
+
+/// The stream of changes that a notification belongs to.
+fn subscription(text: &str, params: Option<Span>) -> Option<Span> {
+    Object::parse(text, params?).ok()?.object(text, "_meta").ok()??.get(META_SUBSCRIPTION)
+}
+
+/// A notification without the name of the stream of changes that it came on, which is the hub's.
+pub(super) fn untagged(text: &str, params: Option<Span>) -> Cow<'_, str> {
+    let Some(at) = params.filter(|_| subscription(text, params).is_some()) else { return Cow::Borrowed(text) };
+    let Ok(object) = Object::parse(text, at) else { return Cow::Borrowed(text) };
+    let meta = object.object(text, "_meta").ok().flatten();
+    let others = meta.iter().flat_map(|meta| meta.members()).filter(|(key, _)| *key != META_SUBSCRIPTION);
+    let others: Vec<_> = others.map(|(key, value)| format!("{}:{}", quote(key), value.of(text))).collect();
+    let meta = (!others.is_empty()).then(|| format!(r#""_meta":{{{}}}"#, others.join(",")));
+    let rest = object.members().filter(|(key, _)| *key != "_meta");
+    let rest = rest.map(|(key, value)| format!("{}:{}", quote(key), value.of(text)));
+    let params: Vec<_> = meta.into_iter().chain(rest).collect();
+    Cow::Owned(splice(text, &mut [(at, Cow::Owned(format!("{{{}}}", params.join(","))))]))
 }
 
 #[cfg(test)]
@@ -55,6 +80,22 @@ mod tests {
     fn read(text: &str) -> Notice {
         let Ok(Envelope::Notification { method, params }) = Envelope::parse(text) else { panic!("{text}") };
         Notice::read(text, &method, params)
+    }
+
+    #[test]
+    fn the_name_of_a_stream_is_taken_out_and_nothing_else() {
+        let text = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":7,"x":1.0},"uri":"a://1"}}"#;
+        let of = |text: &str| {
+            let Ok(Envelope::Notification { params, .. }) = Envelope::parse(text) else { panic!("{text}") };
+            untagged(text, params).into_owned()
+        };
+        let plain = of(text);
+        assert_eq!(plain, text.replace(r#""io.modelcontextprotocol/subscriptionId":7,"#, ""));
+        assert_eq!(of(&plain), plain);
+        let Notice::Acknowledged(id) = read(&text.replace("resources/updated", "subscriptions/acknowledged")) else {
+            panic!("{text}")
+        };
+        assert_eq!(id.of(&text.replace("resources/updated", "subscriptions/acknowledged")), "7");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! so: the link says nothing left, the instance says so, or the session is unknown to the server.
 //! Never: repeats anything.
 
-use super::session::Session;
+use super::session::{Era, Session};
 use crate::gateway::mcp::abilities::Lane;
 use crate::gateway::mcp::client::Place;
 use crate::gateway::mcp::envelope::Envelope;
@@ -25,6 +25,9 @@ use std::time::Duration;
 
 /// An answer that is no MCP message is only read to tell what it says.
 const MAX_COMPLAINT: usize = 64 << 10;
+
+/// The error by which a server says that it does not speak this version.
+const UNSUPPORTED: i32 = -32022;
 
 /// Why a message did not get an answer.
 #[derive(Debug, Clone)]
@@ -60,6 +63,8 @@ pub(crate) enum Mark<'a> {
     Session(&'a Session),
     /// What it is about, as 2026-07-28 has it. The session is of interest only to an instance with a server on stdio.
     Modern(&'a Session, &'a Routing),
+    /// The same when there is no session yet.
+    Opening(&'a Routing),
 }
 
 /// What a request of 2026-07-28 is about.
@@ -137,18 +142,25 @@ impl Wire {
         match mark {
             Mark::Nothing => Ok(self.answering(self.judge(response, false).await?)),
             Mark::Session(_) => Ok(self.answering(self.judge(response, true).await?)),
-            Mark::Modern(..) => self.judge_modern(response).await,
+            Mark::Modern(session, _) => self.judge_modern(response, Some(session)).await,
+            Mark::Opening(_) => self.judge_modern(response, None).await,
         }
     }
 
-    /// Sends `initialize`, for which the instance may wait until its server is up, and gives the new session's id.
-    pub(crate) async fn initialize(
+    /// Sends what begins a session, for which the instance may wait until its server is up, and gives the session's id.
+    pub(crate) async fn open(
         &self,
+        mark: Mark<'_>,
         message: String,
         wait: Duration,
     ) -> Result<(Option<HeaderValue>, Answering), Broken> {
-        let response = self.judge(self.send(Mark::Nothing, message, Some(wait)).await?, false).await?;
-        Ok((response.headers().get(mcp::SESSION).cloned(), self.answering(response)))
+        let response = self.send(mark, message, Some(wait)).await?;
+        let session = response.headers().get(mcp::SESSION).cloned();
+        let answering = match mark {
+            Mark::Nothing | Mark::Session(_) => self.answering(self.judge(response, false).await?),
+            Mark::Modern(..) | Mark::Opening(_) => self.judge_modern(response, None).await?,
+        };
+        Ok((session, answering))
     }
 
     /// Opens the stream of the server's own messages; none if the server has no such stream.
@@ -195,6 +207,7 @@ impl Wire {
                 }
                 routing.mark(request.headers_mut());
             }
+            Mark::Opening(routing) => routing.mark(request.headers_mut()),
         }
         request
     }
@@ -224,15 +237,25 @@ impl Wire {
     }
 
     /// The same in 2026-07-28, where an error has a status of its own, and its body is the answer.
-    async fn judge_modern(&self, response: Response<ResponseBody>) -> Result<Answering, Broken> {
+    async fn judge_modern(
+        &self,
+        response: Response<ResponseBody>,
+        session: Option<&Session>,
+    ) -> Result<Answering, Broken> {
         if response.status().is_success() {
             return Ok(self.answering(response));
         }
+        let only = session.is_some_and(|session| session.era == Era::Modern);
         let (head, body) = complaint(response).await;
+        let code = error_code(&body);
+        // Another server than the one that was asked what it speaks.
+        if only && code == Some(UNSUPPORTED) {
+            return Err(Broken::SessionLost(self.complaint(head.status, &String::from_utf8_lossy(&body))));
+        }
         if read(&body).is_some_and(|(_, envelope)| matches!(envelope, Envelope::Response { .. })) {
             return Ok(self.messages(Source::Read(Some(body))));
         }
-        Err(self.verdict(&head, &body, self.place.lane == Lane::Shared))
+        Err(self.verdict(&head, &body, only || (session.is_some() && self.place.lane == Lane::Shared)))
     }
 
     fn verdict(&self, head: &Parts, body: &[u8], in_session: bool) -> Broken {
@@ -241,7 +264,9 @@ impl Wire {
         let problem = self.complaint(status, &text);
         // Real servers answer 400 where MCP has 404.
         let lost = status == StatusCode::NOT_FOUND
-            || (status == StatusCode::BAD_REQUEST && text.to_ascii_lowercase().contains("session"));
+            || (status == StatusCode::BAD_REQUEST && text.to_ascii_lowercase().contains("session"))
+            // It was replaced by one that knows no sessions.
+            || error_code(body) == Some(UNSUPPORTED);
         match (lost && in_session, not_executed) {
             (true, _) => Broken::SessionLost(problem),
             (false, true) => Broken::NotExecuted(problem),
@@ -343,6 +368,12 @@ async fn complaint(response: Response<ResponseBody>) -> (Parts, Bytes) {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_COMPLAINT).collect().await;
     (head, body.map(http_body_util::Collected::to_bytes).unwrap_or_default())
+}
+
+/// The code of an error that a server answered with.
+fn error_code(body: &[u8]) -> Option<i32> {
+    let (text, Envelope::Response { error: Some(error), .. }) = read(body)? else { return None };
+    Object::parse(text, error).ok()?.get("code")?.of(text).parse().ok()
 }
 
 /// The text and kind of a message that a server sent.

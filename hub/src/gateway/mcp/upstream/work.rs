@@ -6,7 +6,7 @@
 //! [`Work`] ends them.
 //! Never: publishes anything; what was fetched goes to the actor.
 
-use super::session::Session;
+use super::session::{Era, Session};
 use super::wire::Broken;
 use super::{Upstream, ask, fetch, listen};
 use crate::gateway::mcp::abilities::Lane;
@@ -111,15 +111,20 @@ impl Work {
 
     /// Begins what every session needs: its messages, its lists, and its clients' subscriptions.
     pub(super) fn begin(&mut self) {
-        let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
-        self.spawn(async move { listen::listen(&upstream, &session).await });
-        // A server on stdio has one stream for everything.
-        if self.session.modern && self.upstream.place.lane != Lane::Shared {
+        let modern = self.session.era == Era::Modern;
+        // Of a server on stdio, its instance gives everything that it says.
+        if !modern || self.upstream.place.lane == Lane::Shared {
             let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
-            self.spawn(async move { listen::subscribe(&upstream, &session).await });
+            self.spawn(async move { listen::listen(&upstream, &session).await });
+        }
+        if self.session.era != Era::Older {
+            self.spawn(listen::subscribe(Arc::clone(&self.upstream), Arc::clone(&self.session)));
         }
         for kind in Kind::ALL {
             self.fetch(kind, Duration::ZERO);
+        }
+        if modern {
+            return;
         }
         let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
         // One after the other: there may be more than requests under way to an instance.
@@ -184,7 +189,9 @@ impl Work {
 
     /// Asks for this log level, if the server logs and was not asked for it yet.
     pub(super) fn set_level(&mut self, level: Option<Level>) {
-        self.wanted = level.filter(|_| self.session.about.offers("logging"));
+        // In 2026-07-28 each request says its own.
+        let asks = self.session.era != Era::Modern && self.session.about.offers("logging");
+        self.wanted = level.filter(|_| asks);
         self.tell_level();
     }
 

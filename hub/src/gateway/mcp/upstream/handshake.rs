@@ -1,0 +1,218 @@
+//! How a session begins: what a server speaks is found out by asking it.
+//!
+//! Owns [`begin`]. First comes `initialize`, as 2025-11-25 has it, because there are older servers that end when anything
+//! else comes first; a server that takes it is then asked for `server/discover`, in case that it speaks 2026-07-28 too.
+//! One that refuses it is asked for `server/discover` alone. Of a server that spoke 2026-07-28 only the last time, the
+//! order is the reverse; and of one that ended when it was asked, the next life is asked the other thing first.
+//! Invariant: a server is asked each of the two at most once in an attempt. Never: takes silence for an answer.
+
+use super::about::About;
+use super::session::{Era, Session, modern_request, modern_version};
+use super::wire::{Answering, Broken, Mark, Routing, read};
+use super::{Upstream, server_error};
+use crate::gateway::mcp::abilities::Lane;
+use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::json::{Object, Span, Unreadable, elements};
+use crate::gateway::mcp::modern::VERSION;
+use crate::gateway::mcp::version::Version;
+use http::header::HeaderValue;
+use linchpin_shared::problem::{Code, Problem};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long an instance may hold the first message back for a server that is starting. Its vitals tell when it is up, so
+/// this only has to cover the moment between the two.
+const WAIT_FOR_START: Duration = Duration::from_secs(5);
+
+/// How long a server may take to answer `initialize`: one that is installed at its first start takes its time.
+const INITIALIZE: Duration = Duration::from_secs(60);
+
+/// How long a server may take to say that it speaks 2026-07-28 too, once it was initialized.
+const DISCOVER: Duration = Duration::from_secs(1);
+
+/// How long it may take if nothing else is known of it. An older server may be silent.
+const DISCOVER_FIRST: Duration = Duration::from_secs(10);
+
+/// With what a session is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// `initialize`.
+    Initialize,
+    /// `server/discover`.
+    Discover,
+}
+
+impl Opening {
+    /// What suits a server that said this of itself.
+    pub(super) fn of(about: Option<&About>) -> Self {
+        if about.is_some_and(|about| about.version() == VERSION) { Self::Discover } else { Self::Initialize }
+    }
+
+    /// The other one.
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Initialize => Self::Discover,
+            Self::Discover => Self::Initialize,
+        }
+    }
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(super) struct NotBegun {
+    /// What to tell.
+    pub(super) why: Broken,
+    /// What its next life should be asked first, if the server ended when it was asked.
+    pub(super) next: Option<Opening>,
+}
+
+/// Why one question did not begin a session.
+enum Failed {
+    /// The server ended before it answered.
+    Ended(Problem),
+    /// It answered that it does not.
+    Refused(Problem),
+    /// It was not asked, or how it answered is not known.
+    Broken(Broken),
+}
+
+impl From<Broken> for Failed {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Refused(problem) => Self::Refused(problem),
+            broken @ (Broken::NotExecuted(_) | Broken::SessionLost(_) | Broken::Interrupted(_)) => Self::Broken(broken),
+        }
+    }
+}
+
+/// Begins a session.
+pub(super) async fn begin(upstream: &Upstream, number: u64, first: Opening) -> Result<Session, NotBegun> {
+    let refused = match open(upstream, number, first).await {
+        Ok(session) => return Ok(session),
+        Err(Failed::Refused(problem)) => problem,
+        Err(Failed::Ended(problem)) => {
+            return Err(NotBegun { why: Broken::Interrupted(problem), next: Some(first.other()) });
+        }
+        Err(Failed::Broken(why)) => return Err(NotBegun { why, next: None }),
+    };
+    let next = match open(upstream, number, first.other()).await {
+        Ok(session) => return Ok(session),
+        // It refused the first and ended of it, or it ended of the second: the second has not been asked first yet.
+        Err(Failed::Ended(_)) => Some(first.other()),
+        Err(Failed::Refused(_) | Failed::Broken(_)) => None,
+    };
+    // What it said first is about what it is.
+    Err(NotBegun { why: Broken::Refused(refused), next })
+}
+
+async fn open(upstream: &Upstream, number: u64, with: Opening) -> Result<Session, Failed> {
+    let (limit, what) = match with {
+        Opening::Initialize => (INITIALIZE, "initialize"),
+        Opening::Discover => (DISCOVER_FIRST, "server/discover"),
+    };
+    let opened = async {
+        match with {
+            Opening::Initialize => initialize(upstream, number).await,
+            Opening::Discover => discover(upstream, number).await,
+        }
+    };
+    timeout(limit, opened).await.unwrap_or_else(|_elapsed| {
+        let detail = format!("{upstream} did not answer {what} within {} s", limit.as_secs());
+        Err(Failed::Refused(Problem::new(Code::TimedOut, detail)))
+    })
+}
+
+async fn initialize(upstream: &Upstream, number: u64) -> Result<Session, Failed> {
+    let abilities = upstream.place.lane.abilities();
+    let message = format!(
+        r#"{{"jsonrpc":"2.0","id":{},"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{},"clientInfo":{{"name":"linchpin","version":"{}"}}}}}}"#,
+        upstream.next_id(),
+        Version::LATEST.as_str(),
+        abilities.json(),
+        env!("CARGO_PKG_VERSION"),
+    );
+    let (id, answering) = upstream.wire.open(Mark::Nothing, message, WAIT_FOR_START).await?;
+    let result = result(upstream, answering).await?;
+    let about = about(upstream, "initialize", About::parse(&result))?;
+    if Version::parse(about.version()).is_none() {
+        return Err(refused(format!("{upstream} speaks MCP {:?}, which we do not", about.version())));
+    }
+    let version = HeaderValue::from_str(about.version()).map_err(|why| refused(why.to_string()))?;
+    let mut session = Session { number, about: Arc::new(about), era: Era::Older, abilities, id, version };
+    upstream.notify(&session, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned()).await?;
+    if let Some(said) = discovered(upstream, &session).await {
+        let about = About::clone(&session.about).with_discovered(&said);
+        session = Session { about: Arc::new(about), era: Era::Both, ..session };
+    }
+    Ok(session)
+}
+
+async fn discover(upstream: &Upstream, number: u64) -> Result<Session, Failed> {
+    let abilities = upstream.place.lane.abilities();
+    let message = modern_request(upstream.next_id(), "server/discover", "{}", abilities);
+    let routing = Routing::of("server/discover", None);
+    let (id, answering) = upstream.wire.open(Mark::Opening(&routing), message, WAIT_FOR_START).await?;
+    let result = result(upstream, answering).await?;
+    if !lists_modern(&result) {
+        return Err(refused(format!("{upstream} does not list {VERSION} among the versions that it speaks")));
+    }
+    let about = about(upstream, "server/discover", About::of_discovered(&result))?;
+    // Only an instance with a server on stdio has something to name its life by.
+    let id = id.filter(|_| upstream.place.lane == Lane::Shared);
+    Ok(Session { number, about: Arc::new(about), era: Era::Modern, abilities, id, version: modern_version() })
+}
+
+/// What a server that was initialized says to `server/discover`, if it speaks 2026-07-28 too. Whatever else it answers, or
+/// silence, means that it does not.
+async fn discovered(upstream: &Upstream, session: &Session) -> Option<String> {
+    let message = modern_request(upstream.next_id(), "server/discover", "{}", session.abilities);
+    let routing = Routing::of("server/discover", None);
+    let asked = async {
+        let answering = upstream.call(Mark::Modern(session, &routing), message).await.ok()?;
+        result(upstream, answering).await.ok().filter(|result| lists_modern(result))
+    };
+    timeout(DISCOVER, asked).await.ok().flatten()
+}
+
+fn lists_modern(result: &str) -> bool {
+    let versions = || {
+        let at = Object::parse(result, Span::whole(result)).ok()?.get("supportedVersions")?;
+        elements(result, at)
+    };
+    versions().into_iter().flatten().any(|at| at.string(result).as_deref() == Some(VERSION))
+}
+
+/// The result that a server answers with.
+async fn result(upstream: &Upstream, mut answering: Answering) -> Result<String, Failed> {
+    loop {
+        let Some(message) = answering.next().await? else {
+            return Err(answering.interrupted("there was no response").into());
+        };
+        match read(&message) {
+            Some((text, Envelope::Response { result: Some(result), .. })) => return Ok(result.of(text).to_owned()),
+            Some((text, Envelope::Response { error, .. })) => {
+                return Err(match ended(text, error) {
+                    Some(problem) => Failed::Ended(problem),
+                    None => Failed::Refused(server_error(upstream, text, error)),
+                });
+            }
+            Some((_, Envelope::Notification { .. } | Envelope::Request { .. })) | None => {}
+        }
+    }
+}
+
+/// The problem by which an instance says that its server ended before it answered.
+pub(crate) fn ended(text: &str, error: Option<Span>) -> Option<Problem> {
+    let data = Object::parse(text, error?).ok()?.get("data")?;
+    let problem: Problem = serde_json::from_str(data.of(text)).ok()?;
+    (problem.code == Code::CallInterrupted).then_some(problem)
+}
+
+fn about(upstream: &Upstream, what: &str, read: Result<About, Unreadable>) -> Result<About, Failed> {
+    read.map_err(|why| refused(format!("{upstream} answered {what} with what is no result: {why}")))
+}
+
+fn refused(detail: String) -> Failed {
+    Failed::Refused(Problem::new(Code::ServerUnavailable, detail))
+}
