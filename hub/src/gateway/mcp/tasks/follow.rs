@@ -158,12 +158,6 @@ impl Drop for Open {
             return;
         }
         let (upstream, session, id) = (Arc::clone(&self.upstream), Arc::clone(&self.session), self.id);
-        let message =
-            format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
-        tokio::spawn(async move {
-            if let Err(broken) = upstream.notify(&session, message).await {
-                tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "it goes on telling");
-            }
-        });
+        tokio::spawn(async move { upstream.give_up(&session, id).await });
     }
 }
