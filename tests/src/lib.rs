@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod echo;
 pub mod kit;
 pub mod lab;
+pub mod large;
 pub mod mutate;
 pub mod preload;
 pub mod proxy;

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -35,6 +35,9 @@ const OPENING: Duration = Duration::from_millis(500);
 
 /// A hub that stops waits so long for the last changes.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// How soon it tries again to hand its last job in.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What an earlier life of the hub left.
 #[derive(Debug, Default)]
@@ -64,10 +67,15 @@ pub struct Unwritten;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
-struct Job {
-    changes: Vec<Change>,
-    /// Who wants to be told; without one, what cannot be written is lost and counted.
-    done: Option<oneshot::Sender<Result<(), Unwritten>>>,
+enum Job {
+    /// To write.
+    Write {
+        changes: Vec<Change>,
+        /// Who wants to be told; without one, what cannot be written is lost and counted.
+        done: Option<oneshot::Sender<Result<(), Unwritten>>>,
+    },
+    /// To close the file and end, and to say so.
+    Close(oneshot::Sender<()>),
 }
 
 /// The hub's journal. Clones are the same one.
@@ -129,21 +137,34 @@ impl Journal {
     pub async fn commit(&self, changes: Vec<Change>) -> Result<(), Unwritten> {
         let (done, told) = oneshot::channel();
         let jobs = self.jobs.as_ref().ok_or(Unwritten)?;
-        jobs.try_send(Job { changes, done: Some(done) }).map_err(|_| Unwritten)?;
+        jobs.try_send(Job::Write { changes, done: Some(done) }).map_err(|_| Unwritten)?;
         told.await.unwrap_or(Err(Unwritten))
     }
 
     /// Has an event written, some time. One that there is no room for is counted.
     pub fn note(&self, event: Event) {
         let Some(jobs) = &self.jobs else { return };
-        if jobs.try_send(Job { changes: vec![Change::Event(event)], done: None }).is_err() {
+        if jobs.try_send(Job::Write { changes: vec![Change::Event(event)], done: None }).is_err() {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Waits until what was handed in so far is written or lost, for a moment at most.
+    /// Closes the journal for all who hold it, once what was handed in so far is written or lost; waits for that, for a
+    /// moment at most. Everything is in the one file then.
     pub async fn close(self) {
-        let _ = timeout(CLOSING, self.commit(Vec::new())).await;
+        let Some(jobs) = self.jobs else { return };
+        let (done, told) = oneshot::channel();
+        let closed = async {
+            let mut job = Job::Close(done);
+            // A writer that is behind makes room in its own time.
+            while let Err(TrySendError::Full(again)) = jobs.try_send(job) {
+                job = again;
+                tokio::time::sleep(PAUSE).await;
+            }
+            // A writer that has ended has closed it.
+            let _ = told.await;
+        };
+        let _ = timeout(CLOSING, closed).await;
     }
 }
 

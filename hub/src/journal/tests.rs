@@ -105,6 +105,26 @@ async fn a_journal_of_an_earlier_linchpin_is_brought_forward() {
     keep(&journal, "b").await.unwrap();
 }
 
+#[tokio::test]
+async fn a_journal_that_is_closed_is_one_file_for_all_who_hold_it() {
+    let (_dir, home) = home();
+    let (journal, _) = opened(&home).await;
+    let other = journal.clone();
+    keep(&journal, "a").await.unwrap();
+    assert!(home.root().join("journal.db-wal").exists());
+    for number in 0..QUEUE {
+        journal.note(event(&number.to_string()));
+    }
+    journal.close().await;
+    for beside in ["journal.db-wal", "journal.db-shm"] {
+        assert!(!home.root().join(beside).exists(), "{beside} is still there");
+    }
+    assert_eq!(keep(&other, "b").await, Err(Unwritten));
+    assert_eq!(kinds(&home).len(), QUEUE);
+    let (_, recall) = opened(&home).await;
+    assert_eq!(recall.sessions.iter().map(|session| session.id.as_str()).collect::<Vec<_>>(), ["a"]);
+}
+
 async fn is_put_aside(home: &Home, damage: impl FnOnce(&Path)) -> Problem {
     let (journal, _) = opened(home).await;
     let many: Vec<_> = (0..500).map(|n| Change::Session(session(&n.to_string()))).collect();

@@ -3,7 +3,7 @@
 //! Owns the [`Store`], when it is opened again, and the sweeping. What waits in the queue is written together.
 //! Invariant: who waits is answered, written or not; events that are lost are counted, and the next ones that are written
 //! come after a mark of the gap. A file that was removed is begun anew; one that is broken is put aside first.
-//! Never: ends because of an error.
+//! Never: ends because of an error, or before it is told to and the file is closed.
 
 use super::store::{Store, Trouble};
 use super::{Change, Event, Facts, Job, Recall, Unwritten, aside};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 /// How often to look at the file when there is nothing to write, and how soon to try again after a failure.
@@ -32,6 +32,12 @@ const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// How often it is looked for what is older. The first time is a while after the start, which has better to do.
 const SWEEP: Duration = Duration::from_secs(600);
+
+/// Who waits until the journal is closed.
+type Closing = oneshot::Sender<()>;
+
+/// What is to be written, and who wants to be told.
+type Write = (Vec<Change>, Option<oneshot::Sender<Result<(), Unwritten>>>);
 
 /// The thread's state.
 pub(super) struct Writer {
@@ -60,48 +66,69 @@ impl Writer {
         Self { path, jobs, facts, recall, missed, marked: 0, store: None, retry_at: now, sweep_at: now + SWEEP }
     }
 
-    /// Writes until nobody can hand in anything any more.
+    /// Writes until it is told to close, or nobody can hand in anything any more.
     pub(super) fn run(mut self) {
         self.open();
         loop {
-            match self.jobs.recv_timeout(LOOK) {
+            let closing = match self.jobs.recv_timeout(LOOK) {
                 Ok(first) => self.together(first),
-                Err(RecvTimeoutError::Timeout) => self.rest(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.current();
+                    self.sweep(Instant::now(), Timestamp::now());
+                    None
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Some(done) = closing {
+                // The last connection takes the log into the file and removes it.
+                self.store = None;
+                // Who does not wait any more is not told.
+                let _ = done.send(());
+                return;
             }
         }
     }
 
-    /// There was nothing to write for a while.
-    fn rest(&mut self) {
-        self.current();
+    /// Sweeps, if it is time to.
+    fn sweep(&mut self, at: Instant, now: Timestamp) {
         let swept = match &self.store {
-            Some(store) if Instant::now() >= self.sweep_at => store.sweep(Timestamp::now() - KEPT),
+            Some(store) if at >= self.sweep_at => store.sweep(now - KEPT),
             Some(_) | None => return,
         };
-        self.sweep_at = Instant::now() + if matches!(swept, Ok(true)) { LOOK } else { SWEEP };
+        self.sweep_at = at + if matches!(swept, Ok(true)) { LOOK } else { SWEEP };
         if let Err(trouble) = swept {
             self.failed(&trouble);
         }
     }
 
-    /// Writes this job and those that wait behind it.
-    fn together(&mut self, first: Job) {
-        let mut jobs = vec![first];
-        let mut changes = jobs[0].changes.len();
-        while changes < TOGETHER
-            && let Ok(job) = self.jobs.try_recv()
-        {
-            changes += job.changes.len();
-            jobs.push(job);
+    /// Does this job and those that wait behind it, up to one that closes, which is given back.
+    fn together(&mut self, first: Job) -> Option<Closing> {
+        let (mut writes, mut changes, mut next) = (Vec::new(), 0, Some(first));
+        let closing = loop {
+            match next {
+                Some(Job::Close(done)) => break Some(done),
+                Some(Job::Write { changes: these, done }) => {
+                    changes += these.len();
+                    writes.push((these, done));
+                }
+                None => break None,
+            }
+            next = if changes < TOGETHER { self.jobs.try_recv().ok() } else { None };
+        };
+        if !writes.is_empty() {
+            self.write_all(writes);
         }
-        let written = self.write(&jobs);
-        for job in jobs {
-            match job.done {
+        closing
+    }
+
+    fn write_all(&mut self, writes: Vec<Write>) {
+        let written = self.write(&writes);
+        for (changes, done) in writes {
+            match done {
                 // Who does not wait any more is not told.
                 Some(done) => drop(done.send(written)),
                 None if written.is_err() => {
-                    self.missed.fetch_add(u64::try_from(job.changes.len()).unwrap_or(0), Ordering::Relaxed);
+                    self.missed.fetch_add(u64::try_from(changes.len()).unwrap_or(0), Ordering::Relaxed);
                 }
                 None => {}
             }
@@ -110,13 +137,13 @@ impl Writer {
         self.tell(|facts| facts.missed = missed);
     }
 
-    fn write(&mut self, jobs: &[Job]) -> Result<(), Unwritten> {
+    fn write(&mut self, writes: &[Write]) -> Result<(), Unwritten> {
         let missed = self.missed.load(Ordering::Relaxed);
         let gap = (missed > self.marked).then(|| gap(missed - self.marked));
         for _ in 0..TRIES {
             self.current();
             let store = self.store.as_mut().ok_or(Unwritten)?;
-            let changes = gap.iter().chain(jobs.iter().flat_map(|job| &job.changes));
+            let changes = gap.iter().chain(writes.iter().flat_map(|(changes, _)| changes));
             match store.write(changes) {
                 Ok(()) => {
                     self.marked = missed;
@@ -225,4 +252,44 @@ fn gap(missed: u64) -> Change {
         kind: String::from("gap"),
         data: serde_json::json!({ "missed": missed }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::Connection;
+    use std::sync::mpsc::sync_channel;
+
+    /// What was written is swept when it is seven days old and not before, in small steps, and never too early.
+    #[test]
+    fn what_is_old_is_swept_in_small_steps_and_what_is_younger_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let (_jobs, queue) = sync_channel(1);
+        let mut writer = Writer::new(path.clone(), queue, watch::Sender::default(), Arc::default(), Arc::default());
+        writer.open();
+        let begun = Timestamp::now();
+        let event = |number: i64| {
+            // Two events of each hour, the newest of this one.
+            let at = begun - SignedDuration::from_hours(number / 2);
+            Change::Event(Event { at, topic: String::new(), kind: String::new(), data: serde_json::json!({}) })
+        };
+        let events: Vec<_> = (0..1200).map(event).collect();
+        writer.store.as_mut().unwrap().write(events.iter()).unwrap();
+        let left = || -> i64 {
+            Connection::open(&path).unwrap().query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap()
+        };
+
+        let due = writer.sweep_at;
+        writer.sweep(due - LOOK, begun);
+        assert_eq!(left(), 1200, "it is not time yet");
+        // One millisecond later, so that those of exactly seven days are old.
+        let now = begun + SignedDuration::from_millis(1);
+        writer.sweep(due, now);
+        assert_eq!((left(), writer.sweep_at), (700, due + LOOK), "there is more, and it comes soon");
+        writer.sweep(due + LOOK, now);
+        assert_eq!((left(), writer.sweep_at), (336, due + LOOK + SWEEP), "two for each hour of a week stay");
+        writer.sweep(due + LOOK + SWEEP, begun + SignedDuration::from_hours(24 * 8));
+        assert_eq!(left(), 0);
+    }
 }

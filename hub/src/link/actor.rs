@@ -146,7 +146,7 @@ impl Actor {
     }
 
     /// One dial is under way.
-    async fn connect(&mut self, dial: Dial) -> Option<Line> {
+    async fn connect(&mut self, dial: Dial) -> Option<Box<Line>> {
         let (common, record, meter) =
             (Arc::clone(&self.common), Arc::clone(self.machine.record()), Arc::clone(&self.meter));
         let mut attempt = Box::pin(dial_in_turn(common, record, dial, meter));
@@ -159,12 +159,12 @@ impl Actor {
         None
     }
 
-    fn dialled(&mut self, result: Result<Line, Failure>) -> Option<Line> {
+    fn dialled(&mut self, result: Result<Line, Failure>) -> Option<Box<Line>> {
         match result {
             Ok(line) => {
                 self.lane = Some(line.lane().clone());
                 self.step(Input::Connected(line.round_trip));
-                Some(line)
+                Some(Box::new(line))
             }
             Err(failure) => {
                 self.step(Input::DialFailed(failure));
@@ -174,7 +174,7 @@ impl Actor {
     }
 
     /// One connection is held.
-    async fn serve(&mut self, mut line: Line) {
+    async fn serve(&mut self, mut line: Box<Line>) {
         let number = self.machine.connection();
         let record = Arc::clone(self.machine.record());
         let mut follow = Box::pin(vitals::follow(line.lane().clone(), record, self.published.vitals.clone()));

@@ -111,9 +111,26 @@ impl Handle {
     /// # Errors
     /// At once when the link is not connected or too much is in flight; later when the request fails.
     pub async fn request(&self, request: Request<Body>) -> Result<Response<ResponseBody>, RequestError> {
+        self.send(request, |inner| inner.enter().map(Some)).await
+    }
+
+    /// Opens a stream of the hub's own, which stays open while nothing happens. There are few of them, one for each
+    /// session with a server, and they take no room from callers.
+    ///
+    /// # Errors
+    /// As [`Handle::request`].
+    pub async fn listen(&self, request: Request<Body>) -> Result<Response<ResponseBody>, RequestError> {
+        self.send(request, |_| Ok(None)).await
+    }
+
+    async fn send(
+        &self,
+        request: Request<Body>,
+        enter: impl FnOnce(&Inner) -> Result<Option<Permits>, RequestError>,
+    ) -> Result<Response<ResponseBody>, RequestError> {
         let Some(lane) = self.inner.lane.borrow().clone() else { return Err(self.refusal()) };
         lane.refuse_the_dead()?;
-        let permits = self.inner.enter()?;
+        let permits = enter(&self.inner)?;
         match lane.send(request).await {
             Ok(response) => Ok(response.map(|answering| ResponseBody { answering, _permits: permits })),
             Err(error) => {
@@ -262,7 +279,14 @@ impl RequestError {
 #[derive(Debug)]
 pub struct ResponseBody {
     answering: Answering,
-    _permits: Permits,
+    _permits: Option<Permits>,
+}
+
+impl ResponseBody {
+    /// It is a stream of the hub's own, see [`Handle::listen`].
+    pub fn takes_no_room(&mut self) {
+        self._permits = None;
+    }
 }
 
 impl http_body::Body for ResponseBody {

@@ -31,8 +31,9 @@ const IDLE: Duration = Duration::from_secs(4);
 /// What a server says of its own limit (`Keep-Alive: timeout=5`) is undercut by this.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// More callers at once than this get connections that are not kept.
-const MAX_IDLE: usize = 32;
+/// As many as may be in flight on a link by default: with fewer, a crowd of callers would open a connection for most of
+/// its calls, and a server's queue of new connections would overflow, which TCP takes a second to notice.
+const MAX_IDLE: usize = 256;
 
 /// The answer to a check-up is read to its end so that the connection can be kept, but not beyond this.
 const MAX_CHECKUP: usize = 64 << 10;
@@ -56,6 +57,13 @@ pub(super) struct Pool {
 struct Idle {
     sender: SendRequest<Body>,
     until: Instant,
+}
+
+impl Idle {
+    /// Whether its server keeps it still.
+    fn is_kept(&self) -> bool {
+        self.until > Instant::now() && !self.sender.is_closed()
+    }
 }
 
 /// A request that was not answered.
@@ -99,6 +107,8 @@ impl Pool {
 
     /// Asks the program for a sign of life, on a connection that nothing else uses.
     pub(super) async fn check_up(&self) -> Result<(), NoResponse> {
+        // What a crowd has left is let go of, also when nobody calls any more.
+        self.idle.lock().retain(Idle::is_kept);
         let kept = self.checking.lock().take();
         if let Some(sender) = kept
             && self.ask(sender).await.is_ok()
@@ -147,8 +157,7 @@ impl Pool {
     /// The connection that was used last, of those that their server keeps still.
     fn take(&self) -> Option<SendRequest<Body>> {
         let mut idle = self.idle.lock();
-        let now = Instant::now();
-        idle.retain(|idle| idle.until > now && !idle.sender.is_closed());
+        idle.retain(Idle::is_kept);
         idle.pop().map(|idle| idle.sender)
     }
 

@@ -56,8 +56,9 @@ pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
 /// anybody of ours is there.
 const NEVER_CONNECTED: u32 = 4;
 
-/// Streams of the hub's own on each connection: the vitals and a probe.
-const OWN_STREAMS: usize = 2;
+/// Streams of the hub's own on each connection: the vitals, a probe, and those that listen. Of the last there is one for
+/// each session with a server; a window is theirs too, so that callers who do not read never hold them up.
+const OWN_STREAMS: usize = 16;
 
 /// Checks and questions that wait for one actor, which reads them in every state.
 const COMMANDS: usize = 32;

@@ -49,7 +49,8 @@ pub(super) async fn follow(lane: Lane, record: Arc<Record>, publish: Publisher) 
 async fn read(lane: &Lane, publish: &Publisher) -> Result<(), BoxError> {
     let uri = Uri::try_from(format!("{}?watch=1", path::VITALS))?;
     let body: Body = Empty::new().map_err(BoxError::from).boxed_unsync();
-    let response = lane.send(Request::get(uri).body(body)?).await.map_err(|error| error.failure)?;
+    // Sending needs much room for a moment, and this goes on for as long as the connection.
+    let response = Box::pin(lane.send(Request::get(uri).body(body)?)).await.map_err(|error| error.failure)?;
     if response.status() != StatusCode::OK {
         return Err(format!("answered with {}", response.status()).into());
     }

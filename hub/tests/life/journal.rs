@@ -101,6 +101,19 @@ async fn a_session_outlives_a_kill_of_the_hub_with_all_it_had() -> Result<()> {
     })
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_is_stopped_leaves_its_journal_as_one_file_and_the_next_one_goes_on() -> Result<()> {
+    let world = world()?;
+    let agent = begun(&world).await?;
+    is_kept(&world, "error")?;
+    ensure!(world.home().join("journal.db-wal").exists(), "nothing was to be closed");
+    world.json(&["hub", "stop"])?;
+    for beside in ["journal.db-wal", "journal.db-shm"] {
+        ensure!(!world.home().join(beside).exists(), "{beside} is still there");
+    }
+    goes_on(&world, &agent).await
+}
+
 /// What status and doctor say of the journal.
 fn told(world: &World) -> Result<(Vec<Value>, Vec<Value>)> {
     let of_journal = |list: &Value, name: &str| {

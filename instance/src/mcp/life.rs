@@ -271,7 +271,7 @@ fn left_for_good(stdin: &pipe::Sender) -> u64 {
 
 /// A line feed or carriage return inside valid JSON is only ever space between tokens: a space does as well.
 pub(super) fn one_line(json: Bytes) -> Bytes {
-    if !json.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+    if memchr::memchr2(b'\n', b'\r', &json).is_none() {
         return json;
     }
     json.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()

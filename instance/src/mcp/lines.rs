@@ -36,7 +36,7 @@ impl Lines {
 
     /// The next whole line, without its end.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, TooLong> {
-        let Some(end) = self.buffer[self.seen..].iter().position(|byte| *byte == b'\n').map(|at| at + self.seen) else {
+        let Some(end) = memchr::memchr(b'\n', &self.buffer[self.seen..]).map(|at| at + self.seen) else {
             self.seen = self.buffer.len();
             return if self.seen > self.max { Err(TooLong) } else { Ok(None) };
         };

@@ -3,10 +3,11 @@
 //! For the fleet scenarios, where twenty Node servers would only measure Node, and for the bench, where a server that
 //! takes no time makes visible what the hub adds. With an argument, its tool is called `echo-ARGUMENT`. Called with
 //! `"hold": true` it tells progress once, says `held` on standard error, and never answers; of a cancellation it says
-//! `cancelled` there. See also [`linchpin_tests::echo`].
+//! `cancelled` there. With `"size": BYTES` it answers with so much text. See also [`linchpin_tests::echo`].
 
 use anyhow::Result;
 use linchpin_tests::echo::answer;
+use linchpin_tests::large;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 
@@ -21,6 +22,9 @@ fn main() -> Result<()> {
             writeln!(std::io::stderr(), "held")?;
             let params = json!({"progressToken": token, "progress": 1});
             writeln!(output, "{}", json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}))?;
+            output.flush()?;
+        } else if let Some(answer) = large::answer(&message) {
+            writeln!(output, "{answer}")?;
             output.flush()?;
         } else if let Some(answer) = answer(&message, &tool)? {
             writeln!(output, "{answer}")?;

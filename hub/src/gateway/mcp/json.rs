@@ -140,12 +140,22 @@ pub(crate) fn splice(text: &str, edits: &mut [(Span, Cow<'_, str>)]) -> String {
     out
 }
 
-/// `text` with `members` before the others of the object at `at`.
-pub(crate) fn insert(text: &str, at: Span, members: &str) -> String {
-    let start = at.start + 1;
+/// As [`splice`], in place: of ten megabytes the rest is moved, and not held twice.
+pub(crate) fn edited(mut text: String, mut edits: Vec<(Span, Cow<'_, str>)>) -> String {
+    edits.sort_by_key(|(span, _)| span.start);
+    for (at, new) in edits.iter().rev() {
+        text.replace_range(at.start..at.end, new);
+    }
+    text
+}
+
+/// `text` with `members` before the others of the object at `at`, in place as [`edited`].
+pub(crate) fn insert(text: impl Into<String>, at: Span, members: &str) -> String {
+    let (mut text, start) = (text.into(), at.start + 1);
     let empty = text[start..at.end].trim_start().starts_with('}');
     let comma = if empty { "" } else { "," };
-    [&text[..start], members, comma, &text[start..]].concat()
+    text.insert_str(start, &[members, comma].concat());
+    text
 }
 
 /// `text` as a JSON string.
@@ -270,6 +280,17 @@ pub(crate) mod tests {
                 let found: Value = serde_json::from_str(object.get(key).unwrap().of(&text)).unwrap();
                 prop_assert_eq!(&found, value);
             }
+        }
+
+        #[test]
+        fn what_is_edited_in_place_is_what_a_splice_makes(a in any_json(), news in prop::array::uniform2(any_json())) {
+            let text = json!({"first": a, "second": 7, "third": {}}).to_string();
+            let object = Object::parse(&text, Span::whole(&text)).unwrap();
+            let keys = ["third", "first"].into_iter().zip(&news);
+            let mut edits: Vec<_> = keys.map(|(key, new)| (object.get(key).unwrap(), Cow::from(new.to_string()))).collect();
+            let spliced = splice(&text, &mut edits.clone());
+            edits.reverse();
+            prop_assert_eq!(edited(text, edits), spliced);
         }
 
         #[test]

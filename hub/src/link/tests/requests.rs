@@ -95,6 +95,16 @@ async fn what_is_in_flight_is_bounded_until_its_body_is_done() {
 }
 
 #[tokio::test]
+async fn a_stream_of_the_hubs_own_takes_no_room_from_callers() {
+    let (_peer, _rig, handle) = connected(&settings::Link { in_flight: 1, in_flight_total: 1, ..quick() }).await;
+    let listening = handle.listen(request("/endless", "")).await.unwrap();
+    assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
+    let held = handle.request(request("/echo", "1")).await.unwrap();
+    drop(handle.listen(request("/endless", "")).await.unwrap());
+    drop((listening, held));
+}
+
+#[tokio::test]
 async fn callers_who_do_not_read_hold_up_nobody_else() {
     let (_peer, _rig, handle) = connected(&settings::Link { in_flight: 64, ..quick() }).await;
     let mut unread = Vec::new();

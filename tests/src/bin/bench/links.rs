@@ -1,36 +1,32 @@
 //! How a hub holds many links: how soon an instance is back, how soon a dead connection is found, what a storm takes, and
-//! what a thousand links cost while nothing happens. The instances are simulated, with the real hello and messages.
+//! what a hundred links cost while nothing happens. The instances are simulated, with the real hello and messages.
 
+use crate::proc;
 use crate::stats::Samples;
-use crate::wire::Wire;
-use anyhow::{Context, Result, ensure};
+use crate::view::{View, active, crowd, state};
+use anyhow::Result;
 use linchpin_shared::home::Home;
 use linchpin_tests::agent::Agent;
 use linchpin_tests::agent::http::Http;
+use linchpin_tests::lab::Lab;
 use linchpin_tests::lab::running::Running;
-use linchpin_tests::lab::{HubFacts, Lab};
 use linchpin_tests::proxy::{Proxy, Way};
 use linchpin_tests::sim::Sim;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// How many instances there are while the hub idles, when they are cut, and when its memory is measured.
+/// How many instances there are while the hub idles, and when they are cut.
 pub(crate) const IDLE: usize = 100;
 pub(crate) const CUT: usize = 500;
-pub(crate) const MANY: usize = 1000;
 /// How often an instance goes and comes back.
 const BACK: usize = 100;
 /// How often a connection is lost silently: so many times idle, and so many with calls under way.
 const SILENT: usize = 5;
 /// How long the idle hub is watched.
 const WATCHED: Duration = Duration::from_secs(20);
-/// The ticks of `/proc/PID/stat` in a second: Linux shows 100 to programs, whatever its own clock does.
-const USER_HZ: f64 = 100.0;
-/// By then it has surely failed.
-const WITHIN: Duration = Duration::from_secs(60);
 
 /// What was measured.
 #[derive(Default)]
@@ -40,11 +36,10 @@ pub(crate) struct Links {
     pub(crate) busy_found: Samples,
     pub(crate) idle_cpu_percent: f64,
     pub(crate) storm: Duration,
-    pub(crate) hub_mib: f64,
 }
 
 pub(crate) async fn run(lab: &Lab, hub: &Running) -> Result<Links> {
-    let view = View(lab.hub_facts()?);
+    let view = View::of(lab)?;
     let home = Home::at(lab.home());
     let mut links = Links::default();
     for _ in 0..BACK {
@@ -62,8 +57,6 @@ pub(crate) async fn run(lab: &Lab, hub: &Running) -> Result<Links> {
     sims.iter().for_each(Sim::cut);
     view.until("all are back", |all| sims.iter().all(|sim| sim.accepted() == 2) && active(all) >= CUT).await?;
     links.storm = began.elapsed();
-    crowd(&home, &view, &mut sims, MANY).await?;
-    links.hub_mib = crate::presence::resident_mib(hub.pid())?;
     for sim in sims {
         sim.leave()?;
     }
@@ -117,59 +110,11 @@ async fn calls(mut agent: Http) -> Result<JoinHandle<()>> {
     Ok(tokio::spawn(async move { while agent.call("echo", json!({"message": "x"})).await.is_ok() {} }))
 }
 
-/// Adds instances until there are so many, and waits until all are connected.
-async fn crowd(home: &Home, view: &View, sims: &mut Vec<Sim>, number: usize) -> Result<()> {
-    while sims.len() < number {
-        sims.push(Sim::start(home, &format!("sim-{}", sims.len())).await?);
-    }
-    view.until(&format!("{number} are there"), |all| active(all) >= number).await
-}
-
 /// The part of one core that a process uses, in percent.
 async fn idle_cpu(pid: u32) -> Result<f64> {
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let before = cpu(pid)?;
+    let before = proc::cpu(pid)?;
     let began = Instant::now();
     tokio::time::sleep(WATCHED).await;
-    Ok((cpu(pid)? - before) / began.elapsed().as_secs_f64() * 100.0)
-}
-
-/// The seconds of processor time that a process has used (`/proc/PID/stat`, fields 14 and 15).
-fn cpu(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields = stat.rsplit_once(") ").context("no command")?.1.split(' ').skip(11).take(2);
-    let ticks: f64 = fields.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
-    Ok(ticks / USER_HZ)
-}
-
-fn active(all: &[Value]) -> usize {
-    all.iter().filter(|instance| instance["state"] == "active").count()
-}
-
-fn state<'a>(all: &'a [Value], name: &str) -> Option<&'a str> {
-    all.iter().find(|instance| instance["name"] == name).and_then(|instance| instance["state"].as_str())
-}
-
-/// The hub's list of instances.
-struct View(HubFacts);
-
-impl View {
-    /// Asks again and again, over one connection; the hub closes one that is idle for long.
-    async fn until(&self, what: &str, wanted: impl Fn(&[Value]) -> bool) -> Result<()> {
-        let mut wire = Wire::connect(&self.0.url, &self.0.token).await?;
-        let deadline = Instant::now() + WITHIN;
-        loop {
-            let (status, body) = wire.get("/v1/instances").await?;
-            ensure!(status.is_success(), "{status}");
-            let list: Value = serde_json::from_slice(&body)?;
-            let all = list["instances"].as_array().context("no list")?;
-            if wanted(all) {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "{what}: not after {WITHIN:?}; {} are active", active(all));
-            // A long list takes the hub's own time to write.
-            let pause = if all.len() > IDLE { 50 } else { 1 };
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-        }
-    }
+    Ok((proc::cpu(pid)? - before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0)
 }

@@ -5,12 +5,22 @@
 //! Never: fails because a number is missed; it says so.
 #![expect(clippy::print_stdout, reason = "a bench is what it prints")]
 
+mod callers;
 mod calls;
 mod links;
+mod lists;
+mod many;
+mod pipe;
 mod presence;
+mod proc;
 mod registry;
 mod request;
+mod results;
+mod sessions;
 mod stats;
+mod view;
+mod ways;
+mod web;
 mod wire;
 
 use anyhow::{Result, bail};
@@ -19,7 +29,8 @@ use stats::{Row, Samples, ms, targets};
 use std::time::Duration;
 
 /// The rooms, in the order in which they are measured.
-const ROOMS: [&str; 6] = ["registry", "presence", "polling", "calls", "request", "links"];
+const ROOMS: [&str; 11] =
+    ["registry", "presence", "polling", "calls", "callers", "results", "lists", "sessions", "request", "links", "many"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -46,8 +57,13 @@ async fn measure(room: &str, lab: &Lab) -> Result<Vec<Row>> {
         "presence" => presence_rows(lab).await,
         "polling" => polling_rows(lab).await,
         "calls" => calls_rows(lab).await,
+        "callers" => callers::rows(lab, |text| println!("{text}")).await,
+        "results" => results::rows(lab, |text| println!("{text}")).await,
+        "lists" => lists::rows(lab, |text| println!("{text}")).await,
+        "sessions" => sessions::rows(lab).await,
         "request" => request_rows().await,
-        _ => links_rows(lab).await,
+        "links" => links_rows(lab).await,
+        _ => many::rows(lab).await,
     }
 }
 
@@ -136,6 +152,5 @@ async fn links_rows(lab: &Lab) -> Result<Vec<Row>> {
         Row::time("half-open link found, busy, longest", millis(3000), links.busy_found.percentile(100)),
         Row::percent(format!("hub idle, {} instances, of one core", links::IDLE), 0.5, links.idle_cpu_percent),
         Row::time(format!("{} links cut at once → all back", links::CUT), millis(10_000), links.storm),
-        Row::memory(format!("hub memory, {} instances", links::MANY), 40.0, links.hub_mib),
     ])
 }

@@ -1,6 +1,7 @@
 //! How fast the hub knows who is there: registration → routable, death → known, hub killed → routing again; and what
 //! it costs to be looked at.
 
+use crate::proc;
 use crate::stats::Samples;
 use crate::wire::Wire;
 use anyhow::{Context, Result, ensure};
@@ -85,7 +86,7 @@ pub(crate) async fn run(lab: &Lab, mut hub: Running) -> Result<(Presence, Runnin
     }
     let mut view = View::open(&lab.hub_facts()?).await?;
     all_there(&mut view).await?;
-    presence.hub_mib = resident_mib(hub.pid())?;
+    presence.hub_mib = proc::resident_mib(hub.pid())?;
     let arrivals = Arrivals::watch(lab)?;
     for round in 0..ROUNDS {
         tokio::time::sleep(PACE).await;
@@ -195,12 +196,4 @@ impl Arrivals {
         ensure!(ready == 1, "no record appeared");
         Ok(())
     }
-}
-
-/// The memory that a process holds, as the kernel counts it.
-pub(crate) fn resident_mib(pid: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib / 1024.0)
 }

@@ -38,24 +38,34 @@ pub(crate) struct Row {
     what: String,
     target: String,
     measured: String,
-    held: bool,
+    verdict: &'static str,
 }
 
 impl Row {
     pub(crate) fn time(what: impl Into<String>, target: Duration, measured: Duration) -> Self {
-        Self { what: what.into(), target: ms(target), measured: ms(measured), held: measured <= target }
+        Self { what: what.into(), target: ms(target), measured: ms(measured), verdict: verdict(measured <= target) }
     }
 
     pub(crate) fn memory(what: impl Into<String>, target_mib: f64, measured_mib: f64) -> Self {
         let mib = |value: f64| format!("{value:.1} MiB");
-        let held = measured_mib <= target_mib;
-        Self { what: what.into(), target: mib(target_mib), measured: mib(measured_mib), held }
+        let verdict = verdict(measured_mib <= target_mib);
+        Self { what: what.into(), target: mib(target_mib), measured: mib(measured_mib), verdict }
     }
 
     pub(crate) fn percent(what: impl Into<String>, target: f64, measured: f64) -> Self {
         let percent = |value: f64| format!("{value:.2} %");
-        Self { what: what.into(), target: percent(target), measured: percent(measured), held: measured <= target }
+        let verdict = verdict(measured <= target);
+        Self { what: what.into(), target: percent(target), measured: percent(measured), verdict }
     }
+
+    /// A number for which no limit was set.
+    pub(crate) fn seen(what: impl Into<String>, measured: impl Into<String>) -> Self {
+        Self { what: what.into(), target: String::from("-"), measured: measured.into(), verdict: "" }
+    }
+}
+
+const fn verdict(held: bool) -> &'static str {
+    if held { "held" } else { "MISSED" }
 }
 
 /// Columns as wide as their widest cell.
@@ -79,10 +89,7 @@ pub(crate) fn table(head: &[&str], lines: &[Vec<String>]) -> String {
 pub(crate) fn targets(rows: &[Row]) -> String {
     let lines: Vec<Vec<String>> = rows
         .iter()
-        .map(|row| {
-            let verdict = if row.held { "held" } else { "MISSED" };
-            vec![row.what.clone(), row.target.clone(), row.measured.clone(), verdict.to_owned()]
-        })
+        .map(|row| vec![row.what.clone(), row.target.clone(), row.measured.clone(), row.verdict.to_owned()])
         .collect();
     table(&["what", "at most", "measured", ""], &lines)
 }

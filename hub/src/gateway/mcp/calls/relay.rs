@@ -4,7 +4,7 @@
 //! Invariant: a request that may have been executed is sent again only if that does no harm, and then once; a request
 //! that surely was not executed is sent again until the time to wait is used up. What an older client is asked by a
 //! backend without sessions is in [`rounds`].
-//! Never: looks into a result. It is copied once, from the backend's bytes to the client's.
+//! Never: looks into a result, or holds a large one twice: what came from the backend is edited in place and handed on.
 
 mod rounds;
 
@@ -12,13 +12,14 @@ use super::{Call, Caller, Edits, Reply, unless_cancelled};
 use crate::gateway::mcp::client::inflight::Entry;
 use crate::gateway::mcp::envelope::{Envelope, is_own_id};
 use crate::gateway::mcp::errors::RpcError;
-use crate::gateway::mcp::json::{Object, Span, splice};
+use crate::gateway::mcp::json::{Object, Span, edited, splice};
 use crate::gateway::mcp::mirror::Mirror;
 use crate::gateway::mcp::modern::bridge;
 use crate::gateway::mcp::tasks::rekey;
+use crate::gateway::mcp::upstream::body::read_whole;
 use crate::gateway::mcp::upstream::notice::Notice;
 use crate::gateway::mcp::upstream::session::{Era, Session};
-use crate::gateway::mcp::upstream::wire::{Broken, Mark, Routing, nonsense_of, read};
+use crate::gateway::mcp::upstream::wire::{Broken, Mark, Routing};
 use crate::gateway::mcp::upstream::{Cause, Upstream, ask, handshake};
 use http::HeaderMap;
 use linchpin_shared::problem::Problem;
@@ -174,54 +175,54 @@ impl<'a> Relay<'a> {
         let mark = if modern { Mark::Modern(session, &routing) } else { Mark::Session(session) };
         let mut answering = self.upstream.call(mark, self.message(session, &own)).await?;
         while let Some(message) = answering.next().await? {
-            match read(&message) {
-                Some((text, Envelope::Response { id: answered, error, result })) => {
-                    if !is_own_id(answered.of(text), &own) && answered.of(text) != "null" {
+            match read_whole(message) {
+                Ok((text, Envelope::Response { id: answered, error, result })) => {
+                    if !is_own_id(answered.of(&text), &own) && answered.of(&text) != "null" {
                         tracing::debug!(server = %self.upstream, "a response to another request was left out");
                         continue;
                     }
-                    if let Some(problem) = self.interrupted(text, error) {
+                    if let Some(problem) = self.interrupted(&text, error) {
                         return Err(Broken::Interrupted(problem));
                     }
                     return Ok(self.answered(text, answered, result, id));
                 }
-                Some((text, Envelope::Notification { method, params })) => {
-                    self.pass(text, params, Notice::read(text, &method, params), &own).await;
+                Ok((text, Envelope::Notification { method, params })) => {
+                    self.pass(&text, params, Notice::read(&text, &method, params), &own).await;
                 }
-                Some((text, Envelope::Request { .. })) => {
+                Ok((text, Envelope::Request { .. })) => {
                     let (upstream, session) = (Arc::clone(self.upstream), Arc::clone(session));
                     while asked.try_join_next().is_some() {}
                     // Who asks more at once than it could be answered is not answered.
                     if asked.len() < MAX_ASKED {
-                        asked.spawn(ask::answer(upstream, session, text.to_owned(), Some(self.cause(id))));
+                        asked.spawn(ask::answer(upstream, session, text, Some(self.cause(id))));
                     }
                 }
-                None => nonsense = Some(nonsense_of(&message)),
+                Err(why) => nonsense = Some(why),
             }
         }
         Err(answering.interrupted(nonsense.as_deref().unwrap_or("it ended without a response")))
     }
 
     /// The response to request `call` as its client sees it.
-    fn answered(&self, text: &str, answered: Span, result: Option<Span>, call: u64) -> String {
+    fn answered(&self, text: String, answered: Span, result: Option<Span>, call: u64) -> String {
         let mut edits = vec![(answered, Cow::Borrowed(self.call.id()))];
         let Caller { gateway, client, .. } = self.caller;
         let (key, place) = (gateway.clients.key(), &self.upstream.place);
-        let name = |at: Span| at.string(text).map(|id| (at, Cow::Owned(client.name_of(key, place, &id))));
+        let name = |at: Span| at.string(&text).map(|id| (at, Cow::Owned(client.name_of(key, place, &id))));
         match (self.tasks, result) {
             (Tasks::None, _) | (_, None) => {}
             (Tasks::MayBegin, Some(result)) => {
-                if let Some((at, id)) = rekey::made(text, result).and_then(|at| Some((at, at.string(text)?))) {
+                if let Some((at, id)) = rekey::made(&text, result).and_then(|at| Some((at, at.string(&text)?))) {
                     client.began_task(place, &id, self.token.map(|token| (call, token.of(&self.call.text).to_owned())));
                     edits.extend(name(at));
                 }
             }
             (Tasks::About(_), Some(result)) => {
-                edits.extend(rekey::named(text, result).and_then(name));
-                edits.extend(rekey::related(text, result).and_then(name));
+                edits.extend(rekey::named(&text, result).and_then(name));
+                edits.extend(rekey::related(&text, result).and_then(name));
             }
         }
-        splice(text, &mut edits)
+        edited(text, edits)
     }
 
     fn cause(&self, call: u64) -> Cause {

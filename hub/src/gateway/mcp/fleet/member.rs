@@ -70,6 +70,11 @@ impl Member {
         Self { handle, upstreams, _task: AbortOnDropHandle::new(tokio::spawn(follower.run())) }
     }
 
+    /// The instance's id.
+    pub(super) fn id(&self) -> Uuid {
+        self.handle.id()
+    }
+
     /// The instance's name.
     pub(super) fn name(&self) -> &str {
         self.handle.name()

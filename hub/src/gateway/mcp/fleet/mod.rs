@@ -15,6 +15,7 @@ use super::upstream::actor::Common;
 use super::upstream::{Phase, State, Upstream};
 use crate::link::{Handle, Links};
 use member::{Member, Served};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,6 +26,9 @@ const LEFT_GRACE: Duration = Duration::from_secs(2);
 
 /// How often it is looked which sets of abilities are still in use.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// The fleet rests so many times as long as a board took it, so at worst it takes a fifth of one core.
+const REST: u32 = 4;
 
 /// Every server, as it is shown.
 pub(crate) type Servers = Board<Arc<Upstream>>;
@@ -77,7 +81,9 @@ impl Fleet {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             self.follow_links();
-            let expires = self.show(Instant::now());
+            let began = Instant::now();
+            let expires = self.show(began);
+            rest(began.elapsed()).await;
             tokio::select! {
                 changed = self.links.changed() => if changed.is_err() { return },
                 () = self.common.dirty.notified() => {}
@@ -92,9 +98,10 @@ impl Fleet {
     /// Begins to follow links that are new, and lets go of those that are not listed any more.
     fn follow_links(&mut self) {
         let links = Arc::clone(&self.links.borrow_and_update());
-        let mut earlier = std::mem::take(&mut self.members);
+        let mut earlier: HashMap<_, _> =
+            std::mem::take(&mut self.members).into_iter().map(|member| (member.id(), member)).collect();
         for handle in links.iter() {
-            let known = earlier.iter().position(|member| member.follows(handle)).map(|at| earlier.swap_remove(at));
+            let known = earlier.remove(&handle.id()).filter(|member| member.follows(handle));
             self.members.push(known.unwrap_or_else(|| Member::new(handle.clone(), self.common.clone())));
         }
     }
@@ -106,7 +113,7 @@ impl Fleet {
         let sets = Arc::clone(&self.sets.borrow_and_update());
         let sets: Vec<_> = std::iter::once(Abilities::NONE).chain(sets.iter().copied()).collect();
         sources.resize_with(sets.len(), Vec::new);
-        for member in self.members.iter().filter(|member| !self.has_successor(member)) {
+        for member in self.shown() {
             let servers = member.servers();
             for served in servers.iter() {
                 let (listed, until) = listed(&served.base().state(), self.grace, now);
@@ -131,6 +138,16 @@ impl Fleet {
         expires
     }
 
+    /// The members but those that have left, or do not run, while another one has their name now.
+    fn shown(&self) -> impl Iterator<Item = &Member> {
+        let mut named: HashMap<&str, u8> = HashMap::new();
+        for member in &self.members {
+            let best = named.entry(member.name()).or_default();
+            *best = presence(member).max(*best);
+        }
+        self.members.iter().filter(move |member| named.get(member.name()) == Some(&presence(member)))
+    }
+
     /// All instances, with servers or without, in order.
     fn instances(&self) -> Arc<Vec<Named>> {
         let mut instances: Vec<Named> =
@@ -138,13 +155,6 @@ impl Fleet {
         instances.sort();
         instances.dedup_by(|a, b| a.0 == b.0);
         Arc::new(instances)
-    }
-
-    /// Whether an instance has left, or does not run, and another one has its name now.
-    fn has_successor(&self, member: &Member) -> bool {
-        let mut named = self.members.iter().filter(|other| other.name() == member.name());
-        let presence = presence(member);
-        named.any(|other| self::presence(other) > presence)
     }
 }
 
@@ -180,6 +190,15 @@ fn listed(state: &State, grace: Duration, now: Instant) -> (bool, Option<Instant
         (Phase::Left { .. }, Some(since)) => since + grace.min(LEFT_GRACE),
     };
     if now < until { (true, Some(until)) } else { (false, None) }
+}
+
+/// What changes while many instances come is shown together: the more a board takes, the longer is the pause after it. A
+/// change after a quiet time is shown at once.
+async fn rest(took: Duration) {
+    // The timer's own step is a millisecond, so pauses that are not worth one are left out.
+    if took * REST > Duration::from_millis(1) {
+        tokio::time::sleep(took * REST).await;
+    }
 }
 
 async fn until(moment: Option<Instant>) {

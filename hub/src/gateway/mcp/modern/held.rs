@@ -11,7 +11,7 @@ use crate::gateway::mcp::client::questions::Said;
 use crate::gateway::mcp::client::sets::Use;
 use crate::gateway::mcp::envelope::Envelope;
 use crate::gateway::mcp::errors::success;
-use crate::gateway::mcp::json::{Object, Span, quote, splice};
+use crate::gateway::mcp::json::{Object, Span, edited, quote};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -112,7 +112,7 @@ impl Held {
                     while let Ok(message) = self.messages.try_recv() {
                         let _ = out.send(message).await;
                     }
-                    return Some(finished(&answer?, id, method));
+                    return Some(finished(answer?, id, method));
                 }
             };
             match Envelope::parse_trusted(&message) {
@@ -140,10 +140,10 @@ impl Held {
 }
 
 /// The answer to an earlier request of the same call as the answer to this one.
-fn finished(answer: &str, id: &str, method: &str) -> String {
-    let own = match Envelope::parse_trusted(answer) {
-        Ok(Envelope::Response { id: at, .. }) => splice(answer, &mut [(at, id.into())]),
-        Ok(Envelope::Request { .. } | Envelope::Notification { .. }) | Err(_) => answer.to_owned(),
+fn finished(answer: String, id: &str, method: &str) -> String {
+    let own = match Envelope::parse_trusted(&answer) {
+        Ok(Envelope::Response { id: at, .. }) => edited(answer, vec![(at, id.into())]),
+        Ok(Envelope::Request { .. } | Envelope::Notification { .. }) | Err(_) => answer,
     };
     result::finished(own, method)
 }

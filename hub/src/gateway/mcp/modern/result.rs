@@ -5,9 +5,8 @@
 //! Invariant: an answer that has the members already is the same text. Never: changes what a result says.
 
 use crate::gateway::mcp::envelope::Envelope;
-use crate::gateway::mcp::json::{Object, Span, insert, splice};
+use crate::gateway::mcp::json::{Object, Span, edited, insert};
 use axum::http::StatusCode;
-use std::borrow::Cow;
 
 /// A result that may be kept by nobody: what it shows may change at any moment, and a client that listens is told.
 const HINTS: &str = r#""ttlMs":0,"cacheScope":"private""#;
@@ -27,10 +26,10 @@ pub(crate) fn finished(answer: String, method: &str) -> String {
             if has_hints(method) && members.get("ttlMs").is_none() {
                 missing.push(HINTS);
             }
-            if missing.is_empty() { answer } else { insert(&answer, result, &missing.join(",")) }
+            if missing.is_empty() { answer } else { insert(answer, result, &missing.join(",")) }
         }
         Ok(Envelope::Response { error: Some(error), .. }) => match code(&answer, error) {
-            Some(at) if at.of(&answer) == NO_RESOURCE.0 => splice(&answer, &mut [(at, Cow::from(NO_RESOURCE.1))]),
+            Some(at) if at.of(&answer) == NO_RESOURCE.0 => edited(answer, vec![(at, NO_RESOURCE.1.into())]),
             Some(_) | None => answer,
         },
         Ok(Envelope::Response { .. } | Envelope::Request { .. } | Envelope::Notification { .. }) | Err(_) => answer,

@@ -127,7 +127,8 @@ impl Actor {
         loop {
             let step = match next {
                 Next::Look => self.look().await,
-                Next::Start(life) => self.start(life).await,
+                // It takes a moment and needs much room, which a session that lasts should not hold for days.
+                Next::Start(life) => Box::pin(self.start(life)).await,
                 Next::Rest(delay) => self.rest(delay).await,
                 Next::Serve(life, session) => self.serve(life, session).await,
             };
@@ -220,7 +221,7 @@ impl Actor {
         let begun = Instant::now();
         self.ended = 0;
         self.opening = if session.era == Era::Modern { Opening::Discover } else { Opening::Initialize };
-        self.know(|known| known.about = Some(Arc::clone(&session.about)));
+        self.know(|known| known.about.replace(Arc::clone(&session.about)).is_none());
         self.publish(Phase::Ready(Arc::clone(&session)));
         let mut work = Work::new(Arc::clone(&self.upstream), Arc::clone(&session), self.common.max_message);
         work.begin();
@@ -256,8 +257,8 @@ impl Actor {
             Ok(list) => {
                 work.came(kind);
                 self.know(|known| {
-                    known.fetches[kind.index()] += 1;
-                    known.lists.set(kind, list);
+                    let differs = known.lists.set(kind, list);
+                    known.tried(kind) || differs
                 });
             }
             Err(broken) => {
@@ -268,7 +269,7 @@ impl Actor {
                 } else {
                     tracing::debug!(server = %self.upstream, list = kind.method(), why, "a list could not be fetched");
                 }
-                self.know(|known| known.fetches[kind.index()] += 1);
+                self.know(|known| known.tried(kind));
             }
         }
         work.done(kind);
@@ -294,9 +295,21 @@ impl Actor {
         self.common.dirty.notify_one();
     }
 
-    fn know(&mut self, change: impl FnOnce(&mut Known)) {
-        self.known.send_modify(|known| change(Arc::make_mut(known)));
-        self.common.dirty.notify_one();
+    /// Changes what is known, and has the boards made anew if the change says that they would show it.
+    fn know(&mut self, change: impl FnOnce(&mut Known) -> bool) {
+        let mut shows = false;
+        self.known.send_modify(|known| shows = change(Arc::make_mut(known)));
+        if shows {
+            self.common.dirty.notify_one();
+        }
+    }
+}
+
+impl Known {
+    /// A list was asked for once more. Says whether that was the first time, for which callers wait.
+    fn tried(&mut self, kind: Kind) -> bool {
+        self.fetches[kind.index()] += 1;
+        self.fetches[kind.index()] == 1
     }
 }
 

@@ -167,8 +167,11 @@ async fn changes(upstream: Arc<Upstream>, session: Arc<Session>, id: u64) -> End
     params.push_str("}}");
     let message = modern_request(id, "subscriptions/listen", &params, session.abilities);
     let routing = Routing::of("subscriptions/listen", None);
-    match upstream.call(Mark::Modern(&session, &routing), message).await {
-        Ok(stream) => follow(&upstream, stream).await,
+    match Box::pin(upstream.call(Mark::Modern(&session, &routing), message)).await {
+        Ok(mut stream) => {
+            stream.takes_no_room();
+            follow(&upstream, stream).await
+        }
         Err(Broken::SessionLost(_)) => {
             upstream.tell(Input::Lost(session.number)).await;
             End::Over
@@ -186,7 +189,7 @@ pub(super) async fn listen(upstream: &Upstream, session: &Session) {
     let mut opened = false;
     loop {
         let begun = Instant::now();
-        match upstream.wire.listen(session).await {
+        match Box::pin(upstream.wire.listen(session)).await {
             Ok(Some(stream)) => {
                 if std::mem::replace(&mut opened, true) {
                     for topic in Topic::ALL {

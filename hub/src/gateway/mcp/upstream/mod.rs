@@ -12,6 +12,7 @@
 pub(crate) mod about;
 pub(crate) mod actor;
 pub(crate) mod ask;
+pub(crate) mod body;
 mod dormant;
 mod fetch;
 pub(crate) mod handshake;

@@ -5,6 +5,7 @@
 //! so: the link says nothing left, the instance says so, or the session is unknown to the server.
 //! Never: repeats anything.
 
+use super::body;
 use super::session::{Era, Session};
 use crate::gateway::mcp::abilities::Lane;
 use crate::gateway::mcp::client::Place;
@@ -168,7 +169,7 @@ impl Wire {
         let mut request =
             self.request(Method::GET, Mark::Session(session), Empty::new().map_err(BoxError::from).boxed_unsync());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-        let response = self.handle.request(request).await.map_err(|error| self.broken(&error))?;
+        let response = self.handle.listen(request).await.map_err(|error| self.broken(&error))?;
         if response.status() == StatusCode::METHOD_NOT_ALLOWED {
             return Ok(None);
         }
@@ -325,8 +326,7 @@ impl Answering {
             Source::Read(message) => Ok(message.take()),
             Source::Whole(body) => {
                 let Some(body) = body.take() else { return Ok(None) };
-                let whole = Limited::new(body, self.max_message).collect().await;
-                let whole = whole.map_err(|error| self.interrupted(&error.to_string()))?.to_bytes();
+                let whole = body::whole(body, self.max_message).await.map_err(|why| self.interrupted(&why))?;
                 Ok((!whole.is_empty()).then_some(whole))
             }
             Source::Events(body, decoder) => loop {
@@ -341,6 +341,14 @@ impl Answering {
                     Err(failure) => return Err(self.interrupted(&failure.to_string())),
                 }
             },
+        }
+    }
+
+    /// It is a stream that stays open, which takes no room from callers.
+    pub(crate) fn takes_no_room(&mut self) {
+        match &mut self.source {
+            Source::Whole(Some(body)) | Source::Events(body, _) => body.takes_no_room(),
+            Source::Whole(None) | Source::Read(_) => {}
         }
     }
 
@@ -385,14 +393,5 @@ pub(crate) fn read(message: &[u8]) -> Option<(&str, Envelope)> {
             tracing::debug!(%error, "a server sent what is no message");
             None
         }
-    }
-}
-
-/// Why what a server sent is no message, for people.
-pub(crate) fn nonsense_of(message: &[u8]) -> String {
-    match std::str::from_utf8(message).map(Envelope::parse) {
-        Err(error) => format!("it sent what is no text: {error}"),
-        Ok(Err(error)) => format!("it sent what is no message: {error}"),
-        Ok(Ok(_)) => String::from("it sent something else"),
     }
 }

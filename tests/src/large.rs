@@ -1,0 +1,53 @@
+//! Large results: text of a wanted size, made once, as a server's whole answer.
+//!
+//! Owns [`text`] and [`answer`]. Invariant: the text is like that of a file, lines with quotation marks in them, so that reading and
+//! writing it as JSON costs what it costs in life. Never: makes the text of the first size that was asked for again.
+
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+/// A line of the text, with what JSON has to escape.
+const LINE: &str = "    let greeting = format!(\"hello, {}\", who); // one of many lines like this\n";
+
+/// The largest text that is made: a test kit is no place for more.
+const MAX: u64 = 1 << 30;
+
+/// The answer to a call of a tool with `"size": BYTES`, as JSON text; none to anything else.
+#[must_use]
+pub fn answer(message: &Value) -> Option<String> {
+    let size = message["params"]["arguments"]["size"].as_u64().filter(|size| *size <= MAX)?;
+    let text = as_json(usize::try_from(size).ok()?);
+    let id = message.get("id")?;
+    Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[{{"type":"text","text":{text}}}]}}}}"#))
+}
+
+/// So many bytes of text.
+#[must_use]
+pub fn text(size: usize) -> String {
+    LINE.chars().cycle().take(size).collect()
+}
+
+/// The same as a JSON string.
+fn as_json(size: usize) -> Cow<'static, str> {
+    static FIRST: OnceLock<(usize, String)> = OnceLock::new();
+    let make = || json!(text(size)).to_string();
+    match FIRST.get_or_init(|| (size, make())) {
+        (known, text) if *known == size => Cow::Borrowed(text),
+        _ => Cow::Owned(make()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_the_size_that_was_asked_for() {
+        let call = json!({"jsonrpc": "2.0", "id": "a", "params": {"arguments": {"size": 1000}}});
+        let answer: Value = serde_json::from_str(&answer(&call).unwrap()).unwrap();
+        assert_eq!(answer["id"], "a");
+        assert_eq!(answer["result"]["content"][0]["text"].as_str().unwrap().len(), 1000);
+        assert!(super::answer(&json!({"id": 1, "params": {}})).is_none());
+    }
+}
