@@ -91,8 +91,12 @@ async fn a_call_through_it_is_a_call() -> Result<()> {
 #[tokio::test]
 async fn a_list_of_a_few_does_not_change_with_the_instances() -> Result<()> {
     let world = world().await?;
-    let searching = world.agent("/mcp?tools=search").await?;
     let listing = world.agent("/mcp").await?;
+    // Lists that come in only now would be news.
+    for kind in ["tools", "prompts", "resources", "resources/templates"] {
+        listing.list(kind).await?;
+    }
+    let searching = world.agent("/mcp?tools=search").await?;
     let (mut quiet, mut told) = (searching.listen().await?, listing.listen().await?);
     searching.call("shop__grow", json!({"name": "grown"})).await?.text()?;
     told.wait_for_method("notifications/tools/list_changed").await?;
