@@ -220,3 +220,22 @@ async fn a_tool_that_needs_a_task_of_an_older_server_is_called_as_one() -> Resul
     })
     .await
 }
+
+#[tokio::test]
+async fn the_hub_s_own_tools_need_no_session_either() -> Result<()> {
+    let mut world = World::with(|settings| settings.gateway.own_tools = true).await?;
+    world.start("shop").await?;
+    let client = Modern::new(&world, "/mcp");
+    let status = client.call("linchpin__status", json!({})).await?;
+    let result = status.result()?;
+    assert_eq!((&result["resultType"], &result["isError"]), (&json!("complete"), &json!(false)), "{result}");
+    assert!(status.text()?.contains("shop"), "{result}");
+    let read = client.ask("resources/read", json!({"uri": "linchpin://instances"})).await?;
+    assert!(read.result()?["contents"][0]["text"].as_str().is_some_and(|text| text.contains("shop")), "{read:?}");
+    let searching = Modern::new(&world, "/mcp?tools=search");
+    let found = searching.call("linchpin__search_tools", json!({"query": "shop echo"})).await?;
+    assert_eq!(found.result()?["structuredContent"]["tools"][0]["name"], "shop__echo");
+    let call = json!({"name": "shop__echo", "arguments": {"text": "x"}});
+    assert_eq!(searching.call("linchpin__call_tool", call).await?.text()?, "shop: x");
+    Ok(())
+}
