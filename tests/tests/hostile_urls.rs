@@ -134,7 +134,7 @@ async fn an_answer_that_is_none_is_told_and_one_without_end_cut_off() -> Result<
     let (lab, _held) = lab().await?;
     let mut agent = lab.http("/mcp").await?;
     for (what, word) in [
-        ("endless json", "length limit exceeded"),
+        ("endless json", "larger than 1048576 bytes"),
         ("endless event", "larger than 1048576 bytes"),
         ("endless comments", "without a response"),
         ("cut event", "without a response"),

@@ -43,7 +43,7 @@ async fn what_is_wrong_is_said_and_nothing_registered() {
     for (program, code) in [
         (program(&lab, "No"), Code::BadName),
         (program(&lab, "shop").service("a b", "http://127.0.0.1:1"), Code::BadName),
-        (program(&lab, "shop").mcp_server("tools", "https://x"), Code::BadRequest),
+        (program(&lab, "shop").mcp_server("tools", "ftp://x"), Code::BadRequest),
     ] {
         assert_eq!(program.start().await.unwrap_err().code, code);
     }
