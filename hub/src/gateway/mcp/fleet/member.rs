@@ -35,6 +35,11 @@ impl Served {
         self.0.iter().find(|upstream| upstream.place.lane.serves(abilities)).unwrap_or(self.base())
     }
 
+    /// Whether there is a session of clients that can do this, or one is being begun.
+    pub(super) fn has(&self, abilities: Abilities) -> bool {
+        self.0.iter().any(|upstream| upstream.place.lane.serves(abilities))
+    }
+
     fn is(&self, other: &Self) -> bool {
         self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| Arc::ptr_eq(a, b))
     }

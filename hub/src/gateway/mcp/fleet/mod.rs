@@ -111,7 +111,10 @@ impl Fleet {
         let mut expires: Option<Instant> = None;
         let mut sources: Vec<Vec<_>> = Vec::new();
         let sets = Arc::clone(&self.sets.borrow_and_update());
-        let sets: Vec<_> = std::iter::once(Abilities::NONE).chain(sets.iter().copied()).collect();
+        // Members begin the sessions of a new set each in its own time, and say so; before that, its clients would be
+        // served by sessions in which servers are promised less.
+        let begun = |set: &Abilities| self.shown().all(|member| member.servers().iter().all(|it| it.has(*set)));
+        let sets: Vec<_> = std::iter::once(Abilities::NONE).chain(sets.iter().copied().filter(begun)).collect();
         sources.resize_with(sets.len(), Vec::new);
         for member in self.shown() {
             let servers = member.servers();

@@ -170,7 +170,9 @@ impl Wire {
             self.request(Method::GET, Mark::Session(session), Empty::new().map_err(BoxError::from).boxed_unsync());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let response = self.handle.listen(request).await.map_err(|error| self.broken(&error))?;
-        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        // A server that gave its session no id cannot mean the session when it finds nothing.
+        let nothing = response.status() == StatusCode::NOT_FOUND && session.id.is_none();
+        if nothing || response.status() == StatusCode::METHOD_NOT_ALLOWED {
             return Ok(None);
         }
         Ok(Some(self.answering(self.judge(response, true).await?)))
