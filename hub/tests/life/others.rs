@@ -7,6 +7,7 @@ use linchpin_shared::home::Home;
 use linchpin_shared::process::{Identity, Signal};
 use linchpin_shared::registry::record::{Protocol, Record, instance_id};
 use linchpin_shared::registry::{Registration, Registry};
+use rustix::fs::{CWD, RenameFlags};
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{chown, symlink};
@@ -250,10 +251,11 @@ fn a_home_of_another_user_is_refused() -> Result<()> {
     let (parent, taken) = (home.with_file_name("."), home.with_file_name("taken"));
     set_mode(&parent, 0o777)?;
     as_mallory(|| -> Result<()> {
-        std::fs::rename(&home, &taken)?;
-        std::fs::create_dir_all(home.join("instances"))?;
-        set_mode(&home, 0o777)?;
-        write(&home.join("hub.json"), &file, 0o600)
+        std::fs::create_dir_all(taken.join("instances"))?;
+        set_mode(&taken, 0o777)?;
+        write(&taken.join("hub.json"), &file, 0o600)?;
+        // At once: who misses the home makes it again.
+        Ok(rustix::fs::renameat_with(CWD, &home, CWD, &taken, RenameFlags::EXCHANGE)?)
     })??;
     refused(&world)?;
     // Hub and instance look after their places once a second; nothing of them can be read in the new one.
