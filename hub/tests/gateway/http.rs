@@ -228,3 +228,44 @@ async fn a_client_without_session_reaches_a_server_without_session() -> Result<(
     assert_eq!((header("mcp-session-id"), header("x-other")), (None, None));
     instance.stop().await.map_err(anyhow::Error::from)
 }
+
+/// A server without sessions and without a stream of its own: its answer to the hub's GET ends nothing.
+#[tokio::test]
+async fn a_server_that_has_no_stream_is_not_begun_anew() -> Result<()> {
+    let world = World::new().await?;
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (said, looked) = (Arc::clone(&asked), Arc::clone(&asked));
+    let answer = async move |body: Bytes| {
+        let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+        said.lock().push(message["method"].as_str().unwrap_or_default().to_owned());
+        let result = match message["method"].as_str() {
+            Some("initialize") => {
+                json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "plain"}})
+            }
+            Some("tools/list") => json!({"tools": [{"name": "go"}]}),
+            Some(_) | None => json!({"content": [{"type": "text", "text": "went"}]}),
+        };
+        reply(&message, &result)
+    };
+    let nothing = async move || {
+        looked.lock().push(String::from("GET"));
+        StatusCode::NOT_FOUND
+    };
+    let app = Router::new().route("/mcp", post(answer).get(nothing));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/mcp", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let _instance = instance(&world, &[("plain", &url)]).await?;
+    let count = |what: &str| asked.lock().iter().filter(|it| *it == what).count();
+    until("its stream is asked for", || {
+        ensure!(count("GET") > 0, "{:?}", asked.lock());
+        Ok(())
+    })
+    .await?;
+    let agent = world.agent("/mcp").await?;
+    for _ in 0..20 {
+        assert_eq!(agent.call("web__go", json!({})).await?.text()?, "went");
+    }
+    assert_eq!((count("initialize"), count("GET")), (1, 1), "{:?}", asked.lock());
+    Ok(())
+}
