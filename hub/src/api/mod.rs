@@ -18,7 +18,8 @@ mod steer;
 
 use crate::daemon::file::HubFile;
 use crate::discovery::Discovery;
-use crate::gateway::mcp::{self, Gateway};
+use crate::gateway::mcp;
+use crate::gateway::mcp::gateway::Gateway;
 use crate::journal;
 use crate::link::Links;
 use crate::network::Network;

@@ -10,7 +10,7 @@ use crate::cli::pulse::Pulse;
 use crate::cli::reach::reach;
 use crate::cli::{client, reply};
 use crate::daemon::file::HubFile;
-use crate::gateway::mcp::sse;
+use crate::gateway::mcp::protocol::sse;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use linchpin_shared::problem::{Code, MEDIA_TYPE, Problem};

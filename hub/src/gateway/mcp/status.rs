@@ -3,9 +3,10 @@
 //! Owns [`ServerStatus`] and [`ClientStatus`], plain values made of what others publish.
 //! Never: carries a session's id. Who has it is let in.
 
-use super::catalog::list::{Item, Kind};
+use super::catalog::list::Item;
 use super::catalog::view::Source;
-use super::client::Client;
+use super::protocol::list_kind::Kind;
+use super::session::client::Client;
 use super::upstream::{Phase, Upstream};
 use jiff::Timestamp;
 use serde::Serialize;

@@ -5,88 +5,13 @@
 //! else changed. Invariant: two lists are the same exactly if their fingerprints are.
 //! Never: reads more of an item than its key and how it may be called.
 
-use crate::gateway::mcp::client::Topic;
-use crate::gateway::mcp::json::{MAX_ELEMENTS, Object, Span, Unreadable, elements, quote, splice};
-use crate::gateway::mcp::mirror::Mirror;
+use crate::gateway::mcp::protocol::json::MAX_ELEMENTS;
+use crate::gateway::mcp::protocol::json::{Object, Span, Unreadable, elements, quote, splice};
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::param_headers::Mirror;
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-
-/// One of the lists of MCP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
-    /// Tools, by name.
-    Tools,
-    /// Prompts, by name.
-    Prompts,
-    /// Resources, by URI.
-    Resources,
-    /// Resource templates, by URI template.
-    Templates,
-}
-
-impl Kind {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
-
-    /// Method, member of the result, key of an item, capability.
-    const fn facts(self) -> (&'static str, &'static str, &'static str, &'static str) {
-        match self {
-            Self::Tools => ("tools/list", "tools", "name", "tools"),
-            Self::Prompts => ("prompts/list", "prompts", "name", "prompts"),
-            Self::Resources => ("resources/list", "resources", "uri", "resources"),
-            Self::Templates => ("resources/templates/list", "resourceTemplates", "uriTemplate", "resources"),
-        }
-    }
-
-    /// The method that asks for it.
-    pub(crate) const fn method(self) -> &'static str {
-        self.facts().0
-    }
-
-    /// The member of the result that holds it.
-    pub(crate) const fn member(self) -> &'static str {
-        self.facts().1
-    }
-
-    /// The capability under which a backend offers it.
-    pub(crate) const fn capability(self) -> &'static str {
-        self.facts().3
-    }
-
-    /// The list that this method asks for.
-    pub(crate) fn of_method(method: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.method() == method)
-    }
-
-    const fn key(self) -> &'static str {
-        self.facts().2
-    }
-
-    /// What clients are told about it.
-    pub(crate) const fn topic(self) -> Topic {
-        match self {
-            Self::Tools => Topic::Tools,
-            Self::Prompts => Topic::Prompts,
-            Self::Resources | Self::Templates => Topic::Resources,
-        }
-    }
-
-    /// Whether its items go by their URIs, which no prefix is put before.
-    pub(crate) const fn is_by_uri(self) -> bool {
-        matches!(self, Self::Resources | Self::Templates)
-    }
-
-    /// Its place among all.
-    pub(crate) const fn index(self) -> usize {
-        match self {
-            Self::Tools => 0,
-            Self::Prompts => 1,
-            Self::Resources => 2,
-            Self::Templates => 3,
-        }
-    }
-}
 
 /// How an item may be called.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -4,6 +4,11 @@
 //! Invariant: names and order follow from what is known, never from who answered first.
 //! Never: talks to a backend.
 
+pub(crate) mod filter;
 pub(crate) mod list;
+pub(crate) mod naming;
 pub(crate) mod resolve;
+pub(crate) mod scope;
+pub(crate) mod search;
+pub(crate) mod server_key;
 pub(crate) mod view;

@@ -4,10 +4,11 @@
 //! it was made of; what is hidden resolves to the rule that hides it, whether it exists or not.
 //! Never: asks a backend; what its lists say counts.
 
-use super::list::{How, Item, Kind, List};
+use super::list::{How, Item, List};
+use super::naming::split;
 use super::view::{Source, View, of_instance};
-use crate::gateway::mcp::naming::split;
-use crate::gateway::mcp::template;
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::template;
 
 /// Where a name leads.
 #[derive(Debug, PartialEq, Eq)]
@@ -136,8 +137,8 @@ mod tests {
     use super::super::view::Board;
     use super::super::view::tests::{names, source};
     use super::*;
-    use crate::gateway::mcp::choice::Choice;
-    use crate::gateway::mcp::scope::{Part, Scope};
+    use crate::gateway::mcp::catalog::filter::Choice;
+    use crate::gateway::mcp::catalog::scope::{Part, Scope};
     use std::sync::Arc;
 
     fn chosen(part: Part, query: &str) -> Scope {

@@ -8,11 +8,13 @@
 //! A backend that is away longer than its grace is not listed any more, but its names still resolve: a call to it
 //! gets told that it is away rather than that there is no such tool.
 
-use super::list::{Item, Kind, List, Lists};
-use crate::gateway::mcp::choice::Choice;
-use crate::gateway::mcp::naming::Prefix;
-use crate::gateway::mcp::own;
-use crate::gateway::mcp::scope::{Part, Scope};
+use super::filter::Choice;
+use super::list::{Item, List, Lists};
+use super::naming::Prefix;
+use super::scope::Part;
+use crate::gateway::mcp::builtin;
+use crate::gateway::mcp::catalog::scope::Scope;
+use crate::gateway::mcp::protocol::list_kind::Kind;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -144,7 +146,7 @@ impl<'b, B> View<'b, B> {
     pub(crate) fn list(&self, kind: Kind) -> String {
         let items = if self.searches(kind) { Vec::new() } else { self.items(kind) };
         let theirs = items.iter().map(|(name, _, item)| item.renamed(name));
-        let own = if self.prefixed { own::listed(kind, &self.choice, &self.instances()) } else { Vec::new() };
+        let own = if self.prefixed { builtin::listed(kind, &self.choice, &self.instances()) } else { Vec::new() };
         let mut out = String::from("[");
         for json in theirs.chain(own.into_iter().map(Cow::Owned)) {
             if out.len() > 1 {
@@ -220,7 +222,7 @@ impl<'b, B> View<'b, B> {
                     continue;
                 }
                 let name = self.shown_name(kind, source, item.key(), &mut seen);
-                let name = name.filter(|name| !(self.prefixed && own::takes(kind, &self.choice, name)));
+                let name = name.filter(|name| !(self.prefixed && builtin::takes(kind, &self.choice, name)));
                 // A hidden tool keeps its name, so that those of others do not depend on what is hidden.
                 if let Some(name) = name.filter(|_| !hidden) {
                     out.push((name, source, item));
@@ -250,6 +252,17 @@ impl<'b, B> View<'b, B> {
             (Kind::Resources | Kind::Templates, _) => seen.insert(Cow::Borrowed(key)).then_some(Cow::Borrowed(key)),
         }
     }
+}
+
+/// Fingerprints of the three things that clients are told about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Prints {
+    /// Of the tools.
+    pub(crate) tools: u64,
+    /// Of the prompts.
+    pub(crate) prompts: u64,
+    /// Of resources and templates together.
+    pub(crate) resources: u64,
 }
 
 #[cfg(test)]

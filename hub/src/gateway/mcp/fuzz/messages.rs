@@ -6,13 +6,14 @@
 //! one more. And it takes what the relay refuses: keys that stand twice, of which it keeps the last.
 
 use super::{Checked, ensure};
-use crate::gateway::mcp::abilities::Abilities;
-use crate::gateway::mcp::catalog::list::{Draft, Kind};
-use crate::gateway::mcp::envelope::{Envelope, MAX_NAME, Malformed, is_id};
-use crate::gateway::mcp::json::{Object, Span, Unreadable, insert, quote, splice};
-use crate::gateway::mcp::modern::result;
+use crate::gateway::mcp::catalog::list::Draft;
+use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::protocol::envelope::{Envelope, MAX_NAME, Malformed, is_id};
+use crate::gateway::mcp::protocol::json::{Object, Span, Unreadable, insert, quote, splice};
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::result;
+use crate::gateway::mcp::protocol::version::Version;
 use crate::gateway::mcp::upstream::about::About;
-use crate::gateway::mcp::version::Version;
 use linchpin_instance::fuzz::{Seen, look};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};

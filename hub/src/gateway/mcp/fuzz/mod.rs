@@ -9,12 +9,13 @@
 mod messages;
 mod streams;
 
-use super::choice::{Choice, Rules};
-use super::scope::Part;
-use super::session_id::SessionKey;
-use super::template;
-use super::version::Version;
-use super::{abilities::Abilities, modern, naming};
+use super::catalog::filter::{Choice, Rules};
+use super::catalog::naming;
+use super::catalog::scope::Part;
+use super::protocol::capabilities::Abilities;
+use super::protocol::template;
+use super::protocol::version::Version;
+use super::session::id::SessionKey;
 use std::sync::Arc;
 
 /// What two readers differ in.
@@ -46,7 +47,7 @@ fn names(text: &str) -> Checked {
     ensure(forged == good || key.verify(&forged, &everything).is_none(), || format!("{forged:?} is accepted"))?;
     let exposed = naming::Prefix { instance: "shop", server: None }.expose(text);
     ensure(naming::is_valid(&exposed), || format!("{text:?} is offered as {exposed:?}"))?;
-    let header = modern::encoded(text);
+    let header = super::protocol::headers::encoded(text);
     ensure(http::HeaderValue::from_str(&header).is_ok(), || format!("{text:?} travels as {header:?}"))?;
     // Whatever stands there, it is read or refused.
     let _ = Choice::read(&Arc::new(Rules::default()), Some(text));

@@ -4,7 +4,7 @@
 //! one piece and in any pieces.
 
 use super::{Checked, ensure};
-use crate::gateway::mcp::sse::{Decoder, encode};
+use crate::gateway::mcp::protocol::sse::{Decoder, encode};
 use linchpin_instance::fuzz::lines;
 
 /// More than any input has.

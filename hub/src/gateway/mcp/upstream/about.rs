@@ -6,10 +6,10 @@
 //! client, in `listChanged`, which the gateway adds because it watches lists over restarts, and in `tasks`, which only
 //! 2025-11-25 has. Never: adds a capability that the backend does not have.
 
-use crate::gateway::mcp::catalog::list::Kind;
-use crate::gateway::mcp::json::{Object, Span, Unreadable, quote, splice};
-use crate::gateway::mcp::modern::{META_SERVER, VERSION};
-use crate::gateway::mcp::version::Version;
+use crate::gateway::mcp::protocol::json::{Object, Span, Unreadable, quote, splice};
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::stateless::{META_SERVER, VERSION};
+use crate::gateway::mcp::protocol::version::Version;
 use std::borrow::Cow;
 
 /// What a backend said of itself.

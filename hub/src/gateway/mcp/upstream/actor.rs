@@ -6,45 +6,31 @@
 //! neither a caller nor a server that drops every session can make it spin.
 //! Never: blocks its inbox. Whatever takes time is a task of the session and ends with it.
 
-use super::handshake::{self, NotBegun, Opening};
-use super::outlook::{Life, Outlook};
-use super::recalled::Recalled;
+use super::availability::{Life, Outlook};
+use super::handshake::{NotBegun, Opening};
+use super::http_client::{Broken, Wire};
 use super::session::{Era, Session};
-use super::wire::{Broken, Wire};
+use super::shared::Common;
+use super::shared::random;
 use super::work::Work;
-use super::{INBOX, Input, Known, Phase, State, Upstream, listen};
-use crate::gateway::mcp::catalog::list::{Kind, List};
-use crate::gateway::mcp::client::Place;
-use crate::gateway::mcp::client::inflight::Inflight;
-use crate::gateway::mcp::client::table::{Table, Wishes, wanted};
-use crate::gateway::mcp::level::Level;
+use super::{INBOX, Input, Known, Phase, State, Upstream, handshake, listen};
+use crate::gateway::mcp::catalog::list::List;
+use crate::gateway::mcp::catalog::server_key::Place;
+use crate::gateway::mcp::protocol::level::Level;
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::session::in_flight::Inflight;
+use crate::gateway::mcp::session::store::{Wishes, wanted};
 use crate::link::Handle;
 use jiff::Timestamp;
 use linchpin_shared::backoff::{Backoff, Policy};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Between attempts to begin a session with a server that is up but does not take it.
 const PACE: Policy =
     Policy { min: Duration::from_millis(50), max: Duration::from_secs(5), reset_after: Duration::from_secs(10) };
-
-/// What all upstreams of a hub have in common.
-#[derive(Debug, Clone)]
-pub(crate) struct Common {
-    /// The sessions of agents.
-    pub(crate) clients: Arc<Table>,
-    /// The ids that servers see.
-    pub(crate) ids: Arc<AtomicU64>,
-    /// Woken whenever something changed that the board shows.
-    pub(crate) dirty: Arc<Notify>,
-    /// What servers offered in an earlier life of the hub.
-    pub(crate) recalled: Arc<Recalled>,
-    /// The largest message.
-    pub(crate) max_message: usize,
-}
 
 /// The life of an upstream.
 pub(crate) struct Actor {
@@ -316,9 +302,4 @@ impl Known {
 /// Waits until the outlook is another than this life.
 async fn moved_on(outlook: &mut watch::Receiver<Outlook>, life: Life) -> Result<(), Over> {
     outlook.wait_for(|outlook| *outlook != Outlook::Up(life)).await.map(|_| ()).map_err(|_| Over)
-}
-
-/// 64 random bits, for jitter: without randomness the delays are merely at their longest.
-pub(crate) fn random() -> u64 {
-    getrandom::u64().unwrap_or(u64::MAX)
 }

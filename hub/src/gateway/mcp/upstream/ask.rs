@@ -6,15 +6,14 @@
 //! the server is told so at once; and no question outlives its call, its client or its session.
 //! Never: answers in a client's place.
 
+use super::http_client::read;
 use super::session::Session;
-use super::wire::read;
 use super::{Cause, Upstream};
-use crate::gateway::mcp::abilities::Abilities;
-use crate::gateway::mcp::client::questions::{Question, Said};
-use crate::gateway::mcp::envelope::Envelope;
-use crate::gateway::mcp::errors::{RpcError, success};
-use crate::gateway::mcp::json::{Object, Span, quote, splice};
-use crate::gateway::mcp::tasks::rekey;
+use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::protocol::envelope::Envelope;
+use crate::gateway::mcp::protocol::errors::{RpcError, success};
+use crate::gateway::mcp::protocol::json::{Object, Span, quote, splice};
+use crate::gateway::mcp::session::server_requests::{Question, Said};
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +105,7 @@ impl Asked<'_> {
 
     /// The task, as the server calls it, that needs an answer.
     fn task(&self) -> Option<String> {
-        rekey::related(self.text, self.params?)?.string(self.text)
+        crate::gateway::mcp::protocol::task_fields::related(self.text, self.params?)?.string(self.text)
     }
 
     /// The token under which the server wants to hear of progress.
@@ -160,7 +159,8 @@ impl Open<'_> {
     fn rekeyed(&self, text: &str) -> Option<String> {
         let Some((text, Envelope::Response { id, result, .. })) = read(text.as_bytes()) else { return None };
         let mut edits = vec![(id, self.asked.id().into())];
-        let task = result.and_then(|at| rekey::related(text, at)).zip(self.asked.task());
+        let task =
+            result.and_then(|at| crate::gateway::mcp::protocol::task_fields::related(text, at)).zip(self.asked.task());
         edits.extend(task.map(|(at, task)| (at, quote(&task).into())));
         Some(splice(text, &mut edits))
     }

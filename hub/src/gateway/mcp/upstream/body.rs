@@ -3,7 +3,7 @@
 //! Owns how a body is put together and read as a message that is edited and handed on. Invariant: a large one is held
 //! once. Never: holds more than the bound on a message, whatever the body's length promises.
 
-use crate::gateway::mcp::envelope::Envelope;
+use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::link::ResponseBody;
 use bytes::Bytes;
 use http_body_util::BodyExt;

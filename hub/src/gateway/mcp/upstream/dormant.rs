@@ -6,7 +6,7 @@
 //! Never: knows how it is started. The link does.
 
 use super::{Phase, Upstream};
-use crate::gateway::mcp::catalog::list::Kind;
+use crate::gateway::mcp::protocol::list_kind::Kind;
 use crate::link::Start;
 use jiff::Timestamp;
 use linchpin_shared::problem::Problem;

@@ -4,11 +4,12 @@
 //! Never: takes an error for an empty list.
 
 use super::Upstream;
+use super::http_client::Broken;
 use super::session::Session;
-use super::wire::Broken;
-use crate::gateway::mcp::abilities::Lane;
-use crate::gateway::mcp::catalog::list::{Draft, Kind, List};
-use crate::gateway::mcp::json::quote;
+use crate::gateway::mcp::catalog::list::{Draft, List};
+use crate::gateway::mcp::protocol::capabilities::Lane;
+use crate::gateway::mcp::protocol::json::quote;
+use crate::gateway::mcp::protocol::list_kind::Kind;
 use linchpin_shared::problem::{Code, Problem};
 use std::collections::HashSet;
 use std::time::Duration;

@@ -7,14 +7,14 @@
 //! Invariant: a server is asked each of the two at most once in an attempt. Never: takes silence for an answer.
 
 use super::about::About;
+use super::http_client::{Answering, Broken, Mark, Routing, read};
 use super::session::{Era, Session, modern_request, modern_version};
-use super::wire::{Answering, Broken, Mark, Routing, read};
 use super::{Upstream, server_error};
-use crate::gateway::mcp::abilities::Lane;
-use crate::gateway::mcp::envelope::Envelope;
-use crate::gateway::mcp::json::{Object, Span, Unreadable, elements};
-use crate::gateway::mcp::modern::VERSION;
-use crate::gateway::mcp::version::Version;
+use crate::gateway::mcp::protocol::capabilities::Lane;
+use crate::gateway::mcp::protocol::envelope::Envelope;
+use crate::gateway::mcp::protocol::json::{Object, Span, Unreadable, elements};
+use crate::gateway::mcp::protocol::stateless::VERSION;
+use crate::gateway::mcp::protocol::version::Version;
 use http::header::HeaderValue;
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;

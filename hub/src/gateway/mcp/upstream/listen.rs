@@ -6,13 +6,13 @@
 //! that is replaced ends only when its successor is there.
 //! Never: decides that a session is lost by itself; the server says so.
 
+use super::http_client::{Answering, Broken, Mark, Routing, read};
 use super::session::{Session, modern_request};
-use super::wire::{Answering, Broken, Mark, Routing, read};
 use super::{Input, Upstream};
-use crate::gateway::mcp::abilities::Lane;
-use crate::gateway::mcp::client::Topic;
-use crate::gateway::mcp::envelope::Envelope;
-use crate::gateway::mcp::json::{Object, Span, quote};
+use crate::gateway::mcp::protocol::capabilities::Lane;
+use crate::gateway::mcp::protocol::envelope::Envelope;
+use crate::gateway::mcp::protocol::json::{Object, Span, quote};
+use crate::gateway::mcp::protocol::list_kind::Topic;
 use linchpin_shared::backoff::{Backoff, Policy};
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +109,7 @@ pub(super) async fn subscribe(upstream: Arc<Upstream>, session: Arc<Session>) {
             return;
         }
         backoff.healthy_for(begun.elapsed());
-        tokio::time::sleep(backoff.next_delay(super::actor::random())).await;
+        tokio::time::sleep(backoff.next_delay(super::shared::random())).await;
         for topic in Topic::ALL {
             upstream.changed(topic).await;
         }
@@ -205,7 +205,7 @@ pub(super) async fn listen(upstream: &Upstream, session: &Session) {
             }
         }
         backoff.healthy_for(begun.elapsed());
-        tokio::time::sleep(backoff.next_delay(super::actor::random())).await;
+        tokio::time::sleep(backoff.next_delay(super::shared::random())).await;
     }
 }
 

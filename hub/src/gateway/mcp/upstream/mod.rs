@@ -1,7 +1,7 @@
 //! The hub's side of each MCP server: one session, kept or made anew.
 //!
-//! Owns [`Upstream`], what callers hold of a server. Inside, [`actor`] owns the session and the lists, [`wire`] speaks
-//! Streamable HTTP over the link, [`listen`] follows the server's own messages, [`outlook`] tells when a session can be.
+//! Owns [`Upstream`], what callers hold of a server. Inside, [`actor`] owns the session and the lists, [`http_client`] speaks
+//! Streamable HTTP over the link, [`listen`] follows the server's own messages, [`availability`] tells when a session can be.
 //! [`handshake`] finds out what a server speaks, and [`say`] is what the hub says to it; [`dormant`] has what is not
 //! running started; [`ask`] carries what a server asks to the client whose call made it ask, [`tasks`] what it says of
 //! tasks to the client that has them.
@@ -12,31 +12,37 @@
 pub(crate) mod about;
 pub(crate) mod actor;
 pub(crate) mod ask;
+pub(crate) mod availability;
 pub(crate) mod body;
 mod dormant;
 mod fetch;
 pub(crate) mod handshake;
+pub(crate) mod http_client;
 mod listen;
-pub(crate) mod notice;
-pub(crate) mod outlook;
+pub(crate) mod loop_guard;
+pub(crate) mod pool;
 pub(crate) mod recalled;
 mod say;
 pub(crate) mod session;
+pub(crate) mod shared;
 mod tasks;
-pub(crate) mod wire;
 mod work;
 
-use super::catalog::list::{Kind, Lists};
-use super::client::inflight::Inflight;
-use super::client::table::Table;
-use super::client::{Client, Place, Topic};
-use super::json::{Object, Span};
+use super::catalog::list::Lists;
+use super::catalog::server_key::Place;
+use super::protocol::json::{Object, Span};
+use super::protocol::list_kind::Kind;
+use super::protocol::list_kind::Topic;
+use super::protocol::notification::Notice;
+use super::session::client::Client;
+use super::session::in_flight::Inflight;
+use super::session::store::Table;
 use crate::link::{self, Handle, Start};
 use about::About;
 use dormant::failed_start;
+use http_client::Wire;
 use jiff::Timestamp;
 use linchpin_shared::problem::{Code, Problem};
-use notice::Notice;
 use parking_lot::Mutex;
 use session::{Era, Session};
 use std::borrow::Cow;
@@ -47,7 +53,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
-use wire::Wire;
 
 /// What the actor is told.
 #[derive(Debug)]
@@ -260,7 +265,7 @@ impl Upstream {
     /// A resource changed: whoever subscribed to it is told. A server that speaks both may tell of it in both ways, so
     /// each client hears it in the way of its own version.
     pub(crate) fn updated(&self, uri: &str, text: &str, params: Option<Span>) {
-        let plain = notice::untagged(text, params);
+        let plain = super::protocol::notification::untagged(text, params);
         let tagged = matches!(plain, Cow::Owned(_));
         let twice = self.session().is_some_and(|session| session.era == Era::Both);
         for client in self.clients.covering(&self.place) {
@@ -276,7 +281,7 @@ impl Upstream {
         let cause = self.calls.lock().get(&(id as u64)).map(|cause| (cause.token.clone(), cause.out.clone()));
         let Some((wanted, out)) = cause else { return self.task_progress(text, params, token, id as u64) };
         let Some(wanted) = wanted else { return };
-        let message = super::json::splice(text, &mut [(token, wanted.into())]);
+        let message = super::protocol::json::splice(text, &mut [(token, wanted.into())]);
         if out.try_send(message).is_err() {
             tracing::debug!(server = %self, "progress dropped: its reader does not read");
         }

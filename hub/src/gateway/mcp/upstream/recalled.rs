@@ -4,8 +4,9 @@
 //! same instance; what the server says itself replaces it. Never: is a reason to take a server for one that is up.
 
 use super::{About, Known};
-use crate::gateway::mcp::catalog::list::{Kind, List};
-use crate::gateway::mcp::client::Place;
+use crate::gateway::mcp::catalog::list::List;
+use crate::gateway::mcp::catalog::server_key::Place;
+use crate::gateway::mcp::protocol::list_kind::Kind;
 use crate::journal;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -89,7 +90,7 @@ impl Known {
 mod tests {
     use super::*;
     use crate::gateway::mcp::catalog::list::tests::{listed, tools};
-    use crate::gateway::mcp::scope::tests::place;
+    use crate::gateway::mcp::catalog::scope::tests::place;
 
     #[test]
     fn what_was_kept_is_given_back_once_and_news_are_told_once() {

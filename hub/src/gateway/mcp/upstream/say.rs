@@ -4,12 +4,13 @@
 //! cancellation, a subscription. Invariant: a server that speaks 2026-07-28 only is sent nothing that this version does
 //! not have. Never: decides what is to be said.
 
+use super::http_client;
+use super::http_client::{Broken, Mark, Routing, read};
 use super::session::{Era, Session};
-use super::wire::{self, Broken, Mark, Routing, read};
 use super::{Input, Upstream, server_error};
-use crate::gateway::mcp::abilities::Lane;
-use crate::gateway::mcp::envelope::Envelope;
-use crate::gateway::mcp::json::quote;
+use crate::gateway::mcp::protocol::capabilities::Lane;
+use crate::gateway::mcp::protocol::envelope::Envelope;
+use crate::gateway::mcp::protocol::json::quote;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -91,7 +92,7 @@ impl Upstream {
     }
 
     /// Sends a request whose id is [`Upstream::next_id`]; its messages come out of the answer.
-    pub(crate) async fn call(&self, mark: Mark<'_>, message: String) -> Result<wire::Answering, Broken> {
+    pub(crate) async fn call(&self, mark: Mark<'_>, message: String) -> Result<http_client::Answering, Broken> {
         self.wire.post(mark, message).await
     }
 }

@@ -7,8 +7,9 @@
 //! Never: ends by itself; its life ends it.
 
 use super::about::About;
-use crate::gateway::mcp::abilities::Abilities;
-use crate::gateway::mcp::modern::{VERSION, bridge};
+use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::protocol::stateless::VERSION;
+use crate::gateway::mcp::protocol::translate;
 use http::header::{HeaderMap, HeaderValue};
 use linchpin_shared::protocol::mcp;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ impl Session {
         let plain = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
         match self.era {
             Era::Older | Era::Both => plain,
-            Era::Modern => bridge::modernized(&plain, &bridge::own_meta(self.abilities), ""),
+            Era::Modern => translate::modernized(&plain, &translate::own_meta(self.abilities), ""),
         }
     }
 }
@@ -66,7 +67,7 @@ impl Session {
 /// A request of the hub's own as 2026-07-28 has it, with these params, an object.
 pub(super) fn modern_request(id: u64, method: &str, params: &str, abilities: Abilities) -> String {
     let plain = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
-    bridge::modernized(&plain, &bridge::own_meta(abilities), "")
+    translate::modernized(&plain, &translate::own_meta(abilities), "")
 }
 
 /// The version of a session with a server that speaks 2026-07-28 only.

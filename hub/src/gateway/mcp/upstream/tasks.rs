@@ -5,9 +5,8 @@
 //! Never: waits for a client.
 
 use super::{Cause, Upstream};
-use crate::gateway::mcp::client::Client;
-use crate::gateway::mcp::json::{Span, splice};
-use crate::gateway::mcp::tasks::rekey;
+use crate::gateway::mcp::protocol::json::{Span, splice};
+use crate::gateway::mcp::session::client::Client;
 use std::borrow::Cow;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -43,7 +42,7 @@ impl Upstream {
         text: &str,
         at: Option<Span>,
     ) -> Option<(Span, Cow<'static, str>)> {
-        let at = rekey::related(text, at?)?;
+        let at = crate::gateway::mcp::protocol::task_fields::related(text, at?)?;
         Some((at, Cow::Owned(self.name_for(client, &at.string(text)?))))
     }
 

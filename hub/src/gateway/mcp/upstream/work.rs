@@ -6,14 +6,15 @@
 //! [`Work`] ends them.
 //! Never: publishes anything; what was fetched goes to the actor.
 
+use super::http_client::Broken;
 use super::session::{Era, Session};
-use super::wire::Broken;
 use super::{Upstream, ask, fetch, listen};
-use crate::gateway::mcp::abilities::Lane;
-use crate::gateway::mcp::catalog::list::{Kind, List};
-use crate::gateway::mcp::client::Topic;
-use crate::gateway::mcp::json::quote;
-use crate::gateway::mcp::level::Level;
+use crate::gateway::mcp::catalog::list::List;
+use crate::gateway::mcp::protocol::capabilities::Lane;
+use crate::gateway::mcp::protocol::json::quote;
+use crate::gateway::mcp::protocol::level::Level;
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::Topic;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;

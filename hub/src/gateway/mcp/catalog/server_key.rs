@@ -1,0 +1,18 @@
+//! (docs)
+
+use crate::gateway::mcp::protocol::capabilities::Lane;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A server of an instance, and whom a session with it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    /// The instance.
+    pub(crate) instance: Arc<str>,
+    /// Its server.
+    pub(crate) server: Arc<str>,
+    /// The instance's project directory.
+    pub(crate) project: Arc<Path>,
+    /// For whom.
+    pub(crate) lane: Lane,
+}

@@ -1,0 +1,48 @@
+//! The merged lists.
+//!
+//! Owns `tools/list` and its three siblings. Invariant: what is listed is what the board shows, whole, in one page; a
+//! client that was given a list is told only of what changes after it.
+//! Never: waits for a server that is known to be down.
+
+use super::call::{Call, Reply};
+use super::dispatch::Caller;
+use super::route::refresh;
+use crate::gateway::mcp::protocol::errors::RpcError;
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::session::store::prints;
+use crate::gateway::mcp::upstream::Upstream;
+use std::sync::Arc;
+
+impl Caller {
+    /// One of the lists.
+    pub(crate) async fn list(&self, call: &Call, kind: Kind) -> Result<Reply, RpcError> {
+        let cursor = call.params()?.and_then(|params| params.get("cursor")).map(|at| at.of(&call.text));
+        if cursor.is_some_and(|cursor| cursor != "null") {
+            return Err(RpcError::invalid_params("params.cursor is none of ours: lists are given whole"));
+        }
+        let scope = &self.client.scope;
+        if self.board().view(scope).searches(kind) {
+            return Ok(self.listed(kind));
+        }
+        self.settle(kind).await;
+        let silent: Vec<_> = self.board().view(scope).backends().filter(|it| is_silent(it, kind)).cloned().collect();
+        refresh(&silent, kind).await;
+
+        Ok(self.listed(kind))
+    }
+
+    /// What is known now.
+    fn listed(&self, kind: Kind) -> Reply {
+        let (board, scope) = (self.gateway.fresh_board(self.client.lane()), &self.client.scope);
+        let view = board.view(scope);
+        self.client.fetched(kind.topic(), prints(&view));
+        // It may have changed meanwhile, and the client been told before it was given this one.
+        self.client.lists_are(prints(&self.gateway.fresh_board(self.client.lane()).view(scope)));
+        Reply::Result(format!(r#"{{"{}":{}}}"#, kind.member(), view.list(kind)))
+    }
+}
+
+/// Whether a server would not tell that this list changed, so that it has to be asked.
+fn is_silent(upstream: &Arc<Upstream>, kind: Kind) -> bool {
+    upstream.session().is_some_and(|session| session.about.offers(kind.capability()) && !session.about.announces(kind))
+}

@@ -1,0 +1,171 @@
+//! Resources: reading them, and being told when they change.
+//!
+//! Owns the order in which backends are tried for a URI, and which subscriptions a client has where.
+//! Invariant: a URI that one backend lists goes to that backend and to no other; only a URI that nobody is known to have
+//! is tried with several, and then without waiting for any of them.
+
+use super::call::{Call, Reply};
+use super::dispatch::{Caller, unless_cancelled};
+use super::forward::Relay;
+use crate::gateway::mcp::builtin::news;
+use crate::gateway::mcp::builtin::resources::{SCHEME, tells};
+use crate::gateway::mcp::catalog::server_key::Place;
+use crate::gateway::mcp::protocol::envelope::Envelope;
+use crate::gateway::mcp::protocol::errors::RpcError;
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::session::client::Client;
+use crate::gateway::mcp::session::eviction::MAX_SUBSCRIPTIONS;
+use crate::gateway::mcp::session::in_flight::Entry;
+use crate::gateway::mcp::upstream::Upstream;
+use crate::gateway::mcp::upstream::session::Era;
+use linchpin_shared::problem::{Code, Problem};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a server may take for what nobody waits for.
+const TOLD: Duration = Duration::from_secs(5);
+
+impl Caller {
+    /// `resources/read`.
+    pub(crate) async fn read(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let (_, uri) = call.string("uri")?;
+        if self.is_own(&uri) {
+            return Ok(unless_cancelled(entry, self.own_resource(&uri)).await?.unwrap_or(Reply::Cancelled));
+        }
+        self.try_each(call, &uri, entry).await.map(|(reply, _)| reply)
+    }
+
+    /// `resources/subscribe`.
+    pub(crate) async fn subscribe(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let (_, uri) = call.string("uri")?;
+        if self.is_own(&uri) {
+            if !tells(&uri) {
+                return Err(RpcError::invalid_params("this resource tells no updates: it is read anew each time"));
+            }
+            self.client.subscribe(&news::place(), &uri);
+            return Ok(Reply::nothing());
+        }
+        if !self.client.may_subscribe(&uri) {
+            let detail =
+                format!("this session has {MAX_SUBSCRIPTIONS} subscriptions, or the URI is longer than 8192 bytes");
+            return Err(RpcError::on_the_way(Problem::new(Code::Overloaded, detail).next("resources/unsubscribe")));
+        }
+        let (reply, upstream) = self.try_each(call, &uri, entry).await?;
+        if let Some(upstream) = upstream.filter(|_| succeeded(&reply)) {
+            self.client.subscribe(&upstream.place, &uri);
+            resubscribe(&upstream).await;
+        }
+        Ok(reply)
+    }
+
+    /// `resources/unsubscribe`. The backend is told when nobody else is subscribed.
+    pub(crate) async fn unsubscribe(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+        let (_, uri) = call.string("uri")?;
+        let Some(place) = self.client.subscriptions().into_iter().find(|(_, of)| *of == uri).map(|(place, _)| place)
+        else {
+            return Ok(Reply::nothing());
+        };
+        self.client.unsubscribe(&place, &uri);
+        match self.gateway.unwanted(&place, &uri) {
+            Some(upstream) => {
+                let reply = Relay::new(self, call, &upstream, Vec::new(), true)?.impatient().run(entry).await;
+                resubscribe(&upstream).await;
+                reply
+            }
+            None => Ok(Reply::nothing()),
+        }
+    }
+
+    /// Asks the backends that may have this resource, in order, until one does; and says which.
+    async fn try_each(
+        &self,
+        call: &Call,
+        uri: &str,
+        entry: &mut Entry,
+    ) -> Result<(Reply, Option<Arc<Upstream>>), RpcError> {
+        let settled = async {
+            self.settle(Kind::Resources).await;
+            self.settle(Kind::Templates).await;
+            Ok(())
+        };
+        let Some(()) = unless_cancelled(entry, settled).await? else { return Ok((Reply::Cancelled, None)) };
+        let board = self.board();
+        let candidates: Vec<_> = board.view(&self.client.scope).resource(uri).into_iter().cloned().collect();
+        let mut last = Err(self.unknown(&board, Kind::Resources, uri));
+        for upstream in &candidates {
+            let relay = Relay::new(self, call, upstream, Vec::new(), true)?.about(uri);
+            let relay = if candidates.len() == 1 { relay } else { relay.impatient() };
+            let reply = relay.run(entry).await;
+            if reply.as_ref().is_ok_and(|reply| succeeded(reply) || matches!(reply, Reply::Cancelled)) {
+                return reply.map(|reply| (reply, Some(Arc::clone(upstream))));
+            }
+            last = reply.map(|reply| (reply, None));
+        }
+        last
+    }
+}
+
+/// Tells a backend without sessions what is subscribed to now.
+async fn resubscribe(upstream: &Upstream) {
+    if upstream.session().is_some_and(|session| session.era == Era::Modern) {
+        upstream.resubscribe().await;
+    }
+}
+
+/// Whether a backend did what it was asked.
+fn succeeded(reply: &Reply) -> bool {
+    match reply {
+        Reply::Result(_) => true,
+        Reply::Response(text) => {
+            matches!(Envelope::parse_trusted(text), Ok(Envelope::Response { error: None, .. }))
+        }
+        Reply::Cancelled => false,
+    }
+}
+
+/// Has a client be told when this resource changes. What nobody has is not an error: it may come.
+pub(crate) async fn subscribe(gateway: &super::dispatch::Gateway, client: &Client, uri: &str) {
+    if uri.starts_with(SCHEME) && client.scope.is_all() && client.scope.choice.own_tools() {
+        if tells(uri) {
+            client.subscribe(&news::place(), uri);
+        }
+        return;
+    }
+    let board = gateway.board(client.lane());
+    let Some(upstream) = board.view(&client.scope).resource(uri).into_iter().next().cloned() else { return };
+    client.subscribe(&upstream.place, uri);
+    let Some(session) = upstream.session() else { return };
+    if let Err(broken) = upstream.subscribe(&session, uri).await {
+        tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "no subscription");
+    }
+}
+
+/// Tells a client's notification to all servers that it sees.
+pub(crate) async fn tell_all(gateway: &super::dispatch::Gateway, client: &Client, text: &str) {
+    let board = gateway.board(client.lane());
+    let upstreams: Vec<_> = board.view(&client.scope).backends().cloned().collect();
+    for upstream in upstreams {
+        let Some(session) = upstream.session() else { continue };
+        if !matches!(timeout(TOLD, upstream.notify(&session, text.to_owned())).await, Ok(Ok(()))) {
+            tracing::debug!(server = %upstream, "it was not told");
+        }
+    }
+}
+
+/// Ends the subscriptions that nobody but this client had.
+pub(crate) async fn release(gateway: &super::dispatch::Gateway, client: &Client) {
+    for (place, uri) in client.subscriptions() {
+        client.unsubscribe(&place, &uri);
+        if let Some(upstream) = gateway.unwanted(&place, &uri) {
+            forget(&upstream, &place, &uri).await;
+        }
+    }
+}
+
+async fn forget(upstream: &Upstream, place: &Place, uri: &str) {
+    let Some(session) = upstream.session() else { return };
+    if !matches!(timeout(TOLD, upstream.unsubscribe(&session, uri)).await, Ok(Ok(()))) {
+        tracing::debug!(?place, "a subscription was not ended");
+    }
+}

@@ -1,0 +1,205 @@
+//! Which backend a request is for.
+//!
+//! Owns [`Routed`] and the waiting that is part of looking a name up: a hub that has just started does not know its
+//! instances yet, an instance that has just come has not given its lists yet, and a list may have changed unannounced.
+//! Invariant: where several backends stand together, "unknown" is said only of a name that is in no list that could be
+//! got in time. Where there is only one, it is asked itself.
+
+use super::dispatch::Caller;
+use crate::gateway::mcp::catalog::list::How;
+use crate::gateway::mcp::catalog::naming;
+use crate::gateway::mcp::catalog::resolve::Lookup;
+use crate::gateway::mcp::protocol::errors::RpcError;
+use crate::gateway::mcp::protocol::json::{Span, quote};
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::upstream::Upstream;
+use crate::gateway::mcp::upstream::pool::Servers;
+use futures_util::future::join_all;
+use linchpin_shared::problem::{Code, Problem};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long a server that is up may take to list what it has, before what is known counts.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Where a name leads.
+#[derive(Debug, Clone)]
+pub(crate) struct Routed {
+    /// The backend.
+    pub(crate) upstream: Arc<Upstream>,
+    /// How it may be called there.
+    pub(crate) how: How,
+    /// Its name there.
+    pub(crate) name: String,
+}
+
+impl Routed {
+    /// A name that is in no list, where only one backend can be meant: what it is, is that backend's to say.
+    fn unlisted(upstream: &Arc<Upstream>, name: &str) -> Self {
+        Self { upstream: Arc::clone(upstream), how: How::default(), name: name.to_owned() }
+    }
+
+    /// The edit that puts the backend's name in the place of the client's, if they differ.
+    pub(crate) fn rename(&self, at: Span, name: &str) -> Option<(Span, Cow<'static, str>)> {
+        (self.name != name).then(|| (at, Cow::Owned(quote(&self.name))))
+    }
+}
+
+/// What to do about a lookup.
+enum Step {
+    Go(Routed),
+    /// Wait for lists of these.
+    Wait(Vec<Arc<Upstream>>),
+    /// Ask these whether they have it now.
+    Ask(Vec<Arc<Upstream>>),
+    /// Nothing: this rule hides it.
+    Refuse(String),
+}
+
+impl Caller {
+    /// The backend that offers this tool or prompt.
+    pub(crate) async fn route(&self, kind: Kind, name: &str) -> Result<Routed, RpcError> {
+        let mut boards = self.gateway.boards();
+        let deadline = Instant::now() + self.gateway.wait;
+        let mut asked = false;
+        loop {
+            boards.mark_unchanged();
+            let board = if asked { Arc::new(self.gateway.fresh_board(self.client.lane())) } else { self.board() };
+            let view = board.view(&self.client.scope);
+            let until = match (step(view.resolve(kind, name)), view.single()) {
+                (Step::Go(routed), _) => return Ok(routed),
+                (Step::Refuse(rule), _) => return Err(hidden(kind, name, &rule)),
+                (Step::Wait(_) | Step::Ask(_), Some(only)) => return Ok(Routed::unlisted(only, name)),
+                (Step::Wait(upstreams), None) if is_dormant(&upstreams) => {
+                    rouse(&upstreams, deadline).await?;
+                    continue;
+                }
+                (Step::Wait(_), None) => deadline,
+                (Step::Ask(upstreams), None) if upstreams.is_empty() => {
+                    self.gateway.first_instances_by(&self.client.scope)
+                }
+                (Step::Ask(upstreams), None) if !asked => {
+                    asked = true;
+                    rouse(&upstreams, deadline).await?;
+                    refresh(&upstreams, kind).await;
+                    continue;
+                }
+                (Step::Ask(_), None) => return Err(self.unknown(&board, kind, name)),
+            };
+            if !matches!(timeout_at(until, boards.changed()).await, Ok(Ok(()))) {
+                return Err(self.given_up(kind, name).await);
+            }
+        }
+    }
+
+    /// The backend that offers this resource template, or the first that may know it.
+    pub(crate) async fn template(&self, template: &str) -> Result<Arc<Upstream>, RpcError> {
+        self.settle(Kind::Templates).await;
+        let board = self.board();
+        let view = board.view(&self.client.scope);
+        let upstream = view.template(template).or_else(|| view.resource(template).into_iter().next());
+        upstream.cloned().ok_or_else(|| self.unknown(&board, Kind::Templates, template))
+    }
+
+    /// Waiting was in vain: because lists are still missing, or because nobody has the name.
+    async fn given_up(&self, kind: Kind, name: &str) -> RpcError {
+        let board = self.board();
+        match step(board.view(&self.client.scope).resolve(kind, name)) {
+            Step::Wait(upstreams) => self.not_listed(&upstreams).await,
+            Step::Refuse(rule) => hidden(kind, name, &rule),
+            Step::Go(_) | Step::Ask(_) => self.unknown(&board, kind, name),
+        }
+    }
+
+    /// The lists of these are not known, so nothing can be said about a name.
+    async fn not_listed(&self, upstreams: &[Arc<Upstream>]) -> RpcError {
+        for upstream in upstreams {
+            if let Err(problem) = upstream.ready(0, Instant::now()).await {
+                return RpcError::on_the_way(problem);
+            }
+        }
+        let detail = "the server that this name belongs to did not give its lists in time";
+        RpcError::on_the_way(Problem::new(Code::ServerUnavailable, detail).next("try again in a moment"))
+    }
+
+    /// There is nothing of this name.
+    pub(crate) fn unknown(&self, board: &Servers, kind: Kind, name: &str) -> RpcError {
+        let view = board.view(&self.client.scope);
+        if let Some(instance) = self.client.scope.instance().filter(|_| view.backends().next().is_none()) {
+            return RpcError::on_the_way(self.gateway.no_instance(instance));
+        }
+        if let Some(rule) = view.hidden(name).filter(|_| kind.is_by_uri()) {
+            return hidden(kind, name, &rule);
+        }
+        let what = word(kind);
+        let known = view.names(kind);
+        let near = naming::nearest(name, known.iter().map(String::as_str));
+        let mut detail = format!("no {what} is called {name:?}");
+        if let Some(best) = near.first() {
+            detail.push_str(&format!("; did you mean {best:?}?"));
+        }
+        let mut problem = Problem::new(Code::UnknownTool, detail).seen("known", known.len());
+        if !near.is_empty() {
+            problem = problem.seen("near", near);
+        }
+        problem = problem.next(format!("ask for {} and use a name from it", kind.method())).next("linchpin tools");
+        match kind {
+            Kind::Tools | Kind::Prompts => RpcError::unknown(problem),
+            Kind::Resources | Kind::Templates => RpcError::unknown_resource(problem),
+        }
+    }
+}
+
+fn is_dormant(upstreams: &[Arc<Upstream>]) -> bool {
+    upstreams.iter().any(|upstream| upstream.is_dormant())
+}
+
+/// Waits until those of them that were dormant are there.
+async fn rouse(upstreams: &[Arc<Upstream>], deadline: Instant) -> Result<(), RpcError> {
+    for upstream in upstreams.iter().filter(|upstream| upstream.is_dormant()) {
+        upstream.ready(0, deadline).await.map_err(RpcError::on_the_way)?;
+    }
+    Ok(())
+}
+
+/// What a person calls one of these.
+const fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Tools => "tool",
+        Kind::Prompts => "prompt",
+        Kind::Resources | Kind::Templates => "resource",
+    }
+}
+
+/// A rule hides this, whether it exists or not.
+pub(crate) fn hidden(kind: Kind, name: &str, rule: &str) -> RpcError {
+    let detail = format!("the {} {name:?} is hidden: {rule}", word(kind));
+    let problem = Problem::new(Code::UnknownTool, detail)
+        .next(
+            "a person can change what this connection shows: `only`, `except` and `project` of its address, or the \
+               flags of linchpin mcp",
+        )
+        .next("or what every connection shows: linchpin config show --origin");
+    if kind.is_by_uri() { RpcError::unknown_resource(problem) } else { RpcError::unknown(problem) }
+}
+
+/// Asks these for a list again, those of them that are there.
+pub(crate) async fn refresh(upstreams: &[Arc<Upstream>], kind: Kind) {
+    let there = upstreams.iter().filter(|upstream| upstream.session().is_some());
+    let deadline = Instant::now() + REFRESH;
+    join_all(there.map(|upstream| upstream.refresh(kind, deadline))).await;
+}
+
+fn step(lookup: Lookup<'_, Arc<Upstream>>) -> Step {
+    let owned = |backends: Vec<&Arc<Upstream>>| backends.into_iter().cloned().collect();
+    match lookup {
+        Lookup::Found { backend, name, how } => {
+            Step::Go(Routed { upstream: Arc::clone(backend), how: how.clone(), name: name.to_owned() })
+        }
+        Lookup::Unlisted(backends) => Step::Wait(owned(backends)),
+        Lookup::Hidden(rule) => Step::Refuse(rule),
+        Lookup::Missing(backends) => Step::Ask(owned(backends)),
+    }
+}

@@ -1,0 +1,326 @@
+//! The sessions of agents.
+//!
+//! Owns [`Client`], one session: its address, its version, and what must outlast a request: the wanted log level,
+//! subscriptions, the requests under way ([`super::in_flight`]) and their [`super::replay`], what servers asked it ([`super::server_requests`]), the messages that wait for its stream ([`super::outbox`]) and which
+//! lists it has seen. [`super::store`] owns all of them, [`super::capability_sets`] tells what they can do.
+//! Invariant: a client is told of a changed list exactly when the list differs from the one it was told of last, and
+//! again when it opens its stream without having fetched that list since.
+//! Never: talks to a backend.
+
+use super::in_flight::Inflight;
+use super::latest::Latest;
+use super::outbox::{Outbox, Reader};
+use super::replay::Streams;
+use super::server_requests::Questions;
+use super::subscription::Listen;
+use crate::gateway::mcp::catalog::scope::Scope;
+use crate::gateway::mcp::catalog::server_key::Place;
+use crate::gateway::mcp::catalog::view::Prints;
+use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::protocol::level::Level;
+use crate::gateway::mcp::protocol::list_kind::Topic;
+use crate::gateway::mcp::protocol::version::Version;
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// What a client knows of one topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Knowledge {
+    /// The list that it fetched last; none if that was in an earlier life of the hub.
+    pub(super) fetched: Option<u64>,
+    /// The list that it was told of last.
+    pub(crate) told: u64,
+}
+
+/// What a client said when it began its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct About {
+    /// The agreed version.
+    pub(crate) version: Version,
+    /// What it can do.
+    pub(crate) abilities: Abilities,
+}
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Its id.
+    pub(crate) id: String,
+    /// What it sees.
+    pub(crate) scope: Scope,
+    /// The agreed version.
+    pub(crate) version: Version,
+    /// What it can do.
+    pub(crate) abilities: Abilities,
+    /// Its requests under way.
+    pub(crate) inflight: Inflight,
+    /// What servers asked it.
+    pub(crate) questions: Questions,
+    /// The streams of its requests.
+    pub(crate) streams: Streams,
+    /// The news of its roots that the servers are to hear.
+    pub(crate) roots: Latest,
+    /// What its stream is for, where that was asked for by one request.
+    listen: Option<Listen>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) memory: Mutex<Memory>,
+    /// Rung when something changed that the hub has to know again after its death.
+    pub(crate) bell: OnceLock<Arc<Notify>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(crate) level: Option<Level>,
+    pub(crate) subscriptions: HashSet<(Place, String)>,
+    pub(crate) tasks: super::task_book::Tasks,
+    pub(crate) knowledge: [Knowledge; 3],
+    pub(crate) used: Instant,
+    /// Whether it showed itself after it began.
+    pub(crate) was_used: bool,
+    /// The params of its `initialize`.
+    pub(crate) initialize: Option<Box<str>>,
+    /// Whether the journal has it otherwise.
+    pub(super) unsaved: bool,
+    /// When it was recalled from an earlier life of the hub.
+    pub(super) recalled: Option<Instant>,
+}
+
+impl Client {
+    /// A session. `fresh` tells whether the client has seen nothing but these lists; a session that is continued from
+    /// an earlier life of the hub may have seen others.
+    pub(crate) fn new(id: String, scope: Scope, about: About, prints: Prints, fresh: bool) -> Self {
+        let knowledge = Topic::ALL.map(|topic| {
+            let told = topic.of(prints);
+            Knowledge { fetched: fresh.then_some(told), told }
+        });
+        let memory = Memory {
+            level: None,
+            subscriptions: HashSet::new(),
+            tasks: super::task_book::Tasks::default(),
+            knowledge,
+            used: Instant::now(),
+            was_used: false,
+            initialize: None,
+            unsaved: true,
+            recalled: None,
+        };
+        Self {
+            streams: Streams::of(&id),
+            id,
+            scope,
+            version: about.version,
+            abilities: about.abilities,
+            inflight: Inflight::default(),
+            questions: Questions::default(),
+            roots: Latest::default(),
+            listen: None,
+            outbox: Arc::default(),
+            memory: Mutex::new(memory),
+            bell: OnceLock::new(),
+        }
+    }
+
+    /// One request of a client, which has no session.
+    pub(crate) fn of_request(scope: Scope, abilities: Abilities, prints: Prints) -> Self {
+        let about = About { version: Version::V2026_07_28, abilities };
+        Self::new(String::new(), scope, about, prints, true)
+    }
+
+    /// The stream that one request of a client asked for. `id` is known to nobody else.
+    pub(crate) fn of_stream(id: String, scope: Scope, abilities: Abilities, prints: Prints, listen: Listen) -> Self {
+        Self { id, listen: Some(listen), ..Self::of_request(scope, abilities, prints) }
+    }
+
+    /// The set of abilities whose sessions with servers it is served by.
+    pub(crate) fn lane(&self) -> Abilities {
+        self.abilities
+    }
+
+    /// Whether it has no session.
+    pub(crate) fn is_modern(&self) -> bool {
+        self.version == Version::V2026_07_28
+    }
+
+    /// Puts a message on the client's stream.
+    pub(crate) fn send(&self, message: &str) {
+        match &self.listen {
+            None => self.outbox.push(message),
+            Some(listen) => {
+                if let Some(message) = listen.tagged(message) {
+                    self.outbox.push(&message);
+                }
+            }
+        }
+    }
+
+    /// Puts the news of a list on the client's stream, if it is not there already.
+    fn tell(&self, topic: Topic) {
+        match &self.listen {
+            None => self.outbox.push_once(topic.message()),
+            Some(listen) => {
+                if let Some(message) = listen.tagged(topic.message()) {
+                    self.outbox.push_once(&message);
+                }
+            }
+        }
+    }
+
+    /// Opens the client's stream, in place of an earlier one.
+    pub(crate) fn open_stream(&self, prints: Prints) -> Reader {
+        self.open_stream_after(prints, u64::MAX)
+    }
+
+    /// The same after this event of an earlier one, as far as later ones are kept.
+    pub(crate) fn open_stream_after(&self, prints: Prints, after: u64) -> Reader {
+        let memory = self.memory.lock();
+        for (topic, known) in Topic::ALL.into_iter().zip(&memory.knowledge) {
+            if known.fetched != Some(topic.of(prints)) && !memory.waits_for_lists(known) {
+                self.tell(topic);
+            }
+        }
+        drop(memory);
+        let prefix = self.listen.is_none().then(|| format!("{}.0", self.streams.life()));
+        Outbox::read_as(&self.outbox, prefix, after)
+    }
+
+    /// Ends the client's stream for good.
+    pub(crate) fn close(&self) {
+        self.outbox.close();
+    }
+
+    /// The lists are these now.
+    pub(crate) fn lists_are(&self, prints: Prints) {
+        let mut memory = self.memory.lock();
+        for (topic, known) in Topic::ALL.into_iter().zip(&mut memory.knowledge) {
+            if known.told != topic.of(prints) {
+                known.told = topic.of(prints);
+                self.tell(topic);
+            }
+        }
+    }
+
+    /// The client was given a list of this topic as it is in `prints`.
+    pub(crate) fn fetched(&self, topic: Topic, prints: Prints) {
+        let print = topic.of(prints);
+        let mut memory = self.memory.lock();
+        for (_, known) in Topic::ALL.into_iter().zip(&mut memory.knowledge).filter(|(each, _)| *each == topic) {
+            *known = Knowledge { fetched: Some(print), told: print };
+        }
+        self.changed(memory);
+    }
+
+    /// The log level that the client asked for.
+    pub(crate) fn level(&self) -> Option<Level> {
+        self.memory.lock().level
+    }
+
+    pub(super) fn set_level(&self, level: Level) {
+        let mut memory = self.memory.lock();
+        memory.level = Some(level);
+        self.changed(memory);
+    }
+
+    /// Remembers a subscription.
+    pub(crate) fn subscribe(&self, place: &Place, uri: &str) {
+        let mut memory = self.memory.lock();
+        memory.subscriptions.insert((place.clone(), uri.to_owned()));
+        self.changed(memory);
+    }
+
+    /// Forgets a subscription.
+    pub(crate) fn unsubscribe(&self, place: &Place, uri: &str) {
+        let mut memory = self.memory.lock();
+        memory.subscriptions.remove(&(place.clone(), uri.to_owned()));
+        self.changed(memory);
+    }
+
+    /// The client's subscriptions.
+    pub(crate) fn subscriptions(&self) -> Vec<(Place, String)> {
+        self.memory.lock().subscriptions.iter().cloned().collect()
+    }
+
+    /// Whether an update of this resource concerns the client. A server may tell of a part of what was subscribed to.
+    pub(crate) fn is_subscribed(&self, place: &Place, uri: &str) -> bool {
+        self.memory.lock().subscriptions.iter().any(|(of, wanted)| of == place && uri.starts_with(wanted.as_str()))
+    }
+
+    /// Whether it sees this session with a server.
+    pub(crate) fn sees(&self, place: &Place) -> bool {
+        place.lane.serves(self.abilities) && self.scope.covers(place)
+    }
+
+    /// Whether it reads its stream.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.outbox.is_read()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::gateway::mcp::catalog::scope::Part;
+    use crate::gateway::mcp::catalog::scope::tests::place;
+
+    const A: Prints = Prints { tools: 1, prompts: 2, resources: 3 };
+    const B: Prints = Prints { tools: 9, ..A };
+
+    pub(crate) fn client(fresh: bool) -> Client {
+        let about = About { version: Version::LATEST, abilities: Abilities::NONE };
+        Client::new(String::from("s"), Part::All.into(), about, A, fresh)
+    }
+
+    async fn next(reader: &mut Reader) -> String {
+        String::from_utf8(reader.next().await.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_changed_list_is_told_once() {
+        let client = client(true);
+        client.lists_are(A);
+        client.lists_are(B);
+        client.lists_are(B);
+        client.send("{\"end\":1}");
+        let mut stream = client.open_stream(B);
+        assert!(next(&mut stream).await.contains("tools/list_changed"));
+        assert!(next(&mut stream).await.contains("end"));
+    }
+
+    #[tokio::test]
+    async fn it_is_told_again_on_a_new_stream_until_it_fetched() {
+        let client = client(true);
+        client.lists_are(B);
+        let mut first = client.open_stream(B);
+        assert!(next(&mut first).await.contains("tools/list_changed"));
+        let mut second = client.open_stream(B);
+        assert!(next(&mut second).await.contains("tools/list_changed"), "it may have been lost with the first");
+        assert_eq!(first.next().await, None, "replaced");
+        client.fetched(Topic::Tools, B);
+        client.send("{\"end\":1}");
+        let mut third = client.open_stream(B);
+        assert!(next(&mut third).await.contains("end"));
+    }
+
+    #[tokio::test]
+    async fn a_continued_session_may_have_seen_anything() {
+        let client = client(false);
+        client.lists_are(A);
+        let mut stream = client.open_stream(A);
+        for topic in ["tools", "prompts", "resources"] {
+            assert!(next(&mut stream).await.contains(topic));
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_subscribed_resource_concerns_the_client() {
+        let client = client(true);
+        let place = place("a", "s");
+        client.subscribe(&place, "file:///a");
+        assert!(client.is_subscribed(&place, "file:///a/b"));
+        assert!(!client.is_subscribed(&Place { instance: "b".into(), ..place.clone() }, "file:///a"));
+        client.unsubscribe(&place, "file:///a");
+        assert!(!client.is_subscribed(&place, "file:///a"));
+    }
+}

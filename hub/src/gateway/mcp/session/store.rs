@@ -1,0 +1,361 @@
+//! All sessions of agents.
+//!
+//! Owns [`Table`]: which sessions there are, which ids were ended by their clients, what log levels the clients of each
+//! scope want. Invariant: an id that this hub or an earlier life of it signed names a session until its client ends it; a
+//! session that was forgotten (a restart, too many of them) is continued as soon as its client shows itself.
+//! Never: holds its lock across an await.
+
+use super::capability_sets::{Requests, Sets};
+use super::client::{About, Client};
+use super::id::SessionKey;
+use crate::gateway::mcp::catalog::scope::Scope;
+use crate::gateway::mcp::catalog::server_key::Place;
+use crate::gateway::mcp::catalog::view::Prints;
+use crate::gateway::mcp::catalog::view::{Board, View};
+use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::protocol::level::{Level, Wish, shows};
+use crate::gateway::mcp::protocol::list_kind::Kind;
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// How many ended sessions are remembered.
+const MAX_ENDED: usize = 4096;
+
+/// What the clients of each scope and each set of abilities want to be logged.
+pub(crate) type Wishes = Arc<HashMap<(Scope, Abilities), Wish>>;
+
+/// All sessions of agents.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) key: SessionKey,
+    /// So many sessions are remembered.
+    pub(crate) most: usize,
+    pub(crate) inner: Mutex<Inner>,
+    wishes: watch::Sender<Wishes>,
+    pub(crate) sets: watch::Sender<Sets>,
+    pub(crate) requests: Requests,
+    /// Rung when the journal should have a session otherwise.
+    pub(crate) bell: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    pub(crate) live: HashMap<String, Arc<Client>>,
+    pub(crate) ended: HashSet<String>,
+    ended_in_order: VecDeque<String>,
+    /// Ended, and still in the journal.
+    pub(crate) unsaved_ends: Vec<String>,
+}
+
+/// There are too many sessions, and every one of them is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// What an id names.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A session.
+    Client(Arc<Client>),
+    /// Nothing: it is forged, or of another address, or was ended.
+    Unknown,
+    /// A session that there is no room for.
+    Full,
+}
+
+impl Table {
+    /// No sessions, and room for so many.
+    pub(crate) fn new(key: SessionKey, most: usize) -> Self {
+        let (wishes, sets) = (watch::Sender::default(), watch::Sender::default());
+        let requests = Requests::default();
+        Self { key, most, inner: Mutex::default(), wishes, sets, requests, bell: Arc::default() }
+    }
+
+    /// Begins a session of a client that sees these lists.
+    pub(crate) fn begin(
+        &self,
+        scope: Scope,
+        about: About,
+        prints: Prints,
+        random: [u8; 16],
+    ) -> Result<Arc<Client>, Full> {
+        let id = self.key.sign(about.version, about.abilities, &scope, random);
+        self.add(Client::new(id, scope, about, prints, true))
+    }
+
+    /// What signs.
+    pub(crate) fn key(&self) -> &SessionKey {
+        &self.key
+    }
+
+    /// The session of this id at this address; what a client with these abilities is shown is asked for when it has to
+    /// be continued.
+    pub(crate) fn find(&self, id: &str, scope: &Scope, prints: impl FnOnce(Abilities) -> Prints) -> Found {
+        {
+            let inner = self.inner.lock();
+            if let Some(client) = inner.live.get(id) {
+                return if client.scope == *scope { Found::Client(Arc::clone(client)) } else { Found::Unknown };
+            }
+            if inner.ended.contains(id) {
+                return Found::Unknown;
+            }
+        }
+        let Some((version, abilities)) = self.key.verify(id, scope) else { return Found::Unknown };
+        tracing::info!(scope = %scope, "a session of an earlier life is continued");
+        let about = About { version, abilities };
+        match self.add(Client::new(id.to_owned(), scope.clone(), about, prints(abilities), false)) {
+            Ok(client) => Found::Client(client),
+            Err(Full) => Found::Full,
+        }
+    }
+
+    pub(crate) fn add(&self, client: Client) -> Result<Arc<Client>, Full> {
+        let mut inner = self.inner.lock();
+        // Two requests of one client may continue it at the same time.
+        if let Some(client) = inner.live.get(&client.id) {
+            return Ok(Arc::clone(client));
+        }
+        self.make_room(&mut inner)?;
+        let client = Arc::new(client);
+        inner.live.insert(client.id.clone(), Arc::clone(&client));
+        drop(inner);
+        client.ring(&self.bell);
+        if self.is_news(&client) {
+            self.publish_wishes();
+        }
+        self.keep_set(&client);
+        Ok(client)
+    }
+
+    /// Keeps the stream of one request among the sessions for as long as what is given back is held.
+    pub(crate) fn listening(table: &Arc<Self>, client: Client) -> Result<Listening, Full> {
+        Ok(Listening { client: table.add(client)?, table: Arc::clone(table) })
+    }
+
+    /// Ends a session, as its client asked.
+    pub(crate) fn end(&self, client: &Client) {
+        client.close();
+        let mut inner = self.inner.lock();
+        inner.live.remove(&client.id);
+        if inner.ended.insert(client.id.clone()) {
+            inner.unsaved_ends.push(client.id.clone());
+            inner.ended_in_order.push_back(client.id.clone());
+        }
+        if inner.ended_in_order.len() > MAX_ENDED {
+            let oldest = inner.ended_in_order.pop_front();
+            oldest.map(|id| inner.ended.remove(&id));
+        }
+        drop(inner);
+        self.bell.notify_one();
+        self.publish_wishes();
+        self.publish_sets(Instant::now());
+    }
+
+    /// The sessions that see this server.
+    pub(crate) fn covering(&self, place: &Place) -> Vec<Arc<Client>> {
+        let mut clients = self.all();
+        clients.retain(|client| client.sees(place));
+        clients
+    }
+
+    /// Every session.
+    pub(crate) fn all(&self) -> Vec<Arc<Client>> {
+        self.inner.lock().live.values().cloned().collect()
+    }
+
+    /// Tells every client with these abilities whose lists are others on this board.
+    pub(crate) fn tell<B>(&self, abilities: Abilities, board: &Board<B>) {
+        let mut known: HashMap<Scope, Prints> = HashMap::new();
+        for client in self.all().into_iter().filter(|client| client.abilities == abilities) {
+            let prints = *known.entry(client.scope.clone()).or_insert_with(|| prints(&board.view(&client.scope)));
+            client.lists_are(prints);
+        }
+    }
+
+    /// Shows a server's log message to every client that wants its level.
+    pub(crate) fn log(&self, place: &Place, level: Level, text: &str) {
+        let upstream = wanted(&self.wishes.borrow(), place);
+        for client in self.covering(place) {
+            if shows(client.level(), upstream, level) {
+                client.send(text);
+            }
+        }
+    }
+
+    /// Whether a client is shown a server's log message that came with its own request.
+    pub(crate) fn shows(&self, client: &Client, place: &Place, level: Level) -> bool {
+        shows(client.level(), wanted(&self.wishes.borrow(), place), level)
+    }
+
+    /// Hands on a message that means something only to who talks to this server alone.
+    pub(crate) fn other(&self, place: &Place, text: &str) {
+        for client in self.covering(place) {
+            if !client.scope.is_all() {
+                client.send(text);
+            }
+        }
+    }
+
+    /// The resources that some client subscribed to at this server.
+    pub(crate) fn subscribed(&self, place: &Place) -> HashSet<String> {
+        let of = |client: &Arc<Client>| client.subscriptions();
+        self.all().iter().flat_map(of).filter(|(at, _)| at == place).map(|(_, uri)| uri).collect()
+    }
+
+    /// Sets what a client wants to be logged.
+    pub(crate) fn set_level(&self, client: &Client, level: Level) {
+        client.set_level(level);
+        self.publish_wishes();
+    }
+
+    /// What the clients of each scope want to be logged, now and whenever it changes.
+    pub(crate) fn wishes(&self) -> watch::Receiver<Wishes> {
+        self.wishes.subscribe()
+    }
+
+    /// Whether the wishes are others with this client, who has just come.
+    fn is_news(&self, client: &Client) -> bool {
+        let wishes = self.wishes.borrow();
+        let wish = wishes.get(&(client.scope.clone(), client.abilities));
+        wish.is_none_or(|wish| wish.and(client.level()) != *wish)
+    }
+
+    pub(crate) fn publish_wishes(&self) {
+        let mut wishes: HashMap<(Scope, Abilities), Wish> = HashMap::new();
+        for client in self.all() {
+            let wish = wishes.entry((client.scope.clone(), client.abilities)).or_default();
+            *wish = wish.and(client.level());
+        }
+        self.wishes.send_if_modified(|known| {
+            let differs = **known != wishes;
+            if differs {
+                *known = Arc::new(wishes);
+            }
+            differs
+        });
+    }
+}
+
+/// The stream of one request.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// Who reads it.
+    pub(crate) client: Arc<Client>,
+    table: Arc<Table>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.client.close();
+        self.table.inner.lock().live.remove(&self.client.id);
+    }
+}
+
+/// What to ask this server for.
+pub(crate) fn wanted(wishes: &HashMap<(Scope, Abilities), Wish>, place: &Place) -> Option<Level> {
+    let covers = |scope: &Scope, set| place.lane.serves(set) && scope.covers(place);
+    let covering = wishes.iter().filter(|((scope, set), _)| covers(scope, *set));
+    covering.fold(Wish::default(), |all, (_, wish)| all.merged(*wish)).upstream()
+}
+
+/// The fingerprints of what a view shows.
+pub(crate) fn prints<B>(view: &View<'_, B>) -> Prints {
+    let mut resources = DefaultHasher::new();
+    (view.print(Kind::Resources), view.print(Kind::Templates)).hash(&mut resources);
+    Prints { tools: view.print(Kind::Tools), prompts: view.print(Kind::Prompts), resources: resources.finish() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::mcp::catalog::scope::Part;
+    use crate::gateway::mcp::catalog::scope::tests::place;
+    use crate::gateway::mcp::protocol::version::Version;
+    use crate::gateway::mcp::session::capability_sets::SET_IDLE;
+
+    const ABOUT: About = About { version: Version::LATEST, abilities: Abilities::NONE };
+    const MOST: usize = 500;
+    const NOTHING: Prints = Prints { tools: 0, prompts: 0, resources: 0 };
+
+    fn table() -> Table {
+        Table::new(SessionKey::from_token("t"), MOST)
+    }
+
+    fn begin(table: &Table, scope: Scope, n: u8) -> Arc<Client> {
+        table.begin(scope, ABOUT, NOTHING, [n; 16]).unwrap()
+    }
+
+    #[test]
+    fn a_session_survives_the_hub_but_not_its_own_end() {
+        let first = table();
+        let id = begin(&first, Part::All.into(), 1).id.clone();
+        let second = table();
+        let Found::Client(client) = second.find(&id, &Part::All.into(), |_| NOTHING) else { panic!("not continued") };
+        assert_eq!((client.version, second.all().len()), (Version::LATEST, 1));
+        assert!(matches!(second.find(&id, &Part::Instance("a".into()).into(), |_| NOTHING), Found::Unknown));
+        second.end(&client);
+        assert!(matches!(second.find(&id, &Part::All.into(), |_| NOTHING), Found::Unknown));
+        assert!(matches!(second.find("1.2025-11-25.AAAA.BBBB", &Part::All.into(), |_| NOTHING), Found::Unknown));
+    }
+
+    #[test]
+    fn the_most_silent_is_forgotten_first_and_may_come_back() {
+        let table = table();
+        let quiet = begin(&table, Part::All.into(), 1);
+        quiet.touch(Instant::now() - std::time::Duration::from_secs(60));
+        let busy: Vec<_> = (1..MOST)
+            .map(|n| {
+                let mut random = [0; 16];
+                random[..8].copy_from_slice(&n.to_be_bytes());
+                table.begin(Part::All.into(), ABOUT, NOTHING, random).unwrap()
+            })
+            .map(|client| (client.inflight.begin("1").unwrap(), client))
+            .collect();
+        assert_eq!(table.all().len(), MOST);
+        let one_more = begin(&table, Part::All.into(), 2);
+        assert!(!table.all().iter().any(|client| client.id == quiet.id));
+        let entry = one_more.inflight.begin("1").unwrap();
+        assert!(matches!(table.find(&quiet.id, &Part::All.into(), |_| NOTHING), Found::Full));
+        drop(entry);
+        assert!(matches!(table.find(&quiet.id, &Part::All.into(), |_| NOTHING), Found::Client(_)));
+        drop(busy);
+    }
+
+    #[test]
+    fn the_lowest_level_of_all_who_see_a_server_is_wanted() {
+        let table = table();
+        let place = place("a", "s");
+        let wanted = || wanted(&table.wishes().borrow(), &place);
+        let (all, one) = (begin(&table, Part::All.into(), 1), begin(&table, Part::Instance("a".into()).into(), 2));
+        let other = begin(&table, Part::Instance("b".into()).into(), 3);
+        assert_eq!(wanted(), None);
+        table.set_level(&other, Level::Debug);
+        assert_eq!(wanted(), None);
+        table.set_level(&all, Level::Error);
+        assert_eq!(wanted(), Some(Level::Info), "the other one never asked");
+        table.set_level(&one, Level::Warning);
+        assert_eq!(wanted(), Some(Level::Warning));
+        table.end(&one);
+        assert_eq!(wanted(), Some(Level::Error));
+    }
+
+    #[test]
+    fn sessions_are_kept_for_the_sets_of_clients_in_use() {
+        let table = table();
+        let about = About { abilities: Abilities::ALL, ..ABOUT };
+        let client = table.begin(Part::All.into(), about, NOTHING, [1; 16]).unwrap();
+        begin(&table, Part::All.into(), 2);
+        assert_eq!(**table.sets().borrow(), [Abilities::ALL]);
+        let later = Instant::now() + SET_IDLE;
+        table.publish_sets(later);
+        assert!(table.sets().borrow().is_empty(), "nobody used it for a while");
+        client.touch(later);
+        table.publish_sets(later);
+        assert_eq!(**table.sets().borrow(), [Abilities::ALL]);
+        table.end(&client);
+        assert!(table.sets().borrow().is_empty());
+    }
+}

@@ -1,0 +1,5 @@
+//! (docs)
+
+pub(crate) mod http;
+pub(crate) mod response;
+pub(crate) mod stateless;

@@ -1,0 +1,27 @@
+//! (docs)
+
+use super::recalled::Recalled;
+use crate::gateway::mcp::session::store::Table;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::Notify;
+
+/// What all upstreams of a hub have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    /// The sessions of agents.
+    pub(crate) clients: Arc<Table>,
+    /// The ids that servers see.
+    pub(crate) ids: Arc<AtomicU64>,
+    /// Woken whenever something changed that the board shows.
+    pub(crate) dirty: Arc<Notify>,
+    /// What servers offered in an earlier life of the hub.
+    pub(crate) recalled: Arc<Recalled>,
+    /// The largest message.
+    pub(crate) max_message: usize,
+}
+
+/// 64 random bits, for jitter: without randomness the delays are merely at their longest.
+pub(crate) fn random() -> u64 {
+    getrandom::u64().unwrap_or(u64::MAX)
+}
