@@ -1,5 +1,5 @@
-# Linchpin's verbs. `make` alone lists them.
-# Every call of cargo is --locked; PROFILE=release makes `demo` use the release build.
+# `make` without a target lists the targets.
+# Every cargo command uses --locked. With PROFILE=release, `make demo` uses the release build.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -7,23 +7,23 @@ CARGO ?= cargo
 PREFIX ?= $(HOME)/.local
 PROFILE ?= dev
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
-# Where the builds are: cargo's own answer, so CARGO_TARGET_DIR and the user's settings count.
+# The directory of the builds. Cargo is asked for it, so that CARGO_TARGET_DIR and the user's settings are respected.
 TARGET = $(shell $(CARGO) metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
 .PHONY: help demo test integration-test soak fuzz bench lint install clean build kit
 
-help: ## list these verbs
+help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: kit ## the main job on real servers: call a tool, kill server, instance and hub, call again
+demo: kit ## show the main feature on real MCP servers: kill server, instance and hub under one open agent session
 	$(CARGO) build --locked --profile $(PROFILE) -p linchpin-hub -p linchpin-tests --bins
 	@$(TARGET)/$(subst dev,debug,$(PROFILE))/demo
 
-# All targets at once: so the binary that the scenarios start is of this tree, and built with the same features.
-build: ## everything, in the development profile
+# All targets are built together, so that the binary that the tests start has the current source and the same features.
+build: ## build everything in the development profile
 	$(CARGO) build --locked --workspace --all-targets
 
-test: kit build ## all tests: units, properties, documentation, and the scenarios on real processes
+test: kit build ## install what the tests need and run all tests
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --workspace --locked
 else
@@ -31,9 +31,9 @@ else
 endif
 	$(CARGO) test --workspace --locked --doc
 
-# The faults of whole processes (kill -9, corrupt records, stopped processes) and of the network between them.
+# The scenarios with process faults (kill -9, corrupt records, stopped processes) and with network faults.
 FAULTS := continuity continuity_matrix fleet bad_input stopping stopped starts links crowd clocks proxy netns_packets netns_interfaces
-integration-test: kit build ## only the scenarios of process faults and of simulated network drops (in network namespaces)
+integration-test: kit build ## run only the scenarios with process faults and with network faults (in network namespaces)
 	@$(TARGET)/debug/lab-netns
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked -p linchpin-tests $(addprefix --test ,$(FAULTS))
@@ -41,32 +41,36 @@ else
 	$(CARGO) test --locked -p linchpin-tests --no-fail-fast $(addprefix --test ,$(FAULTS))
 endif
 
-soak: ## races for as long as one likes: SEED=first seed (else random), ROUNDS=300 a seed, SECONDS=600 in all
+soak: ## run random races of the registry: SEED=first seed (default random), ROUNDS=300 per seed, SECONDS=600 in total
 	$(CARGO) build --locked -p linchpin-tests --bin soak --bin registry-worker
 	@SEED='$(SEED)' ROUNDS='$(ROUNDS)' SECONDS='$(SECONDS)' $(TARGET)/debug/soak
 
-fuzz: ## the gateway's readers against bytes nobody chose: SEED=seed (else random), SECONDS=60
+fuzz: ## feed mutated messages to the gateway's parsers: SEED=seed (default random), SECONDS=60
 	$(CARGO) build --locked -p linchpin-tests --bin fuzz
 	@SEED='$(SEED)' SECONDS='$(SECONDS)' $(TARGET)/debug/fuzz
 
-bench: kit ## measure against the numbers to hold (release build)
+bench: kit ## measure the release build and print each number beside its target
 	$(CARGO) build --locked --release -p linchpin-hub -p linchpin-tests --bins
 	@$(TARGET)/release/bench
 
-lint: ## formatting, clippy, documentation, licences, house rules
+lint: ## check formatting, clippy, documentation, dependencies and the house rules
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
+	@tests/kit/install.sh lint
+# Cargo-deny looks at the crates of all platforms, which a build does not fetch. This does nothing when they are there.
+	$(CARGO) fetch --locked
+	tests/kit/lint/.venv/bin/cargo-deny --offline --locked check licenses sources bans
 	python3 .ci/house.py
 
-install: ## the release build of linchpin into PREFIX/bin (default ~/.local/bin)
+install: ## build linchpin in release mode and install it into PREFIX/bin (default ~/.local/bin)
 	$(CARGO) build --locked --release -p linchpin-hub --bin linchpin
 	install -D -m 755 $(TARGET)/release/linchpin $(PREFIX)/bin/linchpin
 	@echo "installed $(PREFIX)/bin/linchpin"
 
-clean: ## remove the builds and the test kit
+clean: ## remove the builds and what the tests have installed into tests/kit
 	$(CARGO) clean
-	rm -rf tests/kit/node_modules tests/kit/node22/node_modules tests/kit/.venv
+	rm -rf tests/kit/node_modules tests/kit/node22/node_modules tests/kit/.venv tests/kit/lint/.venv
 
-kit: ## install what the tests need, pinned (at once when nothing changed)
+kit: ## install what the tests need, in pinned versions
 	@tests/kit/install.sh
