@@ -4,14 +4,14 @@
 //! Never: offers what spawns a command or stops an instance.
 
 use super::{Api, instances, logs, steer};
-use crate::gateway::mcp::Facts;
+use crate::gateway::mcp::HubApi;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use linchpin_shared::problem::Problem;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-impl Facts for Api {
+impl HubApi for Api {
     fn status(&self) -> Value {
         json!(instances::everything(self))
     }

@@ -85,7 +85,7 @@ impl Api {
     #[must_use]
     pub fn answering(self) -> Arc<Self> {
         let api = Arc::new(self);
-        let facts: Arc<dyn mcp::Facts> = api.clone();
+        let facts: Arc<dyn mcp::HubApi> = api.clone();
         api.gateway.ask_of(&facts);
         api
     }

@@ -1,24 +1,24 @@
 //! (docs)
 
-use super::buffers::Buffers;
-use super::builtin::Facts;
-use super::builtin::news::News;
-use super::catalog::filter::{Choice, Rules};
+use super::buffers::MessageBudget;
+use super::builtin::HubApi;
+use super::builtin::news::StatusChanges;
+use super::catalog::filter::{Filter, FilterRules};
 use super::catalog::naming;
-use super::catalog::scope::{Part, Scope};
-use super::catalog::server_key::Place;
-use super::catalog::view::{Board, Source};
-use super::persister::{Keeper, Rooms};
-use super::protocol::capabilities::Abilities;
+use super::catalog::scope::{Scope, ScopePath};
+use super::catalog::server_key::ServerKey;
+use super::catalog::view::{ServerEntry, ToolCatalog};
+use super::persister::{Persister, PersisterDeps};
+use super::protocol::capabilities::ClientCapabilities;
 use super::protocol::errors::RpcError;
-use super::protocol::list_kind::Kind;
+use super::protocol::list_kind::ListKind;
 use super::session::pending_input;
-use super::session::store::Table;
+use super::session::store::SessionStore;
 use super::status::{ClientStatus, ServerStatus};
 use super::upstream::Upstream;
-use super::upstream::pool::{Boards, Fleet, Servers};
-use super::upstream::recalled::Recalled;
-use super::upstream::shared::{Common, random};
+use super::upstream::pool::{Catalogs, ServerCatalog, UpstreamPool};
+use super::upstream::recalled::RecalledOffers;
+use super::upstream::shared::{UpstreamDeps, random};
 use crate::gateway::mcp::session::id::SessionKey;
 use crate::journal::Journal;
 use crate::link::Links;
@@ -38,24 +38,24 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// The MCP gateway of a hub.
 #[derive(Debug)]
 pub struct Gateway {
-    boards: watch::Receiver<Arc<Boards>>,
-    pub(crate) clients: Arc<Table>,
-    pub(crate) waiting: pending_input::Waiting,
+    boards: watch::Receiver<Arc<Catalogs>>,
+    pub(crate) clients: Arc<SessionStore>,
+    pub(crate) waiting: pending_input::PendingInputs,
     links: Links,
     pub(crate) wait: Duration,
     list_wait: Duration,
     pub(super) max_message: usize,
     pub(crate) message_timeout: Duration,
-    pub(super) buffers: Arc<Buffers>,
+    pub(super) buffers: Arc<MessageBudget>,
     /// Clients' own streams that may still be opened.
     streams: Arc<Semaphore>,
     started: Instant,
     pub(crate) stop: CancellationToken,
-    rules: Arc<Rules>,
+    rules: Arc<FilterRules>,
     /// Whom the hub's own tools ask.
-    pub(super) facts: OnceLock<Weak<dyn Facts>>,
+    pub(super) facts: OnceLock<Weak<dyn HubApi>>,
     /// The choice of an address without a query.
-    plain: Arc<Choice>,
+    plain: Arc<Filter>,
 }
 
 impl Gateway {
@@ -70,49 +70,53 @@ impl Gateway {
         stop: CancellationToken,
         tasks: &TaskTracker,
     ) -> Arc<Self> {
-        let clients = Arc::new(Table::new(session_key, settings.max_sessions));
-        let rules = Arc::new(Rules::from(settings));
+        let clients = Arc::new(SessionStore::new(session_key, settings.max_sessions));
+        let rules = Arc::new(FilterRules::from(settings));
         let recall = journal.recall().unwrap_or_default();
         clients.recall(&recall.sessions, &rules);
-        let recalled = Arc::new(Recalled::new(recall.lists));
-        let common = Common {
+        let recalled = Arc::new(RecalledOffers::new(recall.lists));
+        let common = UpstreamDeps {
             clients: Arc::clone(&clients),
             ids: Arc::new(AtomicU64::new(first_id())),
             dirty: Arc::default(),
             recalled: Arc::clone(&recalled),
             max_message: settings.max_message_bytes,
         };
-        let (fleet, boards) = Fleet::new(links, common, settings.grace);
+        let (fleet, boards) = UpstreamPool::new(links, common, settings.grace);
         tasks.spawn(fleet.run());
         if journal.is_kept() {
-            let rooms =
-                Rooms { clients: Arc::clone(&clients), rules: Arc::clone(&rules), boards: boards.clone(), recalled };
-            tasks.spawn(Keeper::new(journal.clone(), rooms).run());
+            let rooms = PersisterDeps {
+                clients: Arc::clone(&clients),
+                rules: Arc::clone(&rules),
+                boards: boards.clone(),
+                recalled,
+            };
+            tasks.spawn(Persister::new(journal.clone(), rooms).run());
         }
         Arc::new(Self {
             boards,
             clients,
-            waiting: pending_input::Waiting::default(),
+            waiting: pending_input::PendingInputs::default(),
             links: links.clone(),
             wait: settings.wait,
             list_wait: settings.list_wait,
             max_message: settings.max_message_bytes,
             message_timeout: settings.message_timeout,
-            buffers: Buffers::new(settings.max_buffered_bytes),
+            buffers: MessageBudget::new(settings.max_buffered_bytes),
             streams: Arc::new(Semaphore::new(settings.max_streams.min(Semaphore::MAX_PERMITS))),
             started: Instant::now(),
             stop,
-            plain: Arc::new(Choice::of(&rules)),
+            plain: Arc::new(Filter::of(&rules)),
             rules,
             facts: OnceLock::new(),
         })
     }
 
     /// Lets the hub's own tools ask this, for as long as somebody else holds it. Only the first one counts.
-    pub fn ask_of(&self, facts: &Arc<dyn Facts>) {
+    pub fn ask_of(&self, facts: &Arc<dyn HubApi>) {
         // A hub has one.
         if self.facts.set(Arc::downgrade(facts)).is_ok() {
-            let news = News::default().run(Arc::clone(&self.clients), Arc::downgrade(facts));
+            let news = StatusChanges::default().run(Arc::clone(&self.clients), Arc::downgrade(facts));
             let stop = self.stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(news).await });
         }
@@ -130,10 +134,10 @@ impl Gateway {
     }
 
     /// What an address shows.
-    pub(super) fn scope(&self, part: Part, query: Option<&str>) -> Result<Scope, Problem> {
+    pub(super) fn scope(&self, part: ScopePath, query: Option<&str>) -> Result<Scope, Problem> {
         let choice = match query {
             None => Arc::clone(&self.plain),
-            Some(_) => Arc::new(Choice::read(&self.rules, query)?),
+            Some(_) => Arc::new(Filter::read(&self.rules, query)?),
         };
         Ok(Scope { part, choice })
     }
@@ -141,7 +145,7 @@ impl Gateway {
     /// Every server that is known, with the state of its session.
     #[must_use]
     pub fn catalog(&self) -> Vec<ServerStatus> {
-        self.board(Abilities::NONE).sources().iter().map(ServerStatus::of).collect()
+        self.board(ClientCapabilities::NONE).sources().iter().map(ServerStatus::of).collect()
     }
 
     /// The sessions of agents.
@@ -151,37 +155,37 @@ impl Gateway {
     }
 
     /// The board of clients with these abilities as it was published last.
-    pub(crate) fn board(&self, abilities: Abilities) -> Arc<Servers> {
+    pub(crate) fn board(&self, abilities: ClientCapabilities) -> Arc<ServerCatalog> {
         let boards = self.boards.borrow();
         Arc::clone(boards.of(abilities).unwrap_or(boards.base()))
     }
 
     /// The boards, now and whenever they change.
-    pub(crate) fn boards(&self) -> watch::Receiver<Arc<Boards>> {
+    pub(crate) fn boards(&self) -> watch::Receiver<Arc<Catalogs>> {
         self.boards.clone()
     }
 
     /// The board with the lists as they are at this moment, ahead of its publication.
-    pub(crate) fn fresh_board(&self, abilities: Abilities) -> Servers {
-        let refreshed = |source: &Source<Arc<Upstream>>| Source {
+    pub(crate) fn fresh_board(&self, abilities: ClientCapabilities) -> ServerCatalog {
+        let refreshed = |source: &ServerEntry<Arc<Upstream>>| ServerEntry {
             lists: source.backend.known().lists.or(&source.lists),
             ..source.clone()
         };
         let board = self.board(abilities);
-        Board::new(board.sources().iter().map(refreshed).collect()).of_instances(Arc::clone(board.instances()))
+        ToolCatalog::new(board.sources().iter().map(refreshed).collect()).of_instances(Arc::clone(board.instances()))
     }
 
     /// Waits until a hub that has just started knows its first instances, if there are any of this scope.
     pub(super) async fn meets(&self, scope: &Scope) {
         let deadline = self.first_instances_by(scope);
-        let known = |boards: &Arc<Boards>| boards.base().view(scope).backends().next().is_some();
+        let known = |boards: &Arc<Catalogs>| boards.base().view(scope).backends().next().is_some();
         // Either way what is known then is what there is.
         let _ = timeout_at(deadline, self.boards().wait_for(known)).await;
     }
 
     /// Waits until there are sessions for clients with these abilities, or being begun. It takes no time but for the
     /// first request of the first of them.
-    pub(crate) async fn has_lane(&self, abilities: Abilities) {
+    pub(crate) async fn has_lane(&self, abilities: ClientCapabilities) {
         if self.boards.borrow().of(abilities).is_none() {
             // If the fleet is that busy, what everybody is shown has to do.
             let _ = timeout(FIRST_LOOK, self.boards().wait_for(|boards| boards.of(abilities).is_some())).await;
@@ -189,7 +193,7 @@ impl Gateway {
     }
 
     /// Waits until every server of this scope gave this list, or is known to be down, or took too long.
-    pub(crate) async fn settle(&self, abilities: Abilities, scope: &Scope, kind: Kind) {
+    pub(crate) async fn settle(&self, abilities: ClientCapabilities, scope: &Scope, kind: ListKind) {
         self.has_lane(abilities).await;
         self.board(abilities).view(scope).backends().for_each(|upstream| upstream.wake_for(kind));
         let mut boards = self.boards();
@@ -203,7 +207,7 @@ impl Gateway {
     }
 
     /// Until when this list is worth waiting for, if it is not complete.
-    fn pending(&self, board: &Servers, scope: &Scope, kind: Kind) -> Option<Instant> {
+    fn pending(&self, board: &ServerCatalog, scope: &Scope, kind: ListKind) -> Option<Instant> {
         let view = board.view(scope);
         if view.backends().next().is_none() {
             return Some(self.first_instances_by(scope));
@@ -215,8 +219,8 @@ impl Gateway {
     /// By when a hub that has just started knows the instances of this scope.
     pub(super) fn first_instances_by(&self, scope: &Scope) -> Instant {
         match scope.part {
-            Part::All => self.started + FIRST_LOOK,
-            Part::Instance(_) | Part::Server(..) => self.started + self.list_wait,
+            ScopePath::All => self.started + FIRST_LOOK,
+            ScopePath::Instance(_) | ScopePath::Server(..) => self.started + self.list_wait,
         }
     }
 
@@ -239,17 +243,17 @@ impl Gateway {
 
     /// What of a scope does not exist.
     fn missing(&self, scope: &Scope) -> Option<Problem> {
-        let board = self.board(Abilities::NONE);
+        let board = self.board(ClientCapabilities::NONE);
         // What is hidden exists.
         if board.view(&scope.part.clone().into()).backends().next().is_some() {
             return None;
         }
         match &scope.part {
-            Part::All => None,
-            Part::Instance(name) => self.links.get(name).is_none().then(|| self.no_instance(name)),
-            Part::Server(name, _) if self.links.get(name).is_none() => Some(self.no_instance(name)),
-            Part::Server(name, server) => {
-                let view = board.view(&Part::Instance(Arc::clone(name)).into());
+            ScopePath::All => None,
+            ScopePath::Instance(name) => self.links.get(name).is_none().then(|| self.no_instance(name)),
+            ScopePath::Server(name, _) if self.links.get(name).is_none() => Some(self.no_instance(name)),
+            ScopePath::Server(name, server) => {
+                let view = board.view(&ScopePath::Instance(Arc::clone(name)).into());
                 let servers: Vec<_> = view.backends().map(|upstream| upstream.place.server.to_string()).collect();
                 let detail = format!("{name} has no MCP server {server:?}");
                 Some(Problem::new(Code::ServerNotFound, detail).seen("servers", servers).next("linchpin status"))
@@ -269,7 +273,7 @@ impl Gateway {
     }
 
     /// The server of a subscription that nobody has any more.
-    pub(crate) fn unwanted(&self, place: &Place, uri: &str) -> Option<Arc<Upstream>> {
+    pub(crate) fn unwanted(&self, place: &ServerKey, uri: &str) -> Option<Arc<Upstream>> {
         if self.clients.subscribed(place).contains(uri) {
             return None;
         }

@@ -1,14 +1,14 @@
 //! What the gateway has the journal keep.
 //!
-//! Owns [`Keeper`]: the task that writes sessions and lists down when they changed. Invariant: what is written is
+//! Owns [`Persister`]: the task that writes sessions and lists down when they changed. Invariant: what is written is
 //! always the state of now, one batch at a time; what could not be written is written again, as it is then.
 //! Never: makes a request wait.
 
-use super::catalog::filter::Rules;
-use super::catalog::server_key::Place;
-use super::session::store::Table;
-use super::upstream::pool::Boards;
-use super::upstream::recalled::{Kept, Recalled};
+use super::catalog::filter::FilterRules;
+use super::catalog::server_key::ServerKey;
+use super::session::store::SessionStore;
+use super::upstream::pool::Catalogs;
+use super::upstream::recalled::{KeptFingerprints, RecalledOffers};
 use crate::journal::{Change, Facts, Journal};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,33 +27,33 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LISTS: u32 = 100;
 
 /// What is kept, and who has it.
-pub(crate) struct Rooms {
+pub(crate) struct PersisterDeps {
     /// The sessions of agents.
-    pub(crate) clients: Arc<Table>,
+    pub(crate) clients: Arc<SessionStore>,
     /// What the settings choose.
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) rules: Arc<FilterRules>,
     /// The servers.
-    pub(crate) boards: watch::Receiver<Arc<Boards>>,
+    pub(crate) boards: watch::Receiver<Arc<Catalogs>>,
     /// What servers offered in an earlier life of the hub.
-    pub(crate) recalled: Arc<Recalled>,
+    pub(crate) recalled: Arc<RecalledOffers>,
 }
 
 /// The task.
-pub(crate) struct Keeper {
+pub(crate) struct Persister {
     journal: Journal,
     facts: watch::Receiver<Facts>,
-    rooms: Rooms,
+    rooms: PersisterDeps,
     /// Ended sessions that the journal may still have.
     ended: Vec<String>,
     /// What the journal has of each server.
-    lists: HashMap<(Uuid, Place), Kept>,
+    lists: HashMap<(Uuid, ServerKey), KeptFingerprints>,
     /// Which file was written to last.
     opened: u64,
 }
 
-impl Keeper {
+impl Persister {
     /// Keeps these in this journal.
-    pub(crate) fn new(journal: Journal, rooms: Rooms) -> Self {
+    pub(crate) fn new(journal: Journal, rooms: PersisterDeps) -> Self {
         let facts = journal.facts();
         Self { journal, facts, rooms, ended: Vec::new(), lists: HashMap::new(), opened: 0 }
     }

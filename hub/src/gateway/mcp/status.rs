@@ -3,11 +3,11 @@
 //! Owns [`ServerStatus`] and [`ClientStatus`], plain values made of what others publish.
 //! Never: carries a session's id. Who has it is let in.
 
-use super::catalog::list::Item;
-use super::catalog::view::Source;
-use super::protocol::list_kind::Kind;
+use super::catalog::list::ListItem;
+use super::catalog::view::ServerEntry;
+use super::protocol::list_kind::ListKind;
 use super::session::client::Client;
-use super::upstream::{Phase, Upstream};
+use super::upstream::{Upstream, UpstreamPhase};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::sync::Arc;
@@ -75,16 +75,17 @@ impl ClientStatus {
 }
 
 impl ServerStatus {
-    pub(super) fn of(source: &Source<Arc<Upstream>>) -> Self {
+    pub(super) fn of(source: &ServerEntry<Arc<Upstream>>) -> Self {
         let state = source.backend.state();
         let (session, why) = match state.phase {
-            Phase::Ready(_) => (SessionState::Ready, None),
-            Phase::Starting => (SessionState::Starting, None),
-            Phase::Dormant(start) => (SessionState::Dormant, start.trouble()),
-            Phase::Down { why, .. } | Phase::Left { why } => (SessionState::Down, Some(why)),
+            UpstreamPhase::Ready(_) => (SessionState::Ready, None),
+            UpstreamPhase::Starting => (SessionState::Starting, None),
+            UpstreamPhase::Dormant(start) => (SessionState::Dormant, start.trouble()),
+            UpstreamPhase::Down { why, .. } | UpstreamPhase::Left { why } => (SessionState::Down, Some(why)),
         };
         let count = |kind| source.lists.get(kind).map_or(0, |list| list.items().len());
-        let tools = source.lists.get(Kind::Tools).map(|list| list.items().iter().map(Item::key).map(str::to_owned));
+        let tools =
+            source.lists.get(ListKind::Tools).map(|list| list.items().iter().map(ListItem::key).map(str::to_owned));
         Self {
             instance: source.instance.to_string(),
             server: source.server.to_string(),
@@ -93,8 +94,8 @@ impl ServerStatus {
             why,
             listed: source.listed,
             tools: tools.map(Iterator::collect).unwrap_or_default(),
-            prompts: count(Kind::Prompts),
-            resources: count(Kind::Resources),
+            prompts: count(ListKind::Prompts),
+            resources: count(ListKind::Resources),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! Invariant: an instance that the connection does not see is refused, with the rule that hides it.
 //! Never: waits for a server.
 
-use super::{Facts, Own};
+use super::{BuiltinTool, HubApi};
 use crate::gateway::mcp::catalog::scope::Scope;
 use crate::words::{explain::explain, status};
 use linchpin_shared::problem::{Code, Problem};
@@ -64,43 +64,48 @@ pub(crate) fn result(answer: Result<(String, Value), Problem>) -> String {
 }
 
 /// What a tool comes to that tells of instances.
-pub(crate) async fn of(own: Own, facts: Arc<dyn Facts>, scope: &Scope, json: &str) -> Result<(String, Value), Problem> {
+pub(crate) async fn of(
+    own: BuiltinTool,
+    facts: Arc<dyn HubApi>,
+    scope: &Scope,
+    json: &str,
+) -> Result<(String, Value), Problem> {
     match own {
-        Own::Status => match arguments::<OfStatus>(json)?.instance {
+        BuiltinTool::Status => match arguments::<OfStatus>(json)?.instance {
             None => {
                 let all = everything(&*facts, scope);
                 Ok((status::all(&all), all))
             }
             Some(name) => instance(&*facts, scope, &name).map(|one| (status::one(&one), one)),
         },
-        Own::Explain => {
+        BuiltinTool::Explain => {
             let OfExplain { instance: name, lines } = arguments(json)?;
             instance(&*facts, scope, &name)?;
             let story = facts.story(name).await?;
             Ok((explain(&story, lines.unwrap_or(20)), story))
         }
-        Own::Logs => {
+        BuiltinTool::Logs => {
             let OfLogs { instance: name, process, lines } = arguments(json)?;
             instance(&*facts, scope, &name)?;
             let text = facts.logs(name.clone(), process, lines.unwrap_or(100).min(1000)).await?;
             let text = last_lines(&text);
             Ok((text.to_owned(), json!({"instance": name, "lines": text.lines().collect::<Vec<_>>()})))
         }
-        Own::Restart => {
+        BuiltinTool::Restart => {
             let OfRestart { instance: name, process } = arguments(json)?;
             instance(&*facts, scope, &name)?;
             let restarting = facts.restart(name.clone(), process).await?;
             let text = format!("restarting {} of {name}; {0} is reachable again in a moment", restarting.join(", "));
             Ok((text, json!({"instance": name, "restarting": restarting})))
         }
-        Own::Search | Own::Describe | Own::Call => {
+        BuiltinTool::Search | BuiltinTool::Describe | BuiltinTool::Call => {
             Err(Problem::new(Code::Internal, "this tool is about tools").next("report it"))
         }
     }
 }
 
 /// The status, of what the connection sees.
-pub(crate) fn everything(facts: &dyn Facts, scope: &Scope) -> Value {
+pub(crate) fn everything(facts: &dyn HubApi, scope: &Scope) -> Value {
     let mut all = facts.status();
     if let Some(instances) = all["instances"].as_array_mut() {
         instances.retain(|instance| hidden(scope, instance).is_none());
@@ -109,7 +114,7 @@ pub(crate) fn everything(facts: &dyn Facts, scope: &Scope) -> Value {
 }
 
 /// The instance of this name, if the connection sees it.
-pub(crate) fn instance(facts: &dyn Facts, scope: &Scope, name: &str) -> Result<Value, Problem> {
+pub(crate) fn instance(facts: &dyn HubApi, scope: &Scope, name: &str) -> Result<Value, Problem> {
     let found = facts.instance(name);
     let rule = match &found {
         Ok(instance) => hidden(scope, instance),

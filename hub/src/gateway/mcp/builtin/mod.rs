@@ -1,6 +1,6 @@
 //! The hub's own tools and resources on `/mcp`, so that an agent can see and mend what is wrong.
 //!
-//! Owns [`Own`] (which there are, what they are called, who is offered them) and [`Facts`] (whom they ask). [`schema`] has
+//! Owns [`BuiltinTool`] (which there are, what they are called, who is offered them) and [`HubApi`] (whom they ask). [`schema`] has
 //! their descriptions, [`answer`] and [`resources`] what they say, [`news`] when that changes, [`super::catalog::search`] the ranking of tools.
 //! Invariant: they answer at once, whatever is down, with what the API's routes answer; what a connection does not see
 //! they do not show. Never: spawn a command or stop an instance; they restart what is supervised already.
@@ -10,10 +10,10 @@ pub(crate) mod news;
 pub(crate) mod resources;
 mod schema;
 
-use super::catalog::filter::{Choice, OWN};
+use super::catalog::filter::{BUILTIN, Filter};
 use super::catalog::scope::Scope;
 use super::protocol::errors::RpcError;
-use super::protocol::list_kind::Kind;
+use super::protocol::list_kind::ListKind;
 use futures_util::future::BoxFuture;
 use linchpin_shared::problem::{Code, Problem};
 use serde_json::Value;
@@ -21,7 +21,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 /// What the own tools ask: the answers of the API's routes.
-pub trait Facts: Send + Sync {
+pub trait HubApi: Send + Sync {
     /// `GET /status`.
     fn status(&self) -> Value;
 
@@ -59,7 +59,7 @@ pub trait Facts: Send + Sync {
     ) -> BoxFuture<'static, Result<Vec<String>, Problem>>;
 }
 
-impl Debug for dyn Facts {
+impl Debug for dyn HubApi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Facts")
     }
@@ -67,7 +67,7 @@ impl Debug for dyn Facts {
 
 /// A tool of the hub's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Own {
+pub(crate) enum BuiltinTool {
     /// What runs, and how it is.
     Status,
     /// Why an instance is as it is.
@@ -84,7 +84,7 @@ pub(crate) enum Own {
     Call,
 }
 
-impl Own {
+impl BuiltinTool {
     /// All of them, in the order in which they are listed.
     pub(crate) const ALL: [Self; 7] =
         [Self::Status, Self::Explain, Self::Logs, Self::Restart, Self::Search, Self::Describe, Self::Call];
@@ -103,12 +103,12 @@ impl Own {
     }
 
     /// The tool of this name, if it is offered at this address; why not, if a rule hides it.
-    pub(crate) fn find(kind: Kind, scope: &Scope, name: &str) -> Option<Result<Self, RpcError>> {
-        let name = name.strip_prefix(OWN)?.strip_prefix("__")?;
-        let offered = scope.is_all() && kind == Kind::Tools;
+    pub(crate) fn find(kind: ListKind, scope: &Scope, name: &str) -> Option<Result<Self, RpcError>> {
+        let name = name.strip_prefix(BUILTIN)?.strip_prefix("__")?;
+        let offered = scope.is_all() && kind == ListKind::Tools;
         let own = Self::ALL.into_iter().find(|own| offered && own.name() == name && own.is_on(&scope.choice))?;
         Some(scope.choice.hides_own(own.name()).map_or(Ok(own), |rule| {
-            let detail = format!("the tool {OWN}__{name} is hidden: {rule}");
+            let detail = format!("the tool {BUILTIN}__{name} is hidden: {rule}");
             let problem = Problem::new(Code::UnknownTool, detail);
             Err(RpcError::unknown(problem.next("a person can change that: linchpin config show --origin")))
         }))
@@ -122,31 +122,31 @@ impl Own {
         }
     }
 
-    fn is_on(self, choice: &Choice) -> bool {
+    fn is_on(self, choice: &Filter) -> bool {
         if self.needs_search() { choice.searches() } else { choice.own_tools() }
     }
 }
 
 /// What the hub adds to a list, of its own and of these instances.
-pub(crate) fn listed(kind: Kind, choice: &Choice, instances: &[&str]) -> Vec<String> {
-    let shown = |own: &Own| own.is_on(choice) && choice.hides_own(own.name()).is_none();
+pub(crate) fn listed(kind: ListKind, choice: &Filter, instances: &[&str]) -> Vec<String> {
+    let shown = |own: &BuiltinTool| own.is_on(choice) && choice.hides_own(own.name()).is_none();
     match kind {
-        Kind::Tools => Own::ALL.into_iter().filter(shown).map(|own| schema::of(own).to_string()).collect(),
-        Kind::Prompts => Vec::new(),
-        Kind::Resources | Kind::Templates if !choice.own_tools() => Vec::new(),
-        Kind::Resources => resources::listed(instances),
-        Kind::Templates => resources::templates(),
+        ListKind::Tools => BuiltinTool::ALL.into_iter().filter(shown).map(|own| schema::of(own).to_string()).collect(),
+        ListKind::Prompts => Vec::new(),
+        ListKind::Resources | ListKind::Templates if !choice.own_tools() => Vec::new(),
+        ListKind::Resources => resources::listed(instances),
+        ListKind::Templates => resources::templates(),
     }
 }
 
 /// Whether a name that some instance offers is one of the hub's own.
-pub(crate) fn takes(kind: Kind, choice: &Choice, name: &str) -> bool {
+pub(crate) fn takes(kind: ListKind, choice: &Filter, name: &str) -> bool {
     match kind {
-        Kind::Tools => {
-            let own = name.strip_prefix(OWN).and_then(|rest| rest.strip_prefix("__"));
-            own.is_some_and(|name| Own::ALL.into_iter().any(|own| own.name() == name && own.is_on(choice)))
+        ListKind::Tools => {
+            let own = name.strip_prefix(BUILTIN).and_then(|rest| rest.strip_prefix("__"));
+            own.is_some_and(|name| BuiltinTool::ALL.into_iter().any(|own| own.name() == name && own.is_on(choice)))
         }
-        Kind::Prompts => false,
-        Kind::Resources | Kind::Templates => choice.own_tools() && name.starts_with(resources::SCHEME),
+        ListKind::Prompts => false,
+        ListKind::Resources | ListKind::Templates => choice.own_tools() && name.starts_with(resources::SCHEME),
     }
 }

@@ -1,16 +1,16 @@
 //! Who subscribed to the hub's own resources is told when an instance changes.
 //!
-//! Owns [`News`]: what of each instance was seen last, and a task that looks again now and then while the gateway is
+//! Owns [`StatusChanges`]: what of each instance was seen last, and a task that looks again now and then while the gateway is
 //! there. Invariant: only a change of what matters is told (life, state, processes, servers), not every number that
 //! grows; and only of what the subscriber sees. Never: costs more than a look at the sessions while nobody subscribed.
 
-use super::{Facts, resources};
-use crate::gateway::mcp::catalog::filter::OWN;
-use crate::gateway::mcp::catalog::server_key::Place;
-use crate::gateway::mcp::protocol::capabilities::Lane;
+use super::{HubApi, resources};
+use crate::gateway::mcp::catalog::filter::BUILTIN;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
+use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::json::quote;
 use crate::gateway::mcp::session::client::Client;
-use crate::gateway::mcp::session::store::Table;
+use crate::gateway::mcp::session::store::SessionStore;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,24 +22,24 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_millis(500);
 
 /// Where the subscriptions to the hub's own resources are kept: no instance has this name.
-pub(crate) fn place() -> Place {
-    Place { instance: "".into(), server: OWN.into(), project: Path::new("/").into(), lane: Lane::Shared }
+pub(crate) fn place() -> ServerKey {
+    ServerKey { instance: "".into(), server: BUILTIN.into(), project: Path::new("/").into(), lane: SessionKind::Shared }
 }
 
 /// What was seen of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+struct SeenInstance {
     print: u64,
     project: PathBuf,
 }
 
 /// What was seen last, while somebody is subscribed.
 #[derive(Debug, Default)]
-pub(crate) struct News(Option<HashMap<String, Seen>>);
+pub(crate) struct StatusChanges(Option<HashMap<String, SeenInstance>>);
 
-impl News {
+impl StatusChanges {
     /// Tells what changes until nobody answers for the hub any more.
-    pub(crate) async fn run(mut self, clients: Arc<Table>, facts: Weak<dyn Facts>) {
+    pub(crate) async fn run(mut self, clients: Arc<SessionStore>, facts: Weak<dyn HubApi>) {
         loop {
             tokio::time::sleep(EVERY).await;
             let Some(facts) = facts.upgrade() else { return };
@@ -73,7 +73,7 @@ impl News {
 }
 
 /// Who wants to hear of which of them.
-fn subscribed(clients: &Table) -> Vec<(Arc<Client>, String)> {
+fn subscribed(clients: &SessionStore) -> Vec<(Arc<Client>, String)> {
     let place = place();
     let of = |client: Arc<Client>| {
         let own = client.subscriptions().into_iter().filter(|(at, _)| *at == place).map(|(_, uri)| uri);
@@ -83,7 +83,7 @@ fn subscribed(clients: &Table) -> Vec<(Arc<Client>, String)> {
 }
 
 /// What of an instance matters.
-fn seen(instance: &Value) -> (String, Seen) {
+fn seen(instance: &Value) -> (String, SeenInstance) {
     let mut hasher = DefaultHasher::new();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     (text(&instance["generation"]), text(&instance["state"])).hash(&mut hasher);
@@ -93,7 +93,7 @@ fn seen(instance: &Value) -> (String, Seen) {
     for server in instance["servers"].as_array().into_iter().flatten() {
         (text(&server["name"]), server["up"].to_string(), server["session"].to_string()).hash(&mut hasher);
     }
-    (text(&instance["name"]), Seen { print: hasher.finish(), project: text(&instance["project_dir"]).into() })
+    (text(&instance["name"]), SeenInstance { print: hasher.finish(), project: text(&instance["project_dir"]).into() })
 }
 
 #[cfg(test)]

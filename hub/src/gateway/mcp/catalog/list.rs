@@ -1,55 +1,55 @@
 //! The lists of one backend.
 //!
-//! Owns [`Kind`] (the four lists of MCP), [`List`] (one of them as the backend gave it) and [`Lists`]. An item is kept
+//! Owns [`ListKind`] (the four lists of MCP), [`List`] (one of them as the backend gave it) and [`Lists`]. An item is kept
 //! as the JSON text that came, with the place of its key, so that it can be handed on with another name and nothing
 //! else changed. Invariant: two lists are the same exactly if their fingerprints are.
 //! Never: reads more of an item than its key and how it may be called.
 
 use crate::gateway::mcp::protocol::json::MAX_ELEMENTS;
 use crate::gateway::mcp::protocol::json::{Object, Span, Unreadable, elements, quote, splice};
-use crate::gateway::mcp::protocol::list_kind::Kind;
-use crate::gateway::mcp::protocol::param_headers::Mirror;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
+use crate::gateway::mcp::protocol::param_headers::ParamHeaders;
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// How an item may be called.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct How {
+pub(crate) struct CallHints {
     /// Whether the backend says that calling it twice does no harm.
     pub(crate) repeatable: bool,
     /// Whether it can only be called as a task of 2025-11-25.
     pub(crate) needs_task: bool,
     /// Which arguments headers repeat.
-    pub(crate) mirror: Option<Arc<Mirror>>,
+    pub(crate) mirror: Option<Arc<ParamHeaders>>,
 }
 
 /// One tool, prompt, resource or template.
 #[derive(Debug, Clone)]
-pub(crate) struct Item {
+pub(crate) struct ListItem {
     json: Box<str>,
     key: Box<str>,
     place: Span,
-    how: How,
+    how: CallHints,
     /// Why its definition is invalid for clients over HTTP.
     invalid: Option<Box<str>>,
 }
 
-impl Item {
-    fn parse(kind: Kind, json: &str) -> Option<Self> {
+impl ListItem {
+    fn parse(kind: ListKind, json: &str) -> Option<Self> {
         let object = Object::parse(json, Span::whole(json)).ok()?;
         let place = object.get(kind.key())?;
         let hints = object.object(json, "annotations").ok().flatten();
         let hinted =
             |name: &str| hints.as_ref().and_then(|hints| hints.get(name)).is_some_and(|at| at.of(json) == "true");
-        let mirror = if kind == Kind::Tools { Mirror::of_tool(json) } else { Ok(None) };
+        let mirror = if kind == ListKind::Tools { ParamHeaders::of_tool(json) } else { Ok(None) };
         let (mirror, invalid) = match mirror {
             Ok(mirror) => (mirror.map(Arc::new), None),
             Err(why) => (None, Some(why.into())),
         };
         let execution = object.object(json, "execution").ok().flatten();
         let support = execution.and_then(|execution| execution.get("taskSupport"));
-        let how = How {
+        let how = CallHints {
             repeatable: hinted("readOnlyHint") || hinted("idempotentHint"),
             needs_task: support.is_some_and(|at| at.of(json) == "\"required\""),
             mirror,
@@ -63,7 +63,7 @@ impl Item {
     }
 
     /// How it may be called.
-    pub(crate) fn how(&self) -> &How {
+    pub(crate) fn how(&self) -> &CallHints {
         &self.how
     }
 
@@ -79,7 +79,7 @@ impl Item {
 /// One list of one backend, complete.
 #[derive(Debug)]
 pub(crate) struct List {
-    items: Vec<Item>,
+    items: Vec<ListItem>,
     /// Places of the items in the order of their keys.
     by_key: Vec<u32>,
     print: u64,
@@ -88,29 +88,29 @@ pub(crate) struct List {
 impl List {
     /// A list without items.
     pub(crate) fn empty() -> Self {
-        Draft::new(Kind::Tools).finish()
+        ListDraft::new(ListKind::Tools).finish()
     }
 
     /// The list that is written so.
-    pub(crate) fn read(kind: Kind, text: &str) -> Option<Self> {
-        let mut draft = Draft::new(kind);
+    pub(crate) fn read(kind: ListKind, text: &str) -> Option<Self> {
+        let mut draft = ListDraft::new(kind);
         draft.page(text).ok()?;
         Some(draft.finish())
     }
 
     /// As the result of one request for all of it.
-    pub(crate) fn text(&self, kind: Kind) -> String {
+    pub(crate) fn text(&self, kind: ListKind) -> String {
         let items: Vec<&str> = self.items.iter().map(|item| &*item.json).collect();
         format!(r#"{{"{}":[{}]}}"#, kind.member(), items.join(","))
     }
 
     /// Its items, in the backend's order.
-    pub(crate) fn items(&self) -> &[Item] {
+    pub(crate) fn items(&self) -> &[ListItem] {
         &self.items
     }
 
     /// The item of this key.
-    pub(crate) fn find(&self, key: &str) -> Option<&Item> {
+    pub(crate) fn find(&self, key: &str) -> Option<&ListItem> {
         let at = self.by_key.binary_search_by(|at| self.items[*at as usize].key.as_ref().cmp(key)).ok()?;
         Some(&self.items[self.by_key[at] as usize])
     }
@@ -123,15 +123,15 @@ impl List {
 
 /// A list of which pages are still to come.
 #[derive(Debug)]
-pub(crate) struct Draft {
-    kind: Kind,
-    items: Vec<Item>,
+pub(crate) struct ListDraft {
+    kind: ListKind,
+    items: Vec<ListItem>,
     bytes: usize,
 }
 
-impl Draft {
+impl ListDraft {
     /// Nothing yet.
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: ListKind) -> Self {
         Self { kind, items: Vec::new(), bytes: 0 }
     }
 
@@ -144,7 +144,7 @@ impl Draft {
             Unreadable::Syntax(format!("the result has no list {member:?} of at most {MAX_ELEMENTS} items"))
         })?;
         self.bytes += result.len();
-        self.items.extend(items.into_iter().filter_map(|at| Item::parse(self.kind, at.of(result))));
+        self.items.extend(items.into_iter().filter_map(|at| ListItem::parse(self.kind, at.of(result))));
         Ok(object.get("nextCursor").and_then(|at| at.string(result)).filter(|cursor| !cursor.is_empty()))
     }
 
@@ -177,7 +177,7 @@ pub(crate) struct Lists([Option<Arc<List>>; 4]);
 
 impl Lists {
     /// One of them.
-    pub(crate) fn get(&self, kind: Kind) -> Option<&Arc<List>> {
+    pub(crate) fn get(&self, kind: ListKind) -> Option<&Arc<List>> {
         self.0[kind.index()].as_ref()
     }
 
@@ -187,7 +187,7 @@ impl Lists {
     }
 
     /// Takes a new one and says whether it differs from what was known.
-    pub(crate) fn set(&mut self, kind: Kind, list: List) -> bool {
+    pub(crate) fn set(&mut self, kind: ListKind, list: List) -> bool {
         let slot = &mut self.0[kind.index()];
         let differs = slot.as_ref().is_none_or(|known| known.print != list.print);
         if differs {
@@ -204,36 +204,36 @@ pub(crate) mod tests {
 
     pub(crate) fn tools(names: &[&str]) -> List {
         let items: Vec<_> = names.iter().map(|name| json!({"name": name, "n": 1.0})).collect();
-        let mut draft = Draft::new(Kind::Tools);
+        let mut draft = ListDraft::new(ListKind::Tools);
         draft.page(&json!({"tools": items}).to_string()).unwrap();
         draft.finish()
     }
 
-    pub(crate) fn listed(kind: Kind, keys: &[&str]) -> List {
+    pub(crate) fn listed(kind: ListKind, keys: &[&str]) -> List {
         let items: Vec<_> = keys.iter().map(|key| json!({kind.key(): key, "name": "x"})).collect();
-        let mut draft = Draft::new(kind);
+        let mut draft = ListDraft::new(kind);
         draft.page(&json!({kind.member(): items}).to_string()).unwrap();
         draft.finish()
     }
 
     #[test]
     fn pages_are_put_together() {
-        let mut draft = Draft::new(Kind::Tools);
+        let mut draft = ListDraft::new(ListKind::Tools);
         assert_eq!(draft.page(r#"{"tools":[{"name":"b"},{"noname":1},7],"nextCursor":"c"}"#), Ok(Some("c".into())));
         assert_eq!(
             draft.page(r#"{"tools":[{"name":"a","annotations":{"readOnlyHint":true}},{"name":"b","x":1}]}"#),
             Ok(None)
         );
         let list = draft.finish();
-        assert_eq!(list.items().iter().map(Item::key).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(list.items().iter().map(ListItem::key).collect::<Vec<_>>(), ["b", "a"]);
         assert!(list.find("a").unwrap().how().repeatable && !list.find("b").unwrap().how().repeatable);
         assert!(list.find("c").is_none());
-        assert!(Draft::new(Kind::Tools).page(r#"{"prompts":[]}"#).is_err());
+        assert!(ListDraft::new(ListKind::Tools).page(r#"{"prompts":[]}"#).is_err());
     }
 
     #[test]
     fn another_name_changes_nothing_else() {
-        let mut draft = Draft::new(Kind::Tools);
+        let mut draft = ListDraft::new(ListKind::Tools);
         draft.page(r#"{"tools":[{"z":1.50,"name": "a","title":"name"}]}"#).unwrap();
         let list = draft.finish();
         assert_eq!(list.items()[0].renamed("shop__a"), r#"{"z":1.50,"name": "shop__a","title":"name"}"#);
@@ -243,11 +243,11 @@ pub(crate) mod tests {
     #[test]
     fn only_a_real_difference_counts() {
         let mut lists = Lists::default();
-        assert!(lists.set(Kind::Tools, tools(&[])), "known to be empty differs from not known");
-        assert!(!lists.set(Kind::Tools, List::empty()));
-        assert!(lists.set(Kind::Tools, tools(&["a", "b"])));
-        assert!(!lists.set(Kind::Tools, tools(&["a", "b"])));
-        assert!(lists.set(Kind::Tools, tools(&["b", "a"])));
-        assert!(lists.get(Kind::Prompts).is_none());
+        assert!(lists.set(ListKind::Tools, tools(&[])), "known to be empty differs from not known");
+        assert!(!lists.set(ListKind::Tools, List::empty()));
+        assert!(lists.set(ListKind::Tools, tools(&["a", "b"])));
+        assert!(!lists.set(ListKind::Tools, tools(&["a", "b"])));
+        assert!(lists.set(ListKind::Tools, tools(&["b", "a"])));
+        assert!(lists.get(ListKind::Prompts).is_none());
     }
 }

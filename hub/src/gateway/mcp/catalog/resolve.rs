@@ -1,13 +1,13 @@
 //! Which backend a name or URI belongs to.
 //!
-//! Owns [`Lookup`] and the part of [`View`] that answers it. Invariant: every name in a merged list resolves to the item
+//! Owns [`Lookup`] and the part of [`CatalogView`] that answers it. Invariant: every name in a merged list resolves to the item
 //! it was made of; what is hidden resolves to the rule that hides it, whether it exists or not.
 //! Never: asks a backend; what its lists say counts.
 
-use super::list::{How, Item, List};
+use super::list::{CallHints, List, ListItem};
 use super::naming::split;
-use super::view::{Source, View, of_instance};
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use super::view::{CatalogView, ServerEntry, of_instance};
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::protocol::template;
 
 /// Where a name leads.
@@ -20,7 +20,7 @@ pub(crate) enum Lookup<'b, B> {
         /// The name there.
         name: &'b str,
         /// How it may be called.
-        how: &'b How,
+        how: &'b CallHints,
     },
     /// To these backends, whose lists are not known yet.
     Unlisted(Vec<&'b B>),
@@ -30,9 +30,9 @@ pub(crate) enum Lookup<'b, B> {
     Missing(Vec<&'b B>),
 }
 
-impl<'b, B> View<'b, B> {
+impl<'b, B> CatalogView<'b, B> {
     /// Where the name of a tool or prompt leads.
-    pub(crate) fn resolve(&self, kind: Kind, name: &str) -> Lookup<'b, B> {
+    pub(crate) fn resolve(&self, kind: ListKind, name: &str) -> Lookup<'b, B> {
         if !self.prefixed {
             return self.resolve_untouched(kind, name);
         }
@@ -50,7 +50,7 @@ impl<'b, B> View<'b, B> {
     }
 
     /// Where names are untouched they say nothing about their server: with several, the listing itself is searched.
-    fn resolve_untouched(&self, kind: Kind, name: &str) -> Lookup<'b, B> {
+    fn resolve_untouched(&self, kind: ListKind, name: &str) -> Lookup<'b, B> {
         if let [source] = self.sources {
             return self.lookup(source, name, kind, |_| false);
         }
@@ -64,15 +64,16 @@ impl<'b, B> View<'b, B> {
     /// The backends to ask for a resource: who lists it, else whose template can make it, else each in order.
     pub(crate) fn resource(&self, uri: &str) -> Vec<&'b B> {
         let shown: Vec<_> = self.shown_sources().filter(|source| self.hides(source, uri).is_none()).collect();
-        let has = |kind: Kind, fits: &dyn Fn(&List) -> bool| {
+        let has = |kind: ListKind, fits: &dyn Fn(&List) -> bool| {
             let fitting = shown.iter().filter(|source| source.lists.get(kind).is_some_and(|list| fits(list)));
             fitting.map(|source| &source.backend).collect::<Vec<_>>()
         };
-        let owners = has(Kind::Resources, &|list| list.find(uri).is_some());
+        let owners = has(ListKind::Resources, &|list| list.find(uri).is_some());
         if let Some(owner) = owners.first() {
             return vec![owner];
         }
-        let makers = has(Kind::Templates, &|list| list.items().iter().any(|item| template::matches(item.key(), uri)));
+        let makers =
+            has(ListKind::Templates, &|list| list.items().iter().any(|item| template::matches(item.key(), uri)));
         if makers.is_empty() && self.hidden(uri).is_none() {
             return shown.iter().map(|source| &source.backend).collect();
         }
@@ -81,26 +82,33 @@ impl<'b, B> View<'b, B> {
 
     /// The rule that hides a resource or template, if somebody has it but nobody whose is shown.
     pub(crate) fn hidden(&self, uri: &str) -> Option<String> {
-        let has = |source: &&Source<B>| {
-            let listed = |kind: Kind| source.lists.get(kind).is_some_and(|list| list.find(uri).is_some());
-            listed(Kind::Resources) || listed(Kind::Templates)
+        let has = |source: &&ServerEntry<B>| {
+            let listed = |kind: ListKind| source.lists.get(kind).is_some_and(|list| list.find(uri).is_some());
+            listed(ListKind::Resources) || listed(ListKind::Templates)
         };
         self.sources.iter().filter(has).find_map(|source| self.hides(source, uri))
     }
 
     /// The backend that offers this template.
     pub(crate) fn template(&self, template: &str) -> Option<&'b B> {
-        let offers =
-            |source: &&Source<B>| source.lists.get(Kind::Templates).is_some_and(|list| list.find(template).is_some());
-        let shown = |source: &&Source<B>| self.hides(source, template).is_none();
+        let offers = |source: &&ServerEntry<B>| {
+            source.lists.get(ListKind::Templates).is_some_and(|list| list.find(template).is_some())
+        };
+        let shown = |source: &&ServerEntry<B>| self.hides(source, template).is_none();
         self.shown_sources().filter(offers).find(shown).map(|source| &source.backend)
     }
 
     /// Looks a name up in one source; `exposes` tells whether an item stands under a name that had to be changed.
-    fn lookup(&self, source: &'b Source<B>, name: &str, kind: Kind, exposes: impl Fn(&str) -> bool) -> Lookup<'b, B> {
+    fn lookup(
+        &self,
+        source: &'b ServerEntry<B>,
+        name: &str,
+        kind: ListKind,
+        exposes: impl Fn(&str) -> bool,
+    ) -> Lookup<'b, B> {
         let list = source.lists.get(kind);
         let item = list.and_then(|list| list.find(name).or_else(|| list.items().iter().find(|it| exposes(it.key()))));
-        if let Some(rule) = self.hides(source, item.map_or(name, Item::key)) {
+        if let Some(rule) = self.hides(source, item.map_or(name, ListItem::key)) {
             return Lookup::Hidden(rule);
         }
         match (item, list) {
@@ -111,8 +119,8 @@ impl<'b, B> View<'b, B> {
     }
 
     /// Nothing of this name: for want of lists, or although they are known.
-    fn missing(&self, sources: &'b [Source<B>], kind: Kind) -> Lookup<'b, B> {
-        let hides = |source: &Source<B>| self.choice.hides(&[&source.instance, &source.server], &source.project);
+    fn missing(&self, sources: &'b [ServerEntry<B>], kind: ListKind) -> Lookup<'b, B> {
+        let hides = |source: &ServerEntry<B>| self.choice.hides(&[&source.instance, &source.server], &source.project);
         let shown: Vec<_> = sources.iter().filter(|source| hides(source).is_none()).collect();
         if let (true, Some(rule)) = (shown.is_empty(), sources.iter().find_map(hides)) {
             return Lookup::Hidden(rule);
@@ -127,74 +135,74 @@ impl<'b, B> View<'b, B> {
     }
 }
 
-fn found<'b, B>(source: &'b Source<B>, item: &'b Item) -> Lookup<'b, B> {
+fn found<'b, B>(source: &'b ServerEntry<B>, item: &'b ListItem) -> Lookup<'b, B> {
     Lookup::Found { backend: &source.backend, name: item.key(), how: item.how() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::list::tests::listed;
-    use super::super::view::Board;
     use super::super::view::tests::{names, source};
     use super::*;
-    use crate::gateway::mcp::catalog::filter::Choice;
-    use crate::gateway::mcp::catalog::scope::{Part, Scope};
+    use crate::gateway::mcp::catalog::filter::Filter;
+    use crate::gateway::mcp::catalog::scope::{Scope, ScopePath};
+    use crate::gateway::mcp::catalog::view::ToolCatalog;
     use std::sync::Arc;
 
-    fn chosen(part: Part, query: &str) -> Scope {
-        Scope { part, choice: Arc::new(Choice::read(&Arc::default(), Some(query)).unwrap()) }
+    fn chosen(part: ScopePath, query: &str) -> Scope {
+        Scope { part, choice: Arc::new(Filter::read(&Arc::default(), Some(query)).unwrap()) }
     }
 
-    fn board(shop: &[&str]) -> Board<String> {
+    fn board(shop: &[&str]) -> ToolCatalog<String> {
         let mut blog = source("blog", "files", true, &["read"]);
         let mut last = source("shop", "b", false, &["read"]);
-        blog.lists.set(Kind::Resources, listed(Kind::Resources, &["x://1"]));
-        last.lists.set(Kind::Resources, listed(Kind::Resources, &["x://1", "x://2"]));
-        Board::new(vec![source("shop", "a", false, shop), last, blog])
+        blog.lists.set(ListKind::Resources, listed(ListKind::Resources, &["x://1"]));
+        last.lists.set(ListKind::Resources, listed(ListKind::Resources, &["x://1", "x://2"]));
+        ToolCatalog::new(vec![source("shop", "a", false, shop), last, blog])
     }
 
     #[test]
     fn what_is_hidden_is_neither_listed_nor_found_and_the_rest_keeps_its_names() {
-        let (board, scope) = (board(&["read", "write"]), chosen(Part::All, "except=shop/a/write,blog"));
+        let (board, scope) = (board(&["read", "write"]), chosen(ScopePath::All, "except=shop/a/write,blog"));
         assert_eq!(names(&board, &scope), ["shop__a__read", "shop__b__read"]);
         let view = board.view(&scope);
-        let hidden = |name: &str| matches!(view.resolve(Kind::Tools, name), Lookup::Hidden(_));
+        let hidden = |name: &str| matches!(view.resolve(ListKind::Tools, name), Lookup::Hidden(_));
         assert!(hidden("shop__a__write") && hidden("blog__read") && hidden("blog__none"));
         assert!(!hidden("shop__a__read") && !hidden("shop__b__none"));
         // What an instance shows under untouched names does not change with what is hidden.
-        let one = chosen(Part::Instance("shop".into()), "except=shop/a/read");
+        let one = chosen(ScopePath::Instance("shop".into()), "except=shop/a/read");
         assert_eq!(names(&board, &one), ["write", "b__read"]);
         let view = board.view(&one);
-        assert!(matches!(view.resolve(Kind::Tools, "b__read"), Lookup::Found { .. }));
-        assert!(board.view(&chosen(Part::Instance("blog".into()), "except=blog")).single().is_none());
+        assert!(matches!(view.resolve(ListKind::Tools, "b__read"), Lookup::Found { .. }));
+        assert!(board.view(&chosen(ScopePath::Instance("blog".into()), "except=blog")).single().is_none());
     }
 
     #[test]
     fn a_hidden_resource_is_that_of_the_next_who_has_it() {
         let board = board(&[]);
-        assert_eq!(board.view(&chosen(Part::All, "")).resource("x://1"), ["blog/files"]);
-        assert_eq!(board.view(&chosen(Part::All, "except=blog")).resource("x://1"), ["shop/b"]);
-        let scope = chosen(Part::All, "except=*/*/x://*");
+        assert_eq!(board.view(&chosen(ScopePath::All, "")).resource("x://1"), ["blog/files"]);
+        assert_eq!(board.view(&chosen(ScopePath::All, "except=blog")).resource("x://1"), ["shop/b"]);
+        let scope = chosen(ScopePath::All, "except=*/*/x://*");
         let view = board.view(&scope);
         assert!(view.resource("x://1").is_empty() && view.hidden("x://1").is_some());
-        assert!(view.names(Kind::Resources).is_empty());
+        assert!(view.names(ListKind::Resources).is_empty());
     }
 
     #[test]
     fn a_change_of_what_is_hidden_is_no_change() {
-        let scope = chosen(Part::All, "except=shop/a/write*");
-        let print = |tools: &[&str]| board(tools).view(&scope).print(Kind::Tools);
+        let scope = chosen(ScopePath::All, "except=shop/a/write*");
+        let print = |tools: &[&str]| board(tools).view(&scope).print(ListKind::Tools);
         assert_eq!(print(&["read", "write"]), print(&["read", "write", "write_all"]));
         assert_ne!(print(&["read", "write"]), print(&["read", "list"]));
     }
 
     #[test]
     fn the_instances_of_a_project_come_first() {
-        let scope = chosen(Part::All, "project=/p/shop");
+        let scope = chosen(ScopePath::All, "project=/p/shop");
         let board = board(&["read"]);
         assert_eq!(names(&board, &scope), ["shop__a__read", "shop__b__read", "blog__read"]);
         assert_eq!(board.view(&scope).resource("x://1"), ["shop/b"]);
-        let alone = chosen(Part::All, "project=/p/shop&project_only=true");
+        let alone = chosen(ScopePath::All, "project=/p/shop&project_only=true");
         assert_eq!(names(&board, &alone), ["shop__a__read", "shop__b__read"]);
     }
 }

@@ -6,7 +6,7 @@
 
 /// A tool that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct SearchHit {
     /// Its name.
     pub(crate) name: String,
     /// What it says of itself.
@@ -14,7 +14,7 @@ pub(crate) struct Found {
 }
 
 /// The tools that have any of the words, best first; all of them, in order, if there are no words.
-pub(crate) fn rank(query: &str, tools: Vec<Found>) -> Vec<Found> {
+pub(crate) fn rank(query: &str, tools: Vec<SearchHit>) -> Vec<SearchHit> {
     let wanted = words(query);
     if wanted.is_empty() {
         return tools;
@@ -26,7 +26,7 @@ pub(crate) fn rank(query: &str, tools: Vec<Found>) -> Vec<Found> {
 }
 
 /// How many of the words a tool has, and how prominently.
-fn score(wanted: &[String], tool: &Found) -> (usize, usize) {
+fn score(wanted: &[String], tool: &SearchHit) -> (usize, usize) {
     let (name, description) = (tool.name.to_lowercase(), tool.description.to_lowercase());
     let (in_name, in_description) = (words(&name), words(&description));
     let each = wanted.iter().map(|word| match () {
@@ -55,7 +55,7 @@ mod tests {
             ("files__list_directory", "Lists the files of a directory"),
             ("mail__send", "Sends a message with a file attached"),
         ];
-        let tools = tools.map(|(name, description)| Found { name: name.into(), description: description.into() });
+        let tools = tools.map(|(name, description)| SearchHit { name: name.into(), description: description.into() });
         rank(query, tools.into()).into_iter().map(|tool| tool.name).collect()
     }
 

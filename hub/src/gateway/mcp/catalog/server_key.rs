@@ -1,12 +1,12 @@
 //! (docs)
 
-use crate::gateway::mcp::protocol::capabilities::Lane;
+use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use std::path::Path;
 use std::sync::Arc;
 
 /// A server of an instance, and whom a session with it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct ServerKey {
     /// The instance.
     pub(crate) instance: Arc<str>,
     /// Its server.
@@ -14,5 +14,5 @@ pub(crate) struct Place {
     /// The instance's project directory.
     pub(crate) project: Arc<Path>,
     /// For whom.
-    pub(crate) lane: Lane,
+    pub(crate) lane: SessionKind,
 }

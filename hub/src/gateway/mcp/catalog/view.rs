@@ -1,6 +1,6 @@
 //! All backends put together, as one client sees them.
 //!
-//! Owns [`Board`] (every backend with its lists, sorted) and [`View`] (the part of it that a scope shows): the merged
+//! Owns [`ToolCatalog`] (every backend with its lists, sorted) and [`CatalogView`] (the part of it that a scope shows): the merged
 //! lists and their fingerprints; [`super::resolve`] has which backend a name or URI belongs to.
 //! Invariant: every name in a merged list resolves to the item it was made of, and what is not listed because it is
 //! hidden takes no name from what is; of two equal resource URIs the first backend's counts, in the order of instance
@@ -8,13 +8,13 @@
 //! A backend that is away longer than its grace is not listed any more, but its names still resolve: a call to it
 //! gets told that it is away rather than that there is no such tool.
 
-use super::filter::Choice;
-use super::list::{Item, List, Lists};
+use super::filter::Filter;
+use super::list::{List, ListItem, Lists};
 use super::naming::Prefix;
-use super::scope::Part;
+use super::scope::ScopePath;
 use crate::gateway::mcp::builtin;
 use crate::gateway::mcp::catalog::scope::Scope;
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// One backend on the board.
 #[derive(Debug, Clone)]
-pub(crate) struct Source<B> {
+pub(crate) struct ServerEntry<B> {
     /// The instance.
     pub(crate) instance: Arc<str>,
     /// Its server.
@@ -40,63 +40,63 @@ pub(crate) struct Source<B> {
     pub(crate) backend: B,
 }
 
-impl<B> Source<B> {
+impl<B> ServerEntry<B> {
     pub(super) fn prefix(&self) -> Prefix<'_> {
         Prefix { instance: &self.instance, server: (!self.alone).then_some(&*self.server) }
     }
 
-    fn shown(&self, kind: Kind) -> Option<&List> {
+    fn shown(&self, kind: ListKind) -> Option<&List> {
         self.lists.get(kind).filter(|_| self.listed).map(|list| &**list)
     }
 }
 
 /// Every backend, sorted by instance and then in the instance's order.
 #[derive(Debug)]
-pub(crate) struct Board<B> {
-    sources: Vec<Source<B>>,
-    instances: Arc<Vec<Named>>,
+pub(crate) struct ToolCatalog<B> {
+    sources: Vec<ServerEntry<B>>,
+    instances: Arc<Vec<InstanceEntry>>,
 }
 
 /// An instance, with servers or without: its name and its project directory.
-pub(crate) type Named = (Arc<str>, Arc<Path>);
+pub(crate) type InstanceEntry = (Arc<str>, Arc<Path>);
 
-impl<B> Board<B> {
+impl<B> ToolCatalog<B> {
     /// A board of these backends.
-    pub(crate) fn new(mut sources: Vec<Source<B>>) -> Self {
+    pub(crate) fn new(mut sources: Vec<ServerEntry<B>>) -> Self {
         sources.sort_by(|a, b| a.instance.cmp(&b.instance));
         Self { sources, instances: Arc::default() }
     }
 
     /// The same board of all these instances, in order.
-    pub(crate) fn of_instances(self, instances: Arc<Vec<Named>>) -> Self {
+    pub(crate) fn of_instances(self, instances: Arc<Vec<InstanceEntry>>) -> Self {
         Self { instances, ..self }
     }
 
     /// The instances.
-    pub(crate) fn instances(&self) -> &Arc<Vec<Named>> {
+    pub(crate) fn instances(&self) -> &Arc<Vec<InstanceEntry>> {
         &self.instances
     }
 
     /// The backends.
-    pub(crate) fn sources(&self) -> &[Source<B>] {
+    pub(crate) fn sources(&self) -> &[ServerEntry<B>] {
         &self.sources
     }
 
     /// What `scope` shows.
-    pub(crate) fn view(&self, scope: &Scope) -> View<'_, B> {
+    pub(crate) fn view(&self, scope: &Scope) -> CatalogView<'_, B> {
         let sources = match &scope.part {
-            Part::All => &self.sources[..],
-            Part::Instance(name) => of_instance(&self.sources, name),
-            Part::Server(name, server) => {
+            ScopePath::All => &self.sources[..],
+            ScopePath::Instance(name) => of_instance(&self.sources, name),
+            ScopePath::Server(name, server) => {
                 let sources = of_instance(&self.sources, name);
                 sources.iter().find(|source| source.server == *server).map_or(&[][..], std::slice::from_ref)
             }
         };
-        View { sources, instances: &self.instances, prefixed: scope.is_all(), choice: Arc::clone(&scope.choice) }
+        CatalogView { sources, instances: &self.instances, prefixed: scope.is_all(), choice: Arc::clone(&scope.choice) }
     }
 }
 
-pub(super) fn of_instance<'b, B>(sources: &'b [Source<B>], name: &str) -> &'b [Source<B>] {
+pub(super) fn of_instance<'b, B>(sources: &'b [ServerEntry<B>], name: &str) -> &'b [ServerEntry<B>] {
     let start = sources.partition_point(|source| *source.instance < *name);
     let len = sources[start..].partition_point(|source| *source.instance == *name);
     &sources[start..start + len]
@@ -104,33 +104,34 @@ pub(super) fn of_instance<'b, B>(sources: &'b [Source<B>], name: &str) -> &'b [S
 
 /// What one scope shows of the board.
 #[derive(Debug)]
-pub(crate) struct View<'b, B> {
-    pub(super) sources: &'b [Source<B>],
-    instances: &'b [Named],
+pub(crate) struct CatalogView<'b, B> {
+    pub(super) sources: &'b [ServerEntry<B>],
+    instances: &'b [InstanceEntry],
     pub(super) prefixed: bool,
-    pub(super) choice: Arc<Choice>,
+    pub(super) choice: Arc<Filter>,
 }
 
-impl<'b, B> View<'b, B> {
+impl<'b, B> CatalogView<'b, B> {
     /// The backends of which anything is shown, in order.
     pub(crate) fn backends(&self) -> impl Iterator<Item = &'b B> {
         self.shown_sources().map(|source| &source.backend)
     }
 
     /// The sources of which anything is shown, those of the preferred project first.
-    pub(super) fn shown_sources(&self) -> impl Iterator<Item = &'b Source<B>> {
+    pub(super) fn shown_sources(&self) -> impl Iterator<Item = &'b ServerEntry<B>> {
         let sources = self.sources;
         let (first, then) = (Arc::clone(&self.choice), Arc::clone(&self.choice));
         let preferred = sources.iter().filter(move |source| first.prefers(&source.project));
         let others = sources.iter().filter(move |source| !then.prefers(&source.project));
         let choice = Arc::clone(&self.choice);
-        let shown =
-            move |source: &&Source<B>| choice.hides(&[&source.instance, &source.server], &source.project).is_none();
+        let shown = move |source: &&ServerEntry<B>| {
+            choice.hides(&[&source.instance, &source.server], &source.project).is_none()
+        };
         preferred.chain(others).filter(shown)
     }
 
     /// The rule that hides this item of a source.
-    pub(super) fn hides(&self, source: &Source<B>, key: &str) -> Option<String> {
+    pub(super) fn hides(&self, source: &ServerEntry<B>, key: &str) -> Option<String> {
         self.choice.hides(&[&source.instance, &source.server, key], &source.project)
     }
 
@@ -143,7 +144,7 @@ impl<'b, B> View<'b, B> {
     }
 
     /// The merged list as a JSON array, the hub's own items last.
-    pub(crate) fn list(&self, kind: Kind) -> String {
+    pub(crate) fn list(&self, kind: ListKind) -> String {
         let items = if self.searches(kind) { Vec::new() } else { self.items(kind) };
         let theirs = items.iter().map(|(name, _, item)| item.renamed(name));
         let own = if self.prefixed { builtin::listed(kind, &self.choice, &self.instances()) } else { Vec::new() };
@@ -160,27 +161,27 @@ impl<'b, B> View<'b, B> {
 
     /// The names of the instances of which anything is shown.
     pub(crate) fn instances(&self) -> Vec<&'b str> {
-        let shown = |(name, project): &&Named| self.choice.hides(&[name], project).is_none();
+        let shown = |(name, project): &&InstanceEntry| self.choice.hides(&[name], project).is_none();
         self.instances.iter().filter(shown).map(|(name, _)| &**name).collect()
     }
 
     /// Whether this list has nothing of the instances, because it is searched instead.
-    pub(crate) fn searches(&self, kind: Kind) -> bool {
-        self.prefixed && kind == Kind::Tools && self.choice.searches()
+    pub(crate) fn searches(&self, kind: ListKind) -> bool {
+        self.prefixed && kind == ListKind::Tools && self.choice.searches()
     }
 
     /// The names of the merged list.
-    pub(crate) fn names(&self, kind: Kind) -> Vec<String> {
+    pub(crate) fn names(&self, kind: ListKind) -> Vec<String> {
         self.items(kind).into_iter().map(|(name, _, _)| name.into_owned()).collect()
     }
 
     /// What tells this list apart from others.
-    pub(crate) fn print(&self, kind: Kind) -> u64 {
+    pub(crate) fn print(&self, kind: ListKind) -> u64 {
         let mut hasher = DefaultHasher::new();
         if self.searches(kind) {
             return hasher.finish();
         }
-        if self.prefixed && kind == Kind::Resources && self.choice.own_tools() {
+        if self.prefixed && kind == ListKind::Resources && self.choice.own_tools() {
             self.instances().hash(&mut hasher);
         }
         for source in self.shown_sources() {
@@ -192,7 +193,7 @@ impl<'b, B> View<'b, B> {
     }
 
     /// What tells the shown part of one list apart from others; none if nothing of it is shown.
-    fn print_of(&self, source: &Source<B>, list: &List) -> Option<u64> {
+    fn print_of(&self, source: &ServerEntry<B>, list: &List) -> Option<u64> {
         if self.choice.shows_everything() {
             return Some(list.print()).filter(|_| !list.items().is_empty());
         }
@@ -204,15 +205,15 @@ impl<'b, B> View<'b, B> {
     }
 
     /// The items of the merged list under the names that a client sees.
-    pub(crate) fn items(&self, kind: Kind) -> Vec<(Cow<'b, str>, &'b Source<B>, &'b Item)> {
+    pub(crate) fn items(&self, kind: ListKind) -> Vec<(Cow<'b, str>, &'b ServerEntry<B>, &'b ListItem)> {
         self.named_items(kind, |source| source.shown(kind))
     }
 
     pub(super) fn named_items(
         &self,
-        kind: Kind,
-        list: impl Fn(&'b Source<B>) -> Option<&'b List>,
-    ) -> Vec<(Cow<'b, str>, &'b Source<B>, &'b Item)> {
+        kind: ListKind,
+        list: impl Fn(&'b ServerEntry<B>) -> Option<&'b List>,
+    ) -> Vec<(Cow<'b, str>, &'b ServerEntry<B>, &'b ListItem)> {
         let mut seen = HashSet::new();
         let mut out = Vec::new();
         for source in self.shown_sources() {
@@ -235,28 +236,30 @@ impl<'b, B> View<'b, B> {
     /// The name under which an item is listed; none for a URI that is listed already.
     fn shown_name(
         &self,
-        kind: Kind,
-        source: &Source<B>,
+        kind: ListKind,
+        source: &ServerEntry<B>,
         key: &'b str,
         seen: &mut HashSet<Cow<'b, str>>,
     ) -> Option<Cow<'b, str>> {
         match (kind, self.prefixed) {
-            (Kind::Tools | Kind::Prompts, true) => Some(Cow::Owned(source.prefix().expose(key))),
-            (Kind::Tools | Kind::Prompts, false) => {
+            (ListKind::Tools | ListKind::Prompts, true) => Some(Cow::Owned(source.prefix().expose(key))),
+            (ListKind::Tools | ListKind::Prompts, false) => {
                 let mut name = Cow::Borrowed(key);
                 while !seen.insert(name.clone()) {
                     name = Cow::Owned(Prefix { instance: &source.server, server: None }.expose(&name));
                 }
                 Some(name)
             }
-            (Kind::Resources | Kind::Templates, _) => seen.insert(Cow::Borrowed(key)).then_some(Cow::Borrowed(key)),
+            (ListKind::Resources | ListKind::Templates, _) => {
+                seen.insert(Cow::Borrowed(key)).then_some(Cow::Borrowed(key))
+            }
         }
     }
 }
 
 /// Fingerprints of the three things that clients are told about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Prints {
+pub(crate) struct Fingerprints {
     /// Of the tools.
     pub(crate) tools: u64,
     /// Of the prompts.
@@ -272,10 +275,10 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub(crate) fn source(instance: &str, server: &str, alone: bool, names: &[&str]) -> Source<String> {
+    pub(crate) fn source(instance: &str, server: &str, alone: bool, names: &[&str]) -> ServerEntry<String> {
         let mut lists = Lists::default();
-        lists.set(Kind::Tools, tools(names));
-        Source {
+        lists.set(ListKind::Tools, tools(names));
+        ServerEntry {
             instance: instance.into(),
             server: server.into(),
             project: Path::new(&format!("/p/{instance}")).into(),
@@ -287,15 +290,15 @@ pub(super) mod tests {
     }
 
     fn all() -> Scope {
-        Part::All.into()
+        ScopePath::All.into()
     }
 
-    pub(crate) fn names(board: &Board<String>, scope: &Scope) -> Vec<String> {
-        board.view(scope).names(Kind::Tools)
+    pub(crate) fn names(board: &ToolCatalog<String>, scope: &Scope) -> Vec<String> {
+        board.view(scope).names(ListKind::Tools)
     }
 
-    fn board() -> Board<String> {
-        Board::new(vec![
+    fn board() -> ToolCatalog<String> {
+        ToolCatalog::new(vec![
             source("shop", "b", false, &["read", "list"]),
             source("shop", "a", false, &["read"]),
             source("blog", "files", true, &["read", "a__b"]),
@@ -309,12 +312,12 @@ pub(super) mod tests {
             names(&board, &all()),
             ["blog__read", "blog__a__b", "shop__b__read", "shop__b__list", "shop__a__read"]
         );
-        assert_eq!(names(&board, &Scope::from(Part::Instance("blog".into()))), ["read", "a__b"]);
-        assert_eq!(names(&board, &Scope::from(Part::Instance("shop".into()))), ["read", "list", "a__read"]);
-        assert_eq!(names(&board, &Scope::from(Part::Server("shop".into(), "a".into()))), ["read"]);
-        assert!(names(&board, &Scope::from(Part::Instance("none".into()))).is_empty());
+        assert_eq!(names(&board, &Scope::from(ScopePath::Instance("blog".into()))), ["read", "a__b"]);
+        assert_eq!(names(&board, &Scope::from(ScopePath::Instance("shop".into()))), ["read", "list", "a__read"]);
+        assert_eq!(names(&board, &Scope::from(ScopePath::Server("shop".into(), "a".into()))), ["read"]);
+        assert!(names(&board, &Scope::from(ScopePath::Instance("none".into()))).is_empty());
         assert_eq!(
-            board.view(&Scope::from(Part::Instance("blog".into()))).list(Kind::Tools),
+            board.view(&Scope::from(ScopePath::Instance("blog".into()))).list(ListKind::Tools),
             r#"[{"name":"read","n":1.0},{"name":"a__b","n":1.0}]"#
         );
     }
@@ -323,41 +326,47 @@ pub(super) mod tests {
     fn a_name_leads_to_its_backend_or_says_what_is_missing() {
         let board = board();
         let view = board.view(&all());
-        let found = |name: &'static str| match view.resolve(Kind::Tools, name) {
+        let found = |name: &'static str| match view.resolve(ListKind::Tools, name) {
             Lookup::Found { backend, name, .. } => Some((backend.as_str(), name)),
             Lookup::Unlisted(_) | Lookup::Hidden(_) | Lookup::Missing(_) => None,
         };
         assert_eq!(found("blog__a__b"), Some(("blog/files", "a__b")));
         assert_eq!(found("shop__a__read"), Some(("shop/a", "read")));
         assert_eq!(found("shop__read"), None);
-        assert_eq!(view.resolve(Kind::Tools, "shop__c__x"), Lookup::Missing(vec![&"shop/b".into(), &"shop/a".into()]));
-        assert_eq!(view.resolve(Kind::Tools, "read"), Lookup::Missing(vec![]));
-        assert_eq!(view.resolve(Kind::Prompts, "blog__x"), Lookup::Unlisted(vec![&"blog/files".into()]));
+        assert_eq!(
+            view.resolve(ListKind::Tools, "shop__c__x"),
+            Lookup::Missing(vec![&"shop/b".into(), &"shop/a".into()])
+        );
+        assert_eq!(view.resolve(ListKind::Tools, "read"), Lookup::Missing(vec![]));
+        assert_eq!(view.resolve(ListKind::Prompts, "blog__x"), Lookup::Unlisted(vec![&"blog/files".into()]));
     }
 
     #[test]
     fn a_backend_beyond_its_grace_is_unlisted_but_resolves() {
         let mut away = source("shop", "s", true, &["read"]);
         away.listed = false;
-        let board = Board::new(vec![away]);
+        let board = ToolCatalog::new(vec![away]);
         assert!(names(&board, &all()).is_empty());
-        assert!(matches!(board.view(&all()).resolve(Kind::Tools, "shop__read"), Lookup::Found { .. }));
-        assert_eq!(board.view(&all()).print(Kind::Tools), Board::<String>::new(vec![]).view(&all()).print(Kind::Tools));
+        assert!(matches!(board.view(&all()).resolve(ListKind::Tools, "shop__read"), Lookup::Found { .. }));
+        assert_eq!(
+            board.view(&all()).print(ListKind::Tools),
+            ToolCatalog::<String>::new(vec![]).view(&all()).print(ListKind::Tools)
+        );
     }
 
     #[test]
     fn a_resource_belongs_to_who_lists_it_then_to_a_template_then_to_anyone() {
         let (mut a, mut b) = (source("a", "s", true, &[]), source("b", "s", true, &[]));
-        a.lists.set(Kind::Resources, listed(Kind::Resources, &["x://1"]));
-        b.lists.set(Kind::Resources, listed(Kind::Resources, &["x://1", "x://2"]));
-        b.lists.set(Kind::Templates, listed(Kind::Templates, &["x://{id}"]));
-        let board = Board::new(vec![b, a]);
+        a.lists.set(ListKind::Resources, listed(ListKind::Resources, &["x://1"]));
+        b.lists.set(ListKind::Resources, listed(ListKind::Resources, &["x://1", "x://2"]));
+        b.lists.set(ListKind::Templates, listed(ListKind::Templates, &["x://{id}"]));
+        let board = ToolCatalog::new(vec![b, a]);
         let view = board.view(&all());
         assert_eq!(view.resource("x://1"), ["a/s"]);
         assert_eq!(view.resource("x://2"), ["b/s"]);
         assert_eq!(view.resource("x://3"), ["b/s"]);
         assert_eq!(view.resource("y://3"), ["a/s", "b/s"]);
-        assert_eq!(view.names(Kind::Resources), ["x://1", "x://2"]);
+        assert_eq!(view.names(ListKind::Resources), ["x://1", "x://2"]);
         assert_eq!(view.template("x://{id}").map(String::as_str), Some("b/s"));
     }
 
@@ -374,17 +383,17 @@ pub(super) mod tests {
                 let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
                 source(instance, server, alone, &tools)
             });
-            let board = Board::new(sources.collect());
-            let scope = if scoped { Scope::from(Part::Instance("a".into())) } else { all() };
+            let board = ToolCatalog::new(sources.collect());
+            let scope = if scoped { Scope::from(ScopePath::Instance("a".into())) } else { all() };
             let view = board.view(&scope);
             let mut found = HashSet::new();
-            for name in view.names(Kind::Tools) {
-                let Lookup::Found { backend, name: original, .. } = view.resolve(Kind::Tools, &name) else {
+            for name in view.names(ListKind::Tools) {
+                let Lookup::Found { backend, name: original, .. } = view.resolve(ListKind::Tools, &name) else {
                     return Err(TestCaseError::fail(format!("{name} leads nowhere")));
                 };
                 prop_assert!(found.insert((backend.clone(), original.to_owned())), "two names lead to one item");
             }
-            prop_assert_eq!(found.len(), view.names(Kind::Tools).len());
+            prop_assert_eq!(found.len(), view.names(ListKind::Tools).len());
         }
     }
 }

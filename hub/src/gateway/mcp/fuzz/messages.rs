@@ -6,14 +6,14 @@
 //! one more. And it takes what the relay refuses: keys that stand twice, of which it keeps the last.
 
 use super::{Checked, ensure};
-use crate::gateway::mcp::catalog::list::Draft;
-use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::catalog::list::ListDraft;
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
 use crate::gateway::mcp::protocol::envelope::{Envelope, MAX_NAME, Malformed, is_id};
 use crate::gateway::mcp::protocol::json::{Object, Span, Unreadable, insert, quote, splice};
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::protocol::result;
 use crate::gateway::mcp::protocol::version::Version;
-use crate::gateway::mcp::upstream::about::About;
+use crate::gateway::mcp::upstream::about::ServerInfo;
 use linchpin_instance::fuzz::{Seen, look};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ fn is_message(tree: &Value, text: &str) -> bool {
 
 /// As a list of tools: each item under another name is otherwise the same.
 fn listed(text: &str) -> Checked {
-    let mut draft = Draft::new(Kind::Tools);
+    let mut draft = ListDraft::new(ListKind::Tools);
     if draft.page(text).is_err() {
         return Ok(());
     }
@@ -195,9 +195,9 @@ fn listed(text: &str) -> Checked {
 /// As what a server says of itself.
 fn described(text: &str) -> Checked {
     if text.trim_start().starts_with('{') {
-        let _ = Abilities::read(text, Span::whole(text));
+        let _ = ClientCapabilities::read(text, Span::whole(text));
     }
-    let Ok(about) = About::parse(text) else { return Ok(()) };
+    let Ok(about) = ServerInfo::parse(text) else { return Ok(()) };
     let shown = about.shown(Version::V2025_06_18);
     match serde_json::from_str::<Value>(&shown) {
         Ok(read) => ensure(read["protocolVersion"] == "2025-06-18", || format!("it is shown as {shown:?}")),

@@ -9,10 +9,10 @@
 mod messages;
 mod streams;
 
-use super::catalog::filter::{Choice, Rules};
+use super::catalog::filter::{Filter, FilterRules};
 use super::catalog::naming;
-use super::catalog::scope::Part;
-use super::protocol::capabilities::Abilities;
+use super::catalog::scope::ScopePath;
+use super::protocol::capabilities::ClientCapabilities;
 use super::protocol::template;
 use super::protocol::version::Version;
 use super::session::id::SessionKey;
@@ -39,10 +39,10 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
 
 /// Ids, states, names, headers and queries.
 fn names(text: &str) -> Checked {
-    let (key, everything) = (SessionKey::from_token("fuzz"), Part::All.into());
+    let (key, everything) = (SessionKey::from_token("fuzz"), ScopePath::All.into());
     ensure(key.verify(text, &everything).is_none(), || format!("{text:?} is taken for a session"))?;
     ensure(key.open_state(text).is_none(), || format!("{text:?} is taken for a state"))?;
-    let good = key.sign(Version::LATEST, Abilities::NONE, &everything, [7; 16]);
+    let good = key.sign(Version::LATEST, ClientCapabilities::NONE, &everything, [7; 16]);
     let forged = format!("{}{text}", &good[..good.len().saturating_sub(text.len())]);
     ensure(forged == good || key.verify(&forged, &everything).is_none(), || format!("{forged:?} is accepted"))?;
     let exposed = naming::Prefix { instance: "shop", server: None }.expose(text);
@@ -50,7 +50,7 @@ fn names(text: &str) -> Checked {
     let header = super::protocol::headers::encoded(text);
     ensure(http::HeaderValue::from_str(&header).is_ok(), || format!("{text:?} travels as {header:?}"))?;
     // Whatever stands there, it is read or refused.
-    let _ = Choice::read(&Arc::new(Rules::default()), Some(text));
+    let _ = Filter::read(&Arc::new(FilterRules::default()), Some(text));
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! What a client can do when a server asks it something, and for whom a session with a server is.
 //!
-//! Owns [`Abilities`], the capabilities of clients that are relayed (sampling, elicitation, roots) as a small set, and
-//! [`Lane`]. A server on HTTP has one session for each set, because what it offers depends on it. A server on stdio has
+//! Owns [`ClientCapabilities`], the capabilities of clients that are relayed (sampling, elicitation, roots) as a small set, and
+//! [`SessionKind`]. A server on HTTP has one session for each set, because what it offers depends on it. A server on stdio has
 //! one session in its whole life, so it is told the union of all, and the hub refuses what the asking client cannot do:
 //! a second child for another set would be a second writer of the same files, and a restart would end others' work.
 //! Invariant: a server is never promised what is not in the set. Never: knows a capability that is not relayed.
@@ -10,7 +10,7 @@ use super::json::{Object, Span};
 
 /// What a client can do when it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub(crate) struct Abilities(u8);
+pub(crate) struct ClientCapabilities(u8);
 
 /// Each ability: its capability, the member of it (empty for the capability itself), its bit.
 const KNOWN: [(&str, &str, u8); 8] = [
@@ -24,7 +24,7 @@ const KNOWN: [(&str, &str, u8); 8] = [
     ("elicitation", "url", 128),
 ];
 
-impl Abilities {
+impl ClientCapabilities {
     /// It can do nothing.
     pub(crate) const NONE: Self = Self(0);
 
@@ -85,16 +85,16 @@ impl Abilities {
 
 /// For whom a session with a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Lane {
+pub(crate) enum SessionKind {
     /// For everybody.
     Shared,
     /// For clients that can do just this.
-    Of(Abilities),
+    Of(ClientCapabilities),
 }
 
-impl Lane {
+impl SessionKind {
     /// Whether a client that can do this is served.
-    pub(crate) fn serves(self, abilities: Abilities) -> bool {
+    pub(crate) fn serves(self, abilities: ClientCapabilities) -> bool {
         match self {
             Self::Shared => true,
             Self::Of(only) => only == abilities,
@@ -111,13 +111,13 @@ impl Lane {
 
     /// The lane of this word.
     pub(crate) fn of_code(code: &str) -> Option<Self> {
-        if code == "shared" { Some(Self::Shared) } else { Abilities::of_code(code).map(Self::Of) }
+        if code == "shared" { Some(Self::Shared) } else { ClientCapabilities::of_code(code).map(Self::Of) }
     }
 
     /// What the server is promised.
-    pub(crate) const fn abilities(self) -> Abilities {
+    pub(crate) const fn abilities(self) -> ClientCapabilities {
         match self {
-            Self::Shared => Abilities::ALL,
+            Self::Shared => ClientCapabilities::ALL,
             Self::Of(abilities) => abilities,
         }
     }
@@ -127,28 +127,28 @@ impl Lane {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Abilities {
-        Abilities::read(text, Span::whole(text))
+    fn read(text: &str) -> ClientCapabilities {
+        ClientCapabilities::read(text, Span::whole(text))
     }
 
     #[test]
     fn every_set_reads_back() {
         for bits in 0..=255 {
-            let set = Abilities(bits);
-            assert_eq!(Abilities::of_code(&set.code()), Some(set));
+            let set = ClientCapabilities(bits);
+            assert_eq!(ClientCapabilities::of_code(&set.code()), Some(set));
             let whole = [1, 4, 32].into_iter().fold(bits, |bits, bit| {
                 let parts = [(1, 2), (4, 24), (32, 192)].into_iter().find(|(of, _)| *of == bit).map_or(0, |it| it.1);
                 if bits & parts == 0 { bits } else { bits | bit }
             });
-            assert_eq!(read(&set.json()), Abilities(whole), "a part stands in its capability");
+            assert_eq!(read(&set.json()), ClientCapabilities(whole), "a part stands in its capability");
         }
-        assert_eq!(Abilities::of_code("123"), None);
+        assert_eq!(ClientCapabilities::of_code("123"), None);
     }
 
     #[test]
     fn what_is_not_relayed_is_not_promised() {
         assert_eq!(read(r#"{"experimental":{"x":{}},"tasks":{},"sampling":{}}"#).json(), r#"{"sampling":{}}"#);
-        assert_eq!(read("{}"), Abilities::NONE);
+        assert_eq!(read("{}"), ClientCapabilities::NONE);
         assert_eq!(read(r#"{"roots":{"listChanged":false}}"#).json(), r#"{"roots":{}}"#);
     }
 
@@ -159,6 +159,6 @@ mod tests {
         assert_eq!(forms.lacks("elicitation/create", "{}", Some(Span::whole("{}"))), None);
         assert_eq!(forms.lacks("elicitation/create", url, Some(Span::whole(url))), Some("elicitation.url"));
         assert_eq!(forms.lacks("sampling/createMessage", "", None), Some("sampling"));
-        assert_eq!(Abilities::ALL.lacks("tasks/get", "", None), Some("nothing of this kind"));
+        assert_eq!(ClientCapabilities::ALL.lacks("tasks/get", "", None), Some("nothing of this kind"));
     }
 }

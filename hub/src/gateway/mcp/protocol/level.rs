@@ -1,6 +1,6 @@
 //! Log levels of MCP, and what a backend is asked for when several clients want different ones.
 //!
-//! Owns [`Level`] and [`Wish`]. Invariant: a backend is asked for the lowest level that any of its clients wants, and
+//! Owns [`Level`] and [`EffectiveLevel`]. Invariant: a backend is asked for the lowest level that any of its clients wants, and
 //! each client is shown only what it wants. Never: asks a backend for anything while no client asked.
 
 /// A severity (RFC 5424), lowest first.
@@ -58,12 +58,12 @@ impl Level {
 
 /// What the clients of one backend want together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Wish {
+pub(crate) struct EffectiveLevel {
     lowest: Option<Level>,
     someone_silent: bool,
 }
 
-impl Wish {
+impl EffectiveLevel {
     /// Adds what one client asked for, if it did.
     pub(crate) fn and(self, level: Option<Level>) -> Self {
         match level {
@@ -101,8 +101,9 @@ mod tests {
 
     #[test]
     fn the_lowest_goes_upstream() {
-        let wish =
-            |levels: &[Option<Level>]| levels.iter().fold(Wish::default(), |wish, level| wish.and(*level)).upstream();
+        let wish = |levels: &[Option<Level>]| {
+            levels.iter().fold(EffectiveLevel::default(), |wish, level| wish.and(*level)).upstream()
+        };
         assert_eq!(wish(&[]), None);
         assert_eq!(wish(&[None, None]), None);
         assert_eq!(wish(&[Some(Level::Error)]), Some(Level::Error));

@@ -1,11 +1,11 @@
 //! (docs)
 
-use crate::gateway::mcp::catalog::view::Prints;
+use crate::gateway::mcp::catalog::view::Fingerprints;
 use std::hash::Hash;
 
 /// One of the lists of MCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum ListKind {
     /// Tools, by name.
     Tools,
     /// Prompts, by name.
@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Templates,
 }
 
-impl Kind {
+impl ListKind {
     /// All of them.
     pub(crate) const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
 
@@ -55,11 +55,11 @@ impl Kind {
     }
 
     /// What clients are told about it.
-    pub(crate) const fn topic(self) -> Topic {
+    pub(crate) const fn topic(self) -> ListChange {
         match self {
-            Self::Tools => Topic::Tools,
-            Self::Prompts => Topic::Prompts,
-            Self::Resources | Self::Templates => Topic::Resources,
+            Self::Tools => ListChange::Tools,
+            Self::Prompts => ListChange::Prompts,
+            Self::Resources | Self::Templates => ListChange::Resources,
         }
     }
 
@@ -81,7 +81,7 @@ impl Kind {
 
 /// What a notification of a changed list is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Topic {
+pub(crate) enum ListChange {
     /// Tools.
     Tools,
     /// Prompts.
@@ -90,7 +90,7 @@ pub(crate) enum Topic {
     Resources,
 }
 
-impl Topic {
+impl ListChange {
     /// All of them.
     pub(crate) const ALL: [Self; 3] = [Self::Tools, Self::Prompts, Self::Resources];
 
@@ -103,7 +103,7 @@ impl Topic {
         }
     }
 
-    pub(crate) const fn of(self, prints: Prints) -> u64 {
+    pub(crate) const fn of(self, prints: Fingerprints) -> u64 {
         match self {
             Self::Tools => prints.tools,
             Self::Prompts => prints.prompts,

@@ -1,11 +1,11 @@
 //! What a backend's own messages are about.
 //!
-//! Owns [`Notice`], read from a notification's envelope and the one or two of its params that routing needs.
+//! Owns [`Notification`], read from a notification's envelope and the one or two of its params that routing needs.
 //! Never: looks at anything else in it.
 
 use super::json::{Object, Span, quote, splice};
 use super::level::Level;
-use super::list_kind::Topic;
+use super::list_kind::ListChange;
 use super::stateless::META_SUBSCRIPTION;
 use super::task_fields::{STATUS, TOLD};
 use std::borrow::Cow;
@@ -15,9 +15,9 @@ pub(crate) const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged"
 
 /// What a notification is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Notice {
+pub(crate) enum Notification {
     /// A list may have changed.
-    Changed(Topic),
+    Changed(ListChange),
     /// A log message of this level.
     Log(Level),
     /// A resource changed.
@@ -34,15 +34,15 @@ pub(crate) enum Notice {
     Other,
 }
 
-impl Notice {
+impl Notification {
     /// What the notification with this method and these params is about.
     pub(crate) fn read(text: &str, method: &str, params: Option<Span>) -> Self {
         let param = |key: &str| Object::parse(text, params?).ok()?.get(key);
         let string = |key: &str| param(key)?.string(text);
         let known = match method {
-            "notifications/tools/list_changed" => Some(Self::Changed(Topic::Tools)),
-            "notifications/prompts/list_changed" => Some(Self::Changed(Topic::Prompts)),
-            "notifications/resources/list_changed" => Some(Self::Changed(Topic::Resources)),
+            "notifications/tools/list_changed" => Some(Self::Changed(ListChange::Tools)),
+            "notifications/prompts/list_changed" => Some(Self::Changed(ListChange::Prompts)),
+            "notifications/resources/list_changed" => Some(Self::Changed(ListChange::Resources)),
             "notifications/message" => string("level").and_then(|level| Level::parse(&level)).map(Self::Log),
             "notifications/resources/updated" => string("uri").map(Self::Updated),
             "notifications/progress" => param("progressToken").map(Self::Progress),
@@ -79,9 +79,9 @@ mod tests {
     use super::*;
     use crate::gateway::mcp::protocol::envelope::Envelope;
 
-    fn read(text: &str) -> Notice {
+    fn read(text: &str) -> Notification {
         let Ok(Envelope::Notification { method, params }) = Envelope::parse(text) else { panic!("{text}") };
-        Notice::read(text, &method, params)
+        Notification::read(text, &method, params)
     }
 
     #[test]
@@ -94,7 +94,8 @@ mod tests {
         let plain = of(text);
         assert_eq!(plain, text.replace(r#""io.modelcontextprotocol/subscriptionId":7,"#, ""));
         assert_eq!(of(&plain), plain);
-        let Notice::Acknowledged(id) = read(&text.replace("resources/updated", "subscriptions/acknowledged")) else {
+        let Notification::Acknowledged(id) = read(&text.replace("resources/updated", "subscriptions/acknowledged"))
+        else {
             panic!("{text}")
         };
         assert_eq!(id.of(&text.replace("resources/updated", "subscriptions/acknowledged")), "7");
@@ -103,17 +104,17 @@ mod tests {
     #[test]
     fn each_kind_is_known_by_its_method_and_params() {
         let text = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":5,"progress":1}}"#;
-        let Notice::Progress(token) = read(text) else { panic!("{text}") };
+        let Notification::Progress(token) = read(text) else { panic!("{text}") };
         assert_eq!(token.of(text), "5");
         let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}"#;
-        assert_eq!(read(log), Notice::Log(Level::Error));
-        assert_eq!(read(&log.replace("error", "loud")), Notice::Other);
+        assert_eq!(read(log), Notification::Log(Level::Error));
+        assert_eq!(read(&log.replace("error", "loud")), Notification::Other);
         let updated = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"x://1"}}"#;
-        assert_eq!(read(updated), Notice::Updated(String::from("x://1")));
-        assert_eq!(read(Topic::Tools.message()), Notice::Changed(Topic::Tools));
+        assert_eq!(read(updated), Notification::Updated(String::from("x://1")));
+        assert_eq!(read(ListChange::Tools.message()), Notification::Changed(ListChange::Tools));
         let task =
             r#"{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{"taskId":"t","status":"working"}}"#;
-        assert!(matches!(read(task), Notice::Task(at) if at.of(task) == "\"t\""));
-        assert_eq!(read(r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#), Notice::Other);
+        assert!(matches!(read(task), Notification::Task(at) if at.of(task) == "\"t\""));
+        assert_eq!(read(r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#), Notification::Other);
     }
 }

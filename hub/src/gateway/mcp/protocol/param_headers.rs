@@ -1,6 +1,6 @@
 //! Arguments of tools that headers repeat (`x-mcp-header`, 2026-07-28).
 //!
-//! Owns [`Mirror`], read from a tool's input schema: which arguments stand in which `Mcp-Param-*` headers; and the two
+//! Owns [`ParamHeaders`], read from a tool's input schema: which arguments stand in which `Mcp-Param-*` headers; and the two
 //! things that are done with it: holding headers against arguments, and making them.
 //! Invariant: annotations that break a rule of the specification make the whole definition invalid, and are neither
 //! checked nor followed. What is made is accepted by what checks. Never: reads a schema at a call.
@@ -18,7 +18,7 @@ const ANNOTATION: &str = "x-mcp-header";
 
 /// One argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Repeated {
+struct RepeatedArgument {
     /// The keys that lead to it.
     path: Vec<String>,
     header: HeaderName,
@@ -26,9 +26,9 @@ struct Repeated {
 
 /// The arguments of one tool that headers repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Mirror(Vec<Repeated>);
+pub(crate) struct ParamHeaders(Vec<RepeatedArgument>);
 
-impl Mirror {
+impl ParamHeaders {
     /// What a tool, as it stands in a list, wants to be repeated; why its definition is invalid, if it is.
     pub(crate) fn of_tool(tool: &str) -> Result<Option<Self>, String> {
         // Hardly any tool has it.
@@ -55,7 +55,7 @@ impl Mirror {
             path.push(key.clone());
             if let Some(annotation) = property.get(ANNOTATION) {
                 let header = header(annotation, property).map_err(|why| format!("{}: {why}", path.join(".")))?;
-                self.0.push(Repeated { path: path.clone(), header });
+                self.0.push(RepeatedArgument { path: path.clone(), header });
             }
             self.collect(property, path)?;
             path.pop();
@@ -100,7 +100,7 @@ impl Mirror {
     }
 }
 
-impl Repeated {
+impl RepeatedArgument {
     /// What the arguments have there, as it stands in a header.
     fn value<'v>(&self, arguments: &'v Value) -> Option<Cow<'v, str>> {
         match self.path.iter().try_fold(arguments, |value, key| value.get(key))? {
@@ -168,11 +168,13 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn mirror(properties: &Value) -> Result<Option<Mirror>, String> {
-        Mirror::of_tool(&json!({"name": "t", "inputSchema": {"type": "object", "properties": properties}}).to_string())
+    fn mirror(properties: &Value) -> Result<Option<ParamHeaders>, String> {
+        ParamHeaders::of_tool(
+            &json!({"name": "t", "inputSchema": {"type": "object", "properties": properties}}).to_string(),
+        )
     }
 
-    fn good() -> Mirror {
+    fn good() -> ParamHeaders {
         let at = json!({"type": "object", "properties": {"floor": {"type": "integer", "x-mcp-header": "Floor"}}});
         mirror(&json!({"region": {"type": "string", "x-mcp-header": "Region"}, "at": at})).unwrap().unwrap()
     }

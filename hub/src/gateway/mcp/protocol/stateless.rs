@@ -1,12 +1,12 @@
 //! MCP 2026-07-28: every request stands for itself.
 //!
-//! Owns what tells such a request from an older one ([`is`]) and what it must carry ([`Meta`], [`check`]); [`super::result`]
+//! Owns what tells such a request from an older one ([`is`]) and what it must carry ([`RequestMeta`], [`check`]); [`super::result`]
 //! gives a result the members that this version wants, [`crate::gateway::mcp::relay::discover`] answers for the hub, [`crate::gateway::mcp::session::subscription`] is the stream of
 //! changes, [`crate::gateway::mcp::session::pending_input`] are calls whose older server asks something, [`super::translate`] is an older client's way to a server of this
 //! version. Invariant: what the headers say and what the body says is the same, or the request is refused before anything
 //! of it happens. Never: remembers anything between two requests.
 
-use super::capabilities::Abilities;
+use super::capabilities::ClientCapabilities;
 use super::envelope::Envelope;
 use super::errors::RpcError;
 use super::headers::{METHOD, NAME};
@@ -40,11 +40,11 @@ pub(crate) const REMOVED: [&str; 5] =
 
 /// What a request says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Meta {
+pub(crate) struct RequestMeta {
     /// From which level on its client wants to see what is logged meanwhile; none wants nothing.
     pub(crate) level: Option<Level>,
     /// What its client can do when it is asked.
-    pub(crate) abilities: Abilities,
+    pub(crate) abilities: ClientCapabilities,
     /// Whether its client knows tasks.
     pub(crate) tasks: bool,
 }
@@ -88,7 +88,12 @@ fn meta(text: &str, params: Option<Span>) -> Option<Object<'_>> {
 }
 
 /// Checks what a request of this method and with these params must carry.
-pub(crate) fn check(headers: &HeaderMap, text: &str, method: &str, params: Option<Span>) -> Result<Meta, RpcError> {
+pub(crate) fn check(
+    headers: &HeaderMap,
+    text: &str,
+    method: &str,
+    params: Option<Span>,
+) -> Result<RequestMeta, RpcError> {
     let missing = |what: &str| RpcError::invalid_params(format!("params._meta must have {what}"));
     let meta = meta(text, params).ok_or_else(|| missing(META_VERSION))?;
     let version = meta.get(META_VERSION).and_then(|at| at.string(text)).ok_or_else(|| missing(META_VERSION))?;
@@ -98,13 +103,13 @@ pub(crate) fn check(headers: &HeaderMap, text: &str, method: &str, params: Optio
     }
     let capabilities = meta.get(META_CAPABILITIES).filter(|at| at.is_object(text));
     let capabilities = capabilities.ok_or_else(|| missing(META_CAPABILITIES))?;
-    let abilities = Abilities::read(text, capabilities);
+    let abilities = ClientCapabilities::read(text, capabilities);
     same(headers, METHOD, method)?;
     if let Some(name) = about(text, method, params) {
         same(headers, NAME, &name)?;
     }
     let level = meta.get(META_LEVEL).and_then(|at| Level::parse(&at.string(text)?));
-    Ok(Meta { level, abilities, tasks: knows_tasks(text, capabilities) })
+    Ok(RequestMeta { level, abilities, tasks: knows_tasks(text, capabilities) })
 }
 
 /// Whether the capabilities at `at` have the extension.
@@ -134,7 +139,7 @@ mod tests {
         all.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
-    fn checked(text: &str, all: &[(&'static str, &str)]) -> Result<Meta, i32> {
+    fn checked(text: &str, all: &[(&'static str, &str)]) -> Result<RequestMeta, i32> {
         let Ok(Envelope::Request { method, params, .. }) = Envelope::parse(text) else { panic!("{text}") };
         check(&headers(all), text, &method, params).map_err(|error| error.code())
     }
@@ -145,7 +150,7 @@ mod tests {
     fn headers_and_body_must_agree() {
         assert_eq!(
             checked(GOOD, &ALL),
-            Ok(Meta { level: Some(Level::Error), abilities: Abilities::NONE, tasks: false })
+            Ok(RequestMeta { level: Some(Level::Error), abilities: ClientCapabilities::NONE, tasks: false })
         );
         for at in 0..3 {
             let mut wrong = ALL.to_vec();

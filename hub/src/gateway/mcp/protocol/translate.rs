@@ -6,7 +6,7 @@
 //! Invariant: everything else of the request stays as it came, in its order; the client cannot say these members itself.
 //! Never: promises what the client cannot do.
 
-use super::capabilities::Abilities;
+use super::capabilities::ClientCapabilities;
 use super::envelope::Envelope;
 use super::json::{Object, Span, insert, quote, splice};
 use super::level::Level;
@@ -18,7 +18,7 @@ use std::borrow::Cow;
 const META_INFO: &str = "io.modelcontextprotocol/clientInfo";
 
 /// What `_meta` says of the hub itself.
-pub(crate) fn own_meta(abilities: Abilities) -> String {
+pub(crate) fn own_meta(abilities: ClientCapabilities) -> String {
     let info = format!(r#"{{"name":"linchpin","version":"{}"}}"#, env!("CARGO_PKG_VERSION"));
     members(&info, abilities, None)
 }
@@ -29,7 +29,7 @@ pub(crate) fn meta_of(client: &Client) -> String {
     members(&client.info().unwrap_or_else(own), client.abilities, client.level())
 }
 
-fn members(info: &str, abilities: Abilities, level: Option<Level>) -> String {
+fn members(info: &str, abilities: ClientCapabilities, level: Option<Level>) -> String {
     let level = level.map(|level| format!(r#","{META_LEVEL}":"{}""#, level.as_str())).unwrap_or_default();
     let can = abilities.json();
     format!(r#""{META_VERSION}":"{VERSION}","{META_INFO}":{info},"{META_CAPABILITIES}":{can}{level}"#)
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_hub_says_what_its_lane_can_do() {
-        let said = format!("{{{}}}", own_meta(Abilities::NONE));
+        let said = format!("{{{}}}", own_meta(ClientCapabilities::NONE));
         let said: serde_json::Value = serde_json::from_str(&said).unwrap();
         assert_eq!(said["io.modelcontextprotocol/clientInfo"]["name"], "linchpin");
         assert_eq!(said["io.modelcontextprotocol/clientCapabilities"], serde_json::json!({}));

@@ -4,14 +4,14 @@
 //! Invariant: a tool that is called through it is called as it would be directly: progress, cancellation and errors are
 //! its own. Never: waits for a server to answer for the hub.
 
-use super::call::{Call, Reply};
-use super::dispatch::{Caller, unless_cancelled};
-use crate::gateway::mcp::builtin::{Facts, Own, answer, resources};
-use crate::gateway::mcp::catalog::search::{Found, rank};
+use super::call::{ClientRequest, RequestReply};
+use super::dispatch::{RequestHandler, unless_cancelled};
+use crate::gateway::mcp::builtin::{BuiltinTool, HubApi, answer, resources};
+use crate::gateway::mcp::catalog::search::{SearchHit, rank};
 use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::json::{Object, Span, quote};
-use crate::gateway::mcp::protocol::list_kind::Kind;
-use crate::gateway::mcp::session::in_flight::Entry;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
+use crate::gateway::mcp::session::in_flight::InFlightEntry;
 use linchpin_shared::problem::{Code, Problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 
 /// What is called through `linchpin__call_tool`: where name and arguments stood, and what they are.
-struct Wrapped<'c> {
+struct WrappedCall<'c> {
     name: String,
     arguments: &'c str,
     name_at: Span,
@@ -28,7 +28,7 @@ struct Wrapped<'c> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Query {
+struct SearchQuery {
     #[serde(default)]
     query: String,
     limit: Option<usize>,
@@ -36,50 +36,66 @@ struct Query {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Named {
+struct ToolName {
     name: String,
 }
 
-impl Caller {
+impl RequestHandler {
     /// A call of one of the hub's own tools.
-    pub(crate) async fn own(&self, call: &Call, own: Own, entry: &mut Entry) -> Result<Reply, RpcError> {
-        if own == Own::Call {
+    pub(crate) async fn own(
+        &self,
+        call: &ClientRequest,
+        own: BuiltinTool,
+        entry: &mut InFlightEntry,
+    ) -> Result<RequestReply, RpcError> {
+        if own == BuiltinTool::Call {
             return self.call_tool(call, entry).await;
         }
         let arguments = call.params()?.and_then(|params| params.get("arguments"));
         self.own_with(own, arguments.map_or("{}", |at| at.of(&call.text)), entry).await
     }
 
-    async fn own_with(&self, own: Own, arguments: &str, entry: &mut Entry) -> Result<Reply, RpcError> {
+    async fn own_with(
+        &self,
+        own: BuiltinTool,
+        arguments: &str,
+        entry: &mut InFlightEntry,
+    ) -> Result<RequestReply, RpcError> {
         let work = async {
             let answer = match own {
-                Own::Search => self.search(arguments).await,
-                Own::Describe => self.describe(arguments).await,
-                Own::Status | Own::Explain | Own::Logs | Own::Restart | Own::Call => match self.facts() {
+                BuiltinTool::Search => self.search(arguments).await,
+                BuiltinTool::Describe => self.describe(arguments).await,
+                BuiltinTool::Status
+                | BuiltinTool::Explain
+                | BuiltinTool::Logs
+                | BuiltinTool::Restart
+                | BuiltinTool::Call => match self.facts() {
                     Ok(facts) => answer::of(own, facts, &self.client.scope, arguments).await,
                     Err(problem) => Err(problem),
                 },
             };
-            Ok(Reply::Result(answer::result(answer)))
+            Ok(RequestReply::Result(answer::result(answer)))
         };
-        Ok(unless_cancelled(entry, work).await?.unwrap_or(Reply::Cancelled))
+        Ok(unless_cancelled(entry, work).await?.unwrap_or(RequestReply::Cancelled))
     }
 
-    fn facts(&self) -> Result<Arc<dyn Facts>, Problem> {
+    fn facts(&self) -> Result<Arc<dyn HubApi>, Problem> {
         let facts = self.gateway.facts.get().and_then(Weak::upgrade);
         facts.ok_or_else(|| Problem::new(Code::Internal, "the hub is not open yet, or is closing").next("try again"))
     }
 
     /// Another tool, called as if its client had called it directly.
-    async fn call_tool(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+    async fn call_tool(&self, call: &ClientRequest, entry: &mut InFlightEntry) -> Result<RequestReply, RpcError> {
         let wrapped = wrapped(call)?;
-        match Own::find(Kind::Tools, &self.client.scope, &wrapped.name).transpose()? {
+        match BuiltinTool::find(ListKind::Tools, &self.client.scope, &wrapped.name).transpose()? {
             None => {}
-            Some(Own::Call) => return Err(RpcError::invalid_params("a call of a call: name the tool that is meant")),
+            Some(BuiltinTool::Call) => {
+                return Err(RpcError::invalid_params("a call of a call: name the tool that is meant"));
+            }
             Some(own) => return self.own_with(own, wrapped.arguments, entry).await,
         }
-        let routed = unless_cancelled(entry, self.route(Kind::Tools, &wrapped.name)).await?;
-        let Some(routed) = routed else { return Ok(Reply::Cancelled) };
+        let routed = unless_cancelled(entry, self.route(ListKind::Tools, &wrapped.name)).await?;
+        let Some(routed) = routed else { return Ok(RequestReply::Cancelled) };
         let edits = vec![
             (wrapped.name_at, Cow::Owned(quote(&routed.name))),
             (wrapped.arguments_at, Cow::Borrowed(wrapped.arguments)),
@@ -89,17 +105,17 @@ impl Caller {
 
     /// The tools that a query finds.
     async fn search(&self, arguments: &str) -> Result<(String, Value), Problem> {
-        let Query { query, limit } = answer::arguments(arguments)?;
-        self.settle(Kind::Tools).await;
+        let SearchQuery { query, limit } = answer::arguments(arguments)?;
+        self.settle(ListKind::Tools).await;
         let board = self.gateway.fresh_board(self.client.lane());
         let view = board.view(&self.client.scope);
-        let tools = view.items(Kind::Tools).into_iter();
+        let tools = view.items(ListKind::Tools).into_iter();
         let tools: Vec<_> = tools.map(|(name, _, item)| described(&name, &item.renamed(&name))).collect();
         let all = tools.len();
         let found = rank(&query, tools);
         let shown: Vec<_> = found.iter().take(limit.unwrap_or(10).clamp(1, 100)).collect();
         let mut text = format!("{} of {all} tools fit; the best {}:\n", found.len(), shown.len());
-        for Found { name, description } in &shown {
+        for SearchHit { name, description } in &shown {
             text.push_str(&format!("{name}: {}\n", description.lines().next().unwrap_or_default()));
         }
         let shown: Vec<_> = shown.iter().map(|it| json!({"name": it.name, "description": it.description})).collect();
@@ -108,11 +124,11 @@ impl Caller {
 
     /// One tool, as it would be listed.
     async fn describe(&self, arguments: &str) -> Result<(String, Value), Problem> {
-        let Named { name } = answer::arguments(arguments)?;
+        let ToolName { name } = answer::arguments(arguments)?;
         // The same errors as a call would have: unknown, hidden, or not there just now.
-        self.route(Kind::Tools, &name).await.map_err(RpcError::into_problem)?;
+        self.route(ListKind::Tools, &name).await.map_err(RpcError::into_problem)?;
         let board = self.gateway.fresh_board(self.client.lane());
-        let items = board.view(&self.client.scope).items(Kind::Tools);
+        let items = board.view(&self.client.scope).items(ListKind::Tools);
         let json = items.into_iter().find(|(shown, _, _)| *shown == name).map(|(_, _, item)| item.renamed(&name));
         let json = json.ok_or_else(|| {
             let detail = format!("the tool {name:?} is not listed just now: its server has been away for long");
@@ -129,7 +145,7 @@ impl Caller {
     }
 
     /// `completion/complete` for a template of them.
-    pub(crate) fn own_completion(&self, call: &Call, template: &str) -> Result<Reply, RpcError> {
+    pub(crate) fn own_completion(&self, call: &ClientRequest, template: &str) -> Result<RequestReply, RpcError> {
         let wrong = || RpcError::invalid_params("params.argument must have a name and a value");
         let argument = call.params()?.and_then(|params| params.object(&call.text, "argument").ok()?);
         let member = |key: &str| argument.as_ref()?.get(key)?.string(&call.text);
@@ -137,30 +153,30 @@ impl Caller {
         let board = self.board();
         let names = board.view(&self.client.scope).instances();
         let completed = resources::completed(template, &name, &begun, &names);
-        completed.map(Reply::Result).ok_or_else(|| RpcError::invalid_params("there is nothing to complete"))
+        completed.map(RequestReply::Result).ok_or_else(|| RpcError::invalid_params("there is nothing to complete"))
     }
 
     /// `resources/read` of one of them.
-    pub(crate) async fn own_resource(&self, uri: &str) -> Result<Reply, RpcError> {
+    pub(crate) async fn own_resource(&self, uri: &str) -> Result<RequestReply, RpcError> {
         let facts = self.facts().map_err(RpcError::on_the_way)?;
-        resources::read(facts, &self.client.scope, uri).await.map(Reply::Result)
+        resources::read(facts, &self.client.scope, uri).await.map(RequestReply::Result)
     }
 }
 
 /// What a call of `linchpin__call_tool` wraps.
-fn wrapped(call: &Call) -> Result<Wrapped<'_>, RpcError> {
+fn wrapped(call: &ClientRequest) -> Result<WrappedCall<'_>, RpcError> {
     let wrong = || RpcError::invalid_params("params.arguments must be {\"name\": TOOL, \"arguments\": {…}}");
     let (name_at, _) = call.string("name")?;
     let arguments_at = call.params()?.and_then(|params| params.get("arguments")).ok_or_else(wrong)?;
     let object = Object::parse(&call.text, arguments_at).map_err(|_| wrong())?;
     let name = object.get("name").and_then(|at| at.string(&call.text)).ok_or_else(wrong)?;
     let arguments = object.get("arguments").map_or("{}", |at| at.of(&call.text));
-    Ok(Wrapped { name, arguments, name_at, arguments_at })
+    Ok(WrappedCall { name, arguments, name_at, arguments_at })
 }
 
-fn described(name: &str, json: &str) -> Found {
+fn described(name: &str, json: &str) -> SearchHit {
     let object = Object::parse(json, Span::whole(json)).ok();
     let member = |key: &str| object.as_ref()?.get(key)?.string(json);
     let description = member("description").or_else(|| member("title")).unwrap_or_default();
-    Found { name: name.to_owned(), description }
+    SearchHit { name: name.to_owned(), description }
 }

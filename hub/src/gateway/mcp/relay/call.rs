@@ -1,6 +1,6 @@
 //! (docs)
 
-use crate::gateway::mcp::buffers::Held;
+use crate::gateway::mcp::buffers::BufferPermit;
 use crate::gateway::mcp::protocol::envelope::{Envelope, is_id};
 use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::json::{Object, Span};
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 /// A client's request: its text and where its parts stand.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct ClientRequest {
     /// The whole message.
     pub(crate) text: String,
     /// Its id.
@@ -18,10 +18,10 @@ pub(crate) struct Call {
     /// Its params.
     pub(crate) params: Option<Span>,
     /// Its part of the memory for messages, for as long as it is under way; none if the hub wrote it.
-    pub(crate) _held: Option<Held>,
+    pub(crate) _held: Option<BufferPermit>,
 }
 
-impl Call {
+impl ClientRequest {
     /// The request that is written so.
     pub(crate) fn read(text: String) -> Result<Self, RpcError> {
         match Envelope::parse_trusted(&text) {
@@ -66,7 +66,7 @@ impl Call {
 
 /// What a request comes to.
 #[derive(Debug)]
-pub(crate) enum Reply {
+pub(crate) enum RequestReply {
     /// The hub's own result, as JSON.
     Result(String),
     /// A backend's response, with the client's id.
@@ -75,11 +75,11 @@ pub(crate) enum Reply {
     Cancelled,
 }
 
-impl Reply {
+impl RequestReply {
     pub(crate) fn nothing() -> Self {
         Self::Result(String::from("{}"))
     }
 }
 
 /// Parts of a message and what to write in their places.
-pub(crate) type Edits<'a> = Vec<(Span, Cow<'a, str>)>;
+pub(crate) type ParamEdits<'a> = Vec<(Span, Cow<'a, str>)>;

@@ -7,9 +7,9 @@
 use super::initialize::own_result;
 use crate::gateway::mcp::catalog::scope::Scope;
 use crate::gateway::mcp::gateway::Gateway;
-use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
 use crate::gateway::mcp::protocol::errors::RpcError;
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::protocol::stateless::{META_SERVER, VERSION};
 use crate::gateway::mcp::protocol::task_fields::EXTENSION;
 use crate::gateway::mcp::protocol::version::Version;
@@ -19,9 +19,9 @@ use serde_json::{Map, Value, json};
 pub(crate) async fn discover(gateway: &Gateway, scope: &Scope) -> Result<String, RpcError> {
     if !scope.is_all() {
         gateway.appears(scope).await.map_err(RpcError::unknown)?;
-        gateway.settle(Abilities::NONE, scope, Kind::Tools).await;
+        gateway.settle(ClientCapabilities::NONE, scope, ListKind::Tools).await;
     }
-    let board = gateway.board(Abilities::NONE);
+    let board = gateway.board(ClientCapabilities::NONE);
     let view = board.view(scope);
     let about = view.single().and_then(|upstream| upstream.known().about.clone());
     let can = about.as_ref().and_then(|about| about.shown_to_modern());

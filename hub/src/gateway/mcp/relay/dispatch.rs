@@ -1,24 +1,24 @@
 //! What a client's request comes to.
 //!
-//! Owns [`Caller`], who answers one client's requests: each method has its own small part, [`super::list`] and [`super::initialize`] for
+//! Owns [`RequestHandler`], who answers one client's requests: each method has its own small part, [`super::list`] and [`super::initialize`] for
 //! what the hub answers itself, [`super::route`] and [`super::forward`] for what a backend answers, [`super::resources`] for URIs, [`super::tasks`] for tasks.
 //! Invariant: a request gets exactly one answer, or none if its client cancelled it; and an error is always an error.
 //! Never: holds a lock, or a lookup's borrow, across an await.
 
 pub(crate) use super::resources::{release, subscribe, tell_all};
 
-use super::call::{Call, Reply};
+use super::call::{ClientRequest, RequestReply};
 use super::forward::Relay;
 use super::route::Routed;
-use crate::gateway::mcp::builtin::Own;
-use crate::gateway::mcp::catalog::list::How;
+use crate::gateway::mcp::builtin::BuiltinTool;
+use crate::gateway::mcp::catalog::list::CallHints;
 pub(crate) use crate::gateway::mcp::gateway::Gateway;
 use crate::gateway::mcp::protocol::errors::{RpcError, success};
 use crate::gateway::mcp::protocol::level::Level;
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::session::client::Client;
-use crate::gateway::mcp::session::in_flight::{Entry, TooMany};
-use crate::gateway::mcp::upstream::pool::Servers;
+use crate::gateway::mcp::session::in_flight::{InFlightEntry, TooManyInFlight};
+use crate::gateway::mcp::upstream::pool::ServerCatalog;
 use http::HeaderMap;
 use linchpin_shared::problem::{Code, Problem};
 use std::future::Future;
@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 /// What a request of 2026-07-28 says beside its message.
 #[derive(Debug, Default)]
-pub(crate) struct Besides {
+pub(crate) struct RequestContext {
     /// From which level on its client wants to see what is logged meanwhile.
     pub(crate) level: Option<Level>,
     /// Its headers that repeat arguments of a tool.
@@ -40,7 +40,7 @@ pub(crate) struct Besides {
 
 /// Answers one client's requests.
 #[derive(Debug)]
-pub(crate) struct Caller {
+pub(crate) struct RequestHandler {
     /// The gateway.
     pub(crate) gateway: Arc<Gateway>,
     /// The client.
@@ -50,45 +50,45 @@ pub(crate) struct Caller {
     /// Whether the client reads what it is asked there.
     pub(crate) streams: bool,
     /// What a request without session says beside its message.
-    pub(crate) besides: Besides,
+    pub(crate) besides: RequestContext,
 }
 
-impl Caller {
+impl RequestHandler {
     /// The board of clients that can do what this one can.
-    pub(crate) fn board(&self) -> Arc<Servers> {
+    pub(crate) fn board(&self) -> Arc<ServerCatalog> {
         self.gateway.board(self.client.lane())
     }
 
     /// Waits for a list of all that the client sees.
-    pub(crate) async fn settle(&self, kind: Kind) {
+    pub(crate) async fn settle(&self, kind: ListKind) {
         self.gateway.settle(self.client.lane(), &self.client.scope, kind).await;
     }
 
     /// The response; none if the client cancelled the request.
-    pub(crate) async fn answer(&self, call: &Call) -> Option<String> {
+    pub(crate) async fn answer(&self, call: &ClientRequest) -> Option<String> {
         let reply = match self.client.inflight.begin(call.id()) {
             Ok(mut entry) => self.dispatch(call, &mut entry).await,
-            Err(TooMany) => Err(RpcError::on_the_way(
+            Err(TooManyInFlight) => Err(RpcError::on_the_way(
                 Problem::new(Code::Overloaded, "this session has too many requests under way")
                     .next("wait for some of them"),
             )),
         };
         match reply {
-            Ok(Reply::Result(result)) => Some(success(call.id(), &result)),
-            Ok(Reply::Response(response)) => Some(response),
-            Ok(Reply::Cancelled) => None,
+            Ok(RequestReply::Result(result)) => Some(success(call.id(), &result)),
+            Ok(RequestReply::Response(response)) => Some(response),
+            Ok(RequestReply::Cancelled) => None,
             Err(error) => Some(error.response(call.id())),
         }
     }
 
-    async fn dispatch(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
-        if let Some(kind) = Kind::of_method(&call.method) {
-            return Ok(unless_cancelled(entry, self.list(call, kind)).await?.unwrap_or(Reply::Cancelled));
+    async fn dispatch(&self, call: &ClientRequest, entry: &mut InFlightEntry) -> Result<RequestReply, RpcError> {
+        if let Some(kind) = ListKind::of_method(&call.method) {
+            return Ok(unless_cancelled(entry, self.list(call, kind)).await?.unwrap_or(RequestReply::Cancelled));
         }
         match call.method.as_str() {
-            "ping" => Ok(Reply::nothing()),
-            "tools/call" => Box::pin(self.by_name(call, Kind::Tools, entry)).await,
-            "prompts/get" => Box::pin(self.by_name(call, Kind::Prompts, entry)).await,
+            "ping" => Ok(RequestReply::nothing()),
+            "tools/call" => Box::pin(self.by_name(call, ListKind::Tools, entry)).await,
+            "prompts/get" => Box::pin(self.by_name(call, ListKind::Prompts, entry)).await,
             "resources/read" => Box::pin(self.read(call, entry)).await,
             "resources/subscribe" => Box::pin(self.subscribe(call, entry)).await,
             "resources/unsubscribe" => Box::pin(self.unsubscribe(call, entry)).await,
@@ -101,17 +101,24 @@ impl Caller {
     }
 
     /// `tools/call` and `prompts/get`: to the backend that offers the name.
-    async fn by_name(&self, call: &Call, kind: Kind, entry: &mut Entry) -> Result<Reply, RpcError> {
+    async fn by_name(
+        &self,
+        call: &ClientRequest,
+        kind: ListKind,
+        entry: &mut InFlightEntry,
+    ) -> Result<RequestReply, RpcError> {
         let (at, name) = call.string("name")?;
-        if let Some(own) = Own::find(kind, &self.client.scope, &name) {
+        if let Some(own) = BuiltinTool::find(kind, &self.client.scope, &name) {
             return Box::pin(self.own(call, own?, entry)).await;
         }
-        let Some(routed) = unless_cancelled(entry, self.route(kind, &name)).await? else { return Ok(Reply::Cancelled) };
+        let Some(routed) = unless_cancelled(entry, self.route(kind, &name)).await? else {
+            return Ok(RequestReply::Cancelled);
+        };
         let arguments = call.params()?.and_then(|params| params.get("arguments"));
         self.check_headers(&routed, arguments.map_or("{}", |at| at.of(&call.text)))?;
         let edits = routed.rename(at, &name).into_iter().collect();
-        let repeatable = kind == Kind::Prompts || routed.how.repeatable;
-        let routed = Routed { how: How { repeatable, ..routed.how }, ..routed };
+        let repeatable = kind == ListKind::Prompts || routed.how.repeatable;
+        let routed = Routed { how: CallHints { repeatable, ..routed.how }, ..routed };
         self.called(call, &routed, edits, arguments.map_or("{}", |at| at.of(&call.text)), entry).await
     }
 
@@ -123,7 +130,7 @@ impl Caller {
     }
 
     /// `completion/complete`: to the backend that offers what is referred to.
-    async fn complete(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+    async fn complete(&self, call: &ClientRequest, entry: &mut InFlightEntry) -> Result<RequestReply, RpcError> {
         let wrong = |what: &str| RpcError::invalid_params(format!("params.ref.{what}"));
         let params = call.params()?.ok_or_else(|| wrong("type is missing"))?;
         let reference =
@@ -135,8 +142,8 @@ impl Caller {
         match member("type").as_ref().map(|(_, kind)| kind.as_str()) {
             Some("ref/prompt") => {
                 let (at, name) = member("name").ok_or_else(|| wrong("name must be a string"))?;
-                let routed = unless_cancelled(entry, self.route(Kind::Prompts, &name)).await?;
-                let Some(routed) = routed else { return Ok(Reply::Cancelled) };
+                let routed = unless_cancelled(entry, self.route(ListKind::Prompts, &name)).await?;
+                let Some(routed) = routed else { return Ok(RequestReply::Cancelled) };
                 let edits = routed.rename(at, &name).into_iter().collect();
                 Relay::new(self, call, &routed.upstream, edits, true)?.run(entry).await
             }
@@ -146,28 +153,28 @@ impl Caller {
                     return self.own_completion(call, &uri);
                 }
                 let upstream = unless_cancelled(entry, self.template(&uri)).await?;
-                let Some(upstream) = upstream else { return Ok(Reply::Cancelled) };
+                let Some(upstream) = upstream else { return Ok(RequestReply::Cancelled) };
                 Relay::new(self, call, &upstream, Vec::new(), true)?.run(entry).await
             }
             Some(_) | None => Err(wrong("type must be ref/prompt or ref/resource")),
         }
     }
 
-    fn set_level(&self, call: &Call) -> Result<Reply, RpcError> {
+    fn set_level(&self, call: &ClientRequest) -> Result<RequestReply, RpcError> {
         let (_, name) = call.string("level")?;
         let level = Level::parse(&name)
             .ok_or_else(|| RpcError::invalid_params(format!("params.level {name:?} is not a log level")))?;
         self.gateway.clients.set_level(&self.client, level);
-        Ok(Reply::nothing())
+        Ok(RequestReply::nothing())
     }
 
     /// A method that we do not know: to the backend, where there is only one that it can be meant for.
-    async fn anything_else(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+    async fn anything_else(&self, call: &ClientRequest, entry: &mut InFlightEntry) -> Result<RequestReply, RpcError> {
         let settled = async {
-            self.settle(Kind::Tools).await;
+            self.settle(ListKind::Tools).await;
             Ok(())
         };
-        let Some(()) = unless_cancelled(entry, settled).await? else { return Ok(Reply::Cancelled) };
+        let Some(()) = unless_cancelled(entry, settled).await? else { return Ok(RequestReply::Cancelled) };
         let board = self.board();
         let single = board.view(&self.client.scope).single().cloned();
         let upstream = single.ok_or_else(|| RpcError::method_not_found(&call.method))?;
@@ -177,7 +184,7 @@ impl Caller {
 
 /// What `work` comes to; none if the client cancels the request before.
 pub(crate) async fn unless_cancelled<T>(
-    entry: &mut Entry,
+    entry: &mut InFlightEntry,
     work: impl Future<Output = Result<T, RpcError>>,
 ) -> Result<Option<T>, RpcError> {
     tokio::select! {

@@ -5,16 +5,16 @@
 //! everything, so there it is taken for granted. Never: tells another client.
 
 use crate::gateway::mcp::gateway::Gateway;
-use crate::gateway::mcp::protocol::capabilities::{Abilities, Lane};
+use crate::gateway::mcp::protocol::capabilities::{ClientCapabilities, SessionKind};
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::{Object, elements};
-use crate::gateway::mcp::protocol::notification::{ACKNOWLEDGED, Notice};
+use crate::gateway::mcp::protocol::notification::{ACKNOWLEDGED, Notification};
 use crate::gateway::mcp::protocol::stateless::{META_VERSION, VERSION};
 use crate::gateway::mcp::session::client::Client;
 use crate::gateway::mcp::session::task_id;
 use crate::gateway::mcp::upstream::Upstream;
-use crate::gateway::mcp::upstream::http_client::{Answering, Mark, Routing, read};
-use crate::gateway::mcp::upstream::session::Session;
+use crate::gateway::mcp::upstream::http_client::{RequestHeaders, ResponseMessages, RoutingHeaders, read};
+use crate::gateway::mcp::upstream::session::UpstreamSession;
 use linchpin_shared::backoff::{Backoff, Policy};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,11 +41,11 @@ pub(crate) struct Following {
 }
 
 /// A server, and of each of its tasks the client's name and its own.
-type Wanted = (Arc<Upstream>, Vec<(String, String)>);
+type FollowedTasks = (Arc<Upstream>, Vec<(String, String)>);
 
 /// Follows the tasks of these names for a client's stream.
 pub(crate) async fn follow(gateway: &Gateway, client: &Client, names: &[String]) -> Following {
-    let mut servers: Vec<Wanted> = Vec::new();
+    let mut servers: Vec<FollowedTasks> = Vec::new();
     for name in names {
         let Some((upstream, task)) = server_of(gateway, client, name) else { continue };
         client.began_task(&upstream.place, &task, None);
@@ -72,7 +72,7 @@ pub(crate) async fn follow(gateway: &Gateway, client: &Client, names: &[String])
 
 fn server_of(gateway: &Gateway, client: &Client, name: &str) -> Option<(Arc<Upstream>, String)> {
     let task = task_id::open(gateway.clients.key(), client.owner(), name)?;
-    let board = gateway.board(Abilities::NONE);
+    let board = gateway.board(ClientCapabilities::NONE);
     let view = board.view(&client.scope);
     let mut backends = view.backends();
     let upstream =
@@ -83,7 +83,7 @@ fn server_of(gateway: &Gateway, client: &Client, name: &str) -> Option<(Arc<Upst
 /// Asks a server to tell of these tasks, again and again.
 async fn keep_up(upstream: Arc<Upstream>, tasks: Vec<String>, agree: oneshot::Sender<Vec<String>>) {
     let mut agree = Some(agree);
-    if upstream.place.lane == Lane::Shared {
+    if upstream.place.lane == SessionKind::Shared {
         // Who asked does not wait any more if this fails.
         let _ = agree.take().map(|agree| agree.send(tasks.clone()));
     }
@@ -100,14 +100,14 @@ async fn keep_up(upstream: Arc<Upstream>, tasks: Vec<String>, agree: oneshot::Se
 
 async fn listen(
     upstream: &Arc<Upstream>,
-    session: &Arc<Session>,
+    session: &Arc<UpstreamSession>,
     tasks: &[String],
     agree: &mut Option<oneshot::Sender<Vec<String>>>,
 ) {
     let id = upstream.next_id();
-    let _open = Open { upstream: Arc::clone(upstream), session: Arc::clone(session), id };
-    let routing = Routing::of(LISTEN, None);
-    match upstream.call(Mark::Modern(session, &routing), request(id, tasks)).await {
+    let _open = OpenTaskStream { upstream: Arc::clone(upstream), session: Arc::clone(session), id };
+    let routing = RoutingHeaders::of(LISTEN, None);
+    match upstream.call(RequestHeaders::Modern(session, &routing), request(id, tasks)).await {
         Ok(stream) => told(upstream, stream, agree).await,
         Err(broken) => {
             tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "no news of its tasks");
@@ -115,7 +115,7 @@ async fn listen(
     }
 }
 
-async fn told(upstream: &Upstream, mut stream: Answering, agree: &mut Option<oneshot::Sender<Vec<String>>>) {
+async fn told(upstream: &Upstream, mut stream: ResponseMessages, agree: &mut Option<oneshot::Sender<Vec<String>>>) {
     while let Ok(Some(message)) = stream.next().await {
         let Some((text, Envelope::Notification { method, params })) = read(&message) else { continue };
         if method == ACKNOWLEDGED {
@@ -126,7 +126,7 @@ async fn told(upstream: &Upstream, mut stream: Answering, agree: &mut Option<one
             let agreed = agreed().unwrap_or_default().into_iter().filter_map(|at| at.string(text)).collect();
             // The client may have gone meanwhile.
             let _ = agree.take().map(|agree| agree.send(agreed));
-        } else if let Notice::Task(at) = Notice::read(text, &method, params) {
+        } else if let Notification::Task(at) = Notification::read(text, &method, params) {
             upstream.task_told(text, at);
         }
     }
@@ -143,15 +143,15 @@ fn request(id: u64, tasks: &[String]) -> String {
 }
 
 /// A server on stdio does not see that nobody reads any more, so it is told.
-struct Open {
+struct OpenTaskStream {
     upstream: Arc<Upstream>,
-    session: Arc<Session>,
+    session: Arc<UpstreamSession>,
     id: u64,
 }
 
-impl Drop for Open {
+impl Drop for OpenTaskStream {
     fn drop(&mut self) {
-        if self.upstream.place.lane != Lane::Shared {
+        if self.upstream.place.lane != SessionKind::Shared {
             return;
         }
         let (upstream, session, id) = (Arc::clone(&self.upstream), Arc::clone(&self.session), self.id);

@@ -4,15 +4,15 @@
 //! server's own words where there is only one. Invariant: the answer does not depend on what happens to be up. A list
 //! that is not offered yet is an empty list, and the client is told when it changes.
 
-use crate::gateway::mcp::catalog::scope::{Part, Scope};
+use crate::gateway::mcp::catalog::scope::{Scope, ScopePath};
 use crate::gateway::mcp::gateway::Gateway;
-use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
 use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::json::{Object, Span};
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::protocol::version::Version;
-use crate::gateway::mcp::session::client::{About, Client};
-use crate::gateway::mcp::session::store::{Full, prints};
+use crate::gateway::mcp::session::client::{Client, ClientInfo};
+use crate::gateway::mcp::session::store::{StoreFull, prints};
 use crate::gateway::mcp::upstream::loop_guard;
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
@@ -32,11 +32,11 @@ pub(crate) async fn begin(
     let asked = asked.ok_or_else(|| RpcError::invalid_params("params.protocolVersion must be a string"))?;
     let version = Version::negotiate(&asked);
     let can = params.and_then(|at| Object::parse(text, at).ok()?.get("capabilities"));
-    let abilities = can.map_or(Abilities::NONE, |at| Abilities::read(text, at));
+    let abilities = can.map_or(ClientCapabilities::NONE, |at| ClientCapabilities::read(text, at));
     if !scope.is_all() {
         gateway.appears(&scope).await.map_err(RpcError::unknown)?;
         // The server's own words are worth waiting for.
-        gateway.settle(Abilities::NONE, &scope, Kind::Tools).await;
+        gateway.settle(ClientCapabilities::NONE, &scope, ListKind::Tools).await;
     }
 
     let board = gateway.board(abilities);
@@ -47,10 +47,12 @@ pub(crate) async fn begin(
     getrandom::fill(&mut random).map_err(|error| {
         RpcError::on_the_way(Problem::new(Code::Internal, format!("the system has no randomness: {error}")))
     })?;
-    let client = gateway.clients.begin(scope, About { version, abilities }, prints(&view), random).map_err(|Full| {
-        let problem = Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use");
-        RpcError::on_the_way(problem.next("end sessions that are not needed"))
-    })?;
+    let client = gateway.clients.begin(scope, ClientInfo { version, abilities }, prints(&view), random).map_err(
+        |StoreFull| {
+            let problem = Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use");
+            RpcError::on_the_way(problem.next("end sessions that are not needed"))
+        },
+    )?;
     if let Some(params) = params {
         client.began_with(params.of(text));
     }
@@ -60,20 +62,22 @@ pub(crate) async fn begin(
 /// What an address says of itself that shows several servers.
 pub(crate) fn own_result(scope: &Scope, version: Version) -> String {
     let instructions = match scope.part {
-        Part::All if scope.choice.searches() => {
+        ScopePath::All if scope.choice.searches() => {
             "The tools of all running projects. Find one with linchpin__search_tools, see how it is called with \
              linchpin__describe_tool, and call it with linchpin__call_tool."
         }
-        Part::All if scope.choice.own_tools() => {
+        ScopePath::All if scope.choice.own_tools() => {
             "Tools and prompts of all running projects. A name is INSTANCE__TOOL, or INSTANCE__SERVER__TOOL where an \
              instance has several servers. Instances come and go: list again when the list changes. When one does not \
              answer, linchpin__status, linchpin__explain and linchpin__logs say why, and linchpin__restart may mend it."
         }
-        Part::All => {
+        ScopePath::All => {
             "Tools and prompts of all running projects. A name is INSTANCE__TOOL, or INSTANCE__SERVER__TOOL where an \
              instance has several servers. Instances come and go: list again when the list changes."
         }
-        Part::Instance(_) | Part::Server(..) => "Tools, prompts and resources of one project, under their own names.",
+        ScopePath::Instance(_) | ScopePath::Server(..) => {
+            "Tools, prompts and resources of one project, under their own names."
+        }
     };
     let mut capabilities = serde_json::from_str::<serde_json::Value>(CAPABILITIES).unwrap_or_default();
     if let Some(older) = capabilities.as_object_mut().filter(|_| version != Version::V2025_11_25) {

@@ -6,14 +6,14 @@
 //! Invariant: only the client of this call is asked, only what it can do, and not for ever.
 //! Never: answers in a client's place.
 
-use super::call::Reply;
+use super::call::RequestReply;
 use super::forward::Relay;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::json::{Object, Span, quote};
 use crate::gateway::mcp::upstream::ask;
 use crate::gateway::mcp::upstream::http_client::read;
-use crate::gateway::mcp::upstream::session::{Era, Session};
+use crate::gateway::mcp::upstream::session::{Dialect, UpstreamSession};
 use futures_util::future::join_all;
 use linchpin_shared::problem::{Code, Problem};
 use std::time::Duration;
@@ -25,7 +25,7 @@ const MAX_ROUNDS: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a backend wants before it goes on.
-pub(crate) struct Wants {
+pub(crate) struct InputRequired {
     /// By its own keys: requests, as JSON.
     requests: Vec<(String, String)>,
     /// As JSON.
@@ -34,7 +34,7 @@ pub(crate) struct Wants {
 
 impl Relay<'_> {
     /// What the backend wants to know of an older client; none if it has answered.
-    pub(crate) fn wants(&self, session: &Session, response: &str) -> Option<Wants> {
+    pub(crate) fn wants(&self, session: &UpstreamSession, response: &str) -> Option<InputRequired> {
         if !self.is_bridged(session) || !response.contains("input_required") {
             return None;
         }
@@ -46,11 +46,16 @@ impl Relay<'_> {
         let requests = result.object(response, "inputRequests").ok()?;
         let requests = requests.iter().flat_map(|requests| requests.members());
         let requests = requests.map(|(key, at)| (key.to_owned(), at.of(response).to_owned())).collect();
-        Some(Wants { requests, state: result.get("requestState").map(|at| at.of(response).to_owned()) })
+        Some(InputRequired { requests, state: result.get("requestState").map(|at| at.of(response).to_owned()) })
     }
 
     /// Asks the client, and gives its answers as members of the params of the next request.
-    pub(crate) async fn input(&self, session: &Session, wants: Wants, round: u32) -> Result<String, RpcError> {
+    pub(crate) async fn input(
+        &self,
+        session: &UpstreamSession,
+        wants: InputRequired,
+        round: u32,
+    ) -> Result<String, RpcError> {
         if round > MAX_ROUNDS {
             return Err(self.stuck(&format!("it still wants to know more after {MAX_ROUNDS} rounds")));
         }
@@ -71,7 +76,7 @@ impl Relay<'_> {
     }
 
     /// Puts one request to the client and gives its result.
-    async fn put(&self, session: &Session, key: &str, request: &str) -> Result<String, RpcError> {
+    async fn put(&self, session: &UpstreamSession, key: &str, request: &str) -> Result<String, RpcError> {
         let unreadable = || self.stuck(&format!("what it wants to know is no request: {request}"));
         let asked = Object::parse(request, Span::whole(request)).map_err(|_| unreadable())?;
         let method = asked.get("method").ok_or_else(unreadable)?;
@@ -101,15 +106,15 @@ impl Relay<'_> {
     }
 
     /// What an older client is told that subscribes, which the backend hears of in another way.
-    pub(crate) fn is_subscription(&self, session: &Session) -> Option<Result<Reply, RpcError>> {
+    pub(crate) fn is_subscription(&self, session: &UpstreamSession) -> Option<Result<RequestReply, RpcError>> {
         let method = self.call.method.as_str();
-        if session.era != Era::Modern || !matches!(method, "resources/subscribe" | "resources/unsubscribe") {
+        if session.era != Dialect::Modern || !matches!(method, "resources/subscribe" | "resources/unsubscribe") {
             return None;
         }
         if !session.about.subscribes() {
             let why = format!("{} does not tell when resources change", self.upstream);
             return Some(Err(RpcError::method_not_found(method).because(&why)));
         }
-        Some(Ok(Reply::nothing()))
+        Some(Ok(RequestReply::nothing()))
     }
 }

@@ -4,18 +4,18 @@
 //! client that was given a list is told only of what changes after it.
 //! Never: waits for a server that is known to be down.
 
-use super::call::{Call, Reply};
-use super::dispatch::Caller;
+use super::call::{ClientRequest, RequestReply};
+use super::dispatch::RequestHandler;
 use super::route::refresh;
 use crate::gateway::mcp::protocol::errors::RpcError;
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::session::store::prints;
 use crate::gateway::mcp::upstream::Upstream;
 use std::sync::Arc;
 
-impl Caller {
+impl RequestHandler {
     /// One of the lists.
-    pub(crate) async fn list(&self, call: &Call, kind: Kind) -> Result<Reply, RpcError> {
+    pub(crate) async fn list(&self, call: &ClientRequest, kind: ListKind) -> Result<RequestReply, RpcError> {
         let cursor = call.params()?.and_then(|params| params.get("cursor")).map(|at| at.of(&call.text));
         if cursor.is_some_and(|cursor| cursor != "null") {
             return Err(RpcError::invalid_params("params.cursor is none of ours: lists are given whole"));
@@ -32,17 +32,17 @@ impl Caller {
     }
 
     /// What is known now.
-    fn listed(&self, kind: Kind) -> Reply {
+    fn listed(&self, kind: ListKind) -> RequestReply {
         let (board, scope) = (self.gateway.fresh_board(self.client.lane()), &self.client.scope);
         let view = board.view(scope);
         self.client.fetched(kind.topic(), prints(&view));
         // It may have changed meanwhile, and the client been told before it was given this one.
         self.client.lists_are(prints(&self.gateway.fresh_board(self.client.lane()).view(scope)));
-        Reply::Result(format!(r#"{{"{}":{}}}"#, kind.member(), view.list(kind)))
+        RequestReply::Result(format!(r#"{{"{}":{}}}"#, kind.member(), view.list(kind)))
     }
 }
 
 /// Whether a server would not tell that this list changed, so that it has to be asked.
-fn is_silent(upstream: &Arc<Upstream>, kind: Kind) -> bool {
+fn is_silent(upstream: &Arc<Upstream>, kind: ListKind) -> bool {
     upstream.session().is_some_and(|session| session.about.offers(kind.capability()) && !session.about.announces(kind))
 }

@@ -4,20 +4,20 @@
 //! Invariant: a URI that one backend lists goes to that backend and to no other; only a URI that nobody is known to have
 //! is tried with several, and then without waiting for any of them.
 
-use super::call::{Call, Reply};
-use super::dispatch::{Caller, unless_cancelled};
+use super::call::{ClientRequest, RequestReply};
+use super::dispatch::{RequestHandler, unless_cancelled};
 use super::forward::Relay;
 use crate::gateway::mcp::builtin::news;
 use crate::gateway::mcp::builtin::resources::{SCHEME, tells};
-use crate::gateway::mcp::catalog::server_key::Place;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::errors::RpcError;
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::session::client::Client;
 use crate::gateway::mcp::session::eviction::MAX_SUBSCRIPTIONS;
-use crate::gateway::mcp::session::in_flight::Entry;
+use crate::gateway::mcp::session::in_flight::InFlightEntry;
 use crate::gateway::mcp::upstream::Upstream;
-use crate::gateway::mcp::upstream::session::Era;
+use crate::gateway::mcp::upstream::session::Dialect;
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,25 +26,29 @@ use tokio::time::timeout;
 /// How long a server may take for what nobody waits for.
 const TOLD: Duration = Duration::from_secs(5);
 
-impl Caller {
+impl RequestHandler {
     /// `resources/read`.
-    pub(crate) async fn read(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+    pub(crate) async fn read(&self, call: &ClientRequest, entry: &mut InFlightEntry) -> Result<RequestReply, RpcError> {
         let (_, uri) = call.string("uri")?;
         if self.is_own(&uri) {
-            return Ok(unless_cancelled(entry, self.own_resource(&uri)).await?.unwrap_or(Reply::Cancelled));
+            return Ok(unless_cancelled(entry, self.own_resource(&uri)).await?.unwrap_or(RequestReply::Cancelled));
         }
         self.try_each(call, &uri, entry).await.map(|(reply, _)| reply)
     }
 
     /// `resources/subscribe`.
-    pub(crate) async fn subscribe(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+    pub(crate) async fn subscribe(
+        &self,
+        call: &ClientRequest,
+        entry: &mut InFlightEntry,
+    ) -> Result<RequestReply, RpcError> {
         let (_, uri) = call.string("uri")?;
         if self.is_own(&uri) {
             if !tells(&uri) {
                 return Err(RpcError::invalid_params("this resource tells no updates: it is read anew each time"));
             }
             self.client.subscribe(&news::place(), &uri);
-            return Ok(Reply::nothing());
+            return Ok(RequestReply::nothing());
         }
         if !self.client.may_subscribe(&uri) {
             let detail =
@@ -60,11 +64,15 @@ impl Caller {
     }
 
     /// `resources/unsubscribe`. The backend is told when nobody else is subscribed.
-    pub(crate) async fn unsubscribe(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+    pub(crate) async fn unsubscribe(
+        &self,
+        call: &ClientRequest,
+        entry: &mut InFlightEntry,
+    ) -> Result<RequestReply, RpcError> {
         let (_, uri) = call.string("uri")?;
         let Some(place) = self.client.subscriptions().into_iter().find(|(_, of)| *of == uri).map(|(place, _)| place)
         else {
-            return Ok(Reply::nothing());
+            return Ok(RequestReply::nothing());
         };
         self.client.unsubscribe(&place, &uri);
         match self.gateway.unwanted(&place, &uri) {
@@ -73,31 +81,31 @@ impl Caller {
                 resubscribe(&upstream).await;
                 reply
             }
-            None => Ok(Reply::nothing()),
+            None => Ok(RequestReply::nothing()),
         }
     }
 
     /// Asks the backends that may have this resource, in order, until one does; and says which.
     async fn try_each(
         &self,
-        call: &Call,
+        call: &ClientRequest,
         uri: &str,
-        entry: &mut Entry,
-    ) -> Result<(Reply, Option<Arc<Upstream>>), RpcError> {
+        entry: &mut InFlightEntry,
+    ) -> Result<(RequestReply, Option<Arc<Upstream>>), RpcError> {
         let settled = async {
-            self.settle(Kind::Resources).await;
-            self.settle(Kind::Templates).await;
+            self.settle(ListKind::Resources).await;
+            self.settle(ListKind::Templates).await;
             Ok(())
         };
-        let Some(()) = unless_cancelled(entry, settled).await? else { return Ok((Reply::Cancelled, None)) };
+        let Some(()) = unless_cancelled(entry, settled).await? else { return Ok((RequestReply::Cancelled, None)) };
         let board = self.board();
         let candidates: Vec<_> = board.view(&self.client.scope).resource(uri).into_iter().cloned().collect();
-        let mut last = Err(self.unknown(&board, Kind::Resources, uri));
+        let mut last = Err(self.unknown(&board, ListKind::Resources, uri));
         for upstream in &candidates {
             let relay = Relay::new(self, call, upstream, Vec::new(), true)?.about(uri);
             let relay = if candidates.len() == 1 { relay } else { relay.impatient() };
             let reply = relay.run(entry).await;
-            if reply.as_ref().is_ok_and(|reply| succeeded(reply) || matches!(reply, Reply::Cancelled)) {
+            if reply.as_ref().is_ok_and(|reply| succeeded(reply) || matches!(reply, RequestReply::Cancelled)) {
                 return reply.map(|reply| (reply, Some(Arc::clone(upstream))));
             }
             last = reply.map(|reply| (reply, None));
@@ -108,19 +116,19 @@ impl Caller {
 
 /// Tells a backend without sessions what is subscribed to now.
 async fn resubscribe(upstream: &Upstream) {
-    if upstream.session().is_some_and(|session| session.era == Era::Modern) {
+    if upstream.session().is_some_and(|session| session.era == Dialect::Modern) {
         upstream.resubscribe().await;
     }
 }
 
 /// Whether a backend did what it was asked.
-fn succeeded(reply: &Reply) -> bool {
+fn succeeded(reply: &RequestReply) -> bool {
     match reply {
-        Reply::Result(_) => true,
-        Reply::Response(text) => {
+        RequestReply::Result(_) => true,
+        RequestReply::Response(text) => {
             matches!(Envelope::parse_trusted(text), Ok(Envelope::Response { error: None, .. }))
         }
-        Reply::Cancelled => false,
+        RequestReply::Cancelled => false,
     }
 }
 
@@ -163,7 +171,7 @@ pub(crate) async fn release(gateway: &super::dispatch::Gateway, client: &Client)
     }
 }
 
-async fn forget(upstream: &Upstream, place: &Place, uri: &str) {
+async fn forget(upstream: &Upstream, place: &ServerKey, uri: &str) {
     let Some(session) = upstream.session() else { return };
     if !matches!(timeout(TOLD, upstream.unsubscribe(&session, uri)).await, Ok(Ok(()))) {
         tracing::debug!(?place, "a subscription was not ended");

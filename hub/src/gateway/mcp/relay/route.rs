@@ -5,15 +5,15 @@
 //! Invariant: where several backends stand together, "unknown" is said only of a name that is in no list that could be
 //! got in time. Where there is only one, it is asked itself.
 
-use super::dispatch::Caller;
-use crate::gateway::mcp::catalog::list::How;
+use super::dispatch::RequestHandler;
+use crate::gateway::mcp::catalog::list::CallHints;
 use crate::gateway::mcp::catalog::naming;
 use crate::gateway::mcp::catalog::resolve::Lookup;
 use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::json::{Span, quote};
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::upstream::Upstream;
-use crate::gateway::mcp::upstream::pool::Servers;
+use crate::gateway::mcp::upstream::pool::ServerCatalog;
 use futures_util::future::join_all;
 use linchpin_shared::problem::{Code, Problem};
 use std::borrow::Cow;
@@ -30,7 +30,7 @@ pub(crate) struct Routed {
     /// The backend.
     pub(crate) upstream: Arc<Upstream>,
     /// How it may be called there.
-    pub(crate) how: How,
+    pub(crate) how: CallHints,
     /// Its name there.
     pub(crate) name: String,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Routed {
 impl Routed {
     /// A name that is in no list, where only one backend can be meant: what it is, is that backend's to say.
     fn unlisted(upstream: &Arc<Upstream>, name: &str) -> Self {
-        Self { upstream: Arc::clone(upstream), how: How::default(), name: name.to_owned() }
+        Self { upstream: Arc::clone(upstream), how: CallHints::default(), name: name.to_owned() }
     }
 
     /// The edit that puts the backend's name in the place of the client's, if they differ.
@@ -48,7 +48,7 @@ impl Routed {
 }
 
 /// What to do about a lookup.
-enum Step {
+enum RouteStep {
     Go(Routed),
     /// Wait for lists of these.
     Wait(Vec<Arc<Upstream>>),
@@ -58,9 +58,9 @@ enum Step {
     Refuse(String),
 }
 
-impl Caller {
+impl RequestHandler {
     /// The backend that offers this tool or prompt.
-    pub(crate) async fn route(&self, kind: Kind, name: &str) -> Result<Routed, RpcError> {
+    pub(crate) async fn route(&self, kind: ListKind, name: &str) -> Result<Routed, RpcError> {
         let mut boards = self.gateway.boards();
         let deadline = Instant::now() + self.gateway.wait;
         let mut asked = false;
@@ -69,24 +69,24 @@ impl Caller {
             let board = if asked { Arc::new(self.gateway.fresh_board(self.client.lane())) } else { self.board() };
             let view = board.view(&self.client.scope);
             let until = match (step(view.resolve(kind, name)), view.single()) {
-                (Step::Go(routed), _) => return Ok(routed),
-                (Step::Refuse(rule), _) => return Err(hidden(kind, name, &rule)),
-                (Step::Wait(_) | Step::Ask(_), Some(only)) => return Ok(Routed::unlisted(only, name)),
-                (Step::Wait(upstreams), None) if is_dormant(&upstreams) => {
+                (RouteStep::Go(routed), _) => return Ok(routed),
+                (RouteStep::Refuse(rule), _) => return Err(hidden(kind, name, &rule)),
+                (RouteStep::Wait(_) | RouteStep::Ask(_), Some(only)) => return Ok(Routed::unlisted(only, name)),
+                (RouteStep::Wait(upstreams), None) if is_dormant(&upstreams) => {
                     rouse(&upstreams, deadline).await?;
                     continue;
                 }
-                (Step::Wait(_), None) => deadline,
-                (Step::Ask(upstreams), None) if upstreams.is_empty() => {
+                (RouteStep::Wait(_), None) => deadline,
+                (RouteStep::Ask(upstreams), None) if upstreams.is_empty() => {
                     self.gateway.first_instances_by(&self.client.scope)
                 }
-                (Step::Ask(upstreams), None) if !asked => {
+                (RouteStep::Ask(upstreams), None) if !asked => {
                     asked = true;
                     rouse(&upstreams, deadline).await?;
                     refresh(&upstreams, kind).await;
                     continue;
                 }
-                (Step::Ask(_), None) => return Err(self.unknown(&board, kind, name)),
+                (RouteStep::Ask(_), None) => return Err(self.unknown(&board, kind, name)),
             };
             if !matches!(timeout_at(until, boards.changed()).await, Ok(Ok(()))) {
                 return Err(self.given_up(kind, name).await);
@@ -96,20 +96,20 @@ impl Caller {
 
     /// The backend that offers this resource template, or the first that may know it.
     pub(crate) async fn template(&self, template: &str) -> Result<Arc<Upstream>, RpcError> {
-        self.settle(Kind::Templates).await;
+        self.settle(ListKind::Templates).await;
         let board = self.board();
         let view = board.view(&self.client.scope);
         let upstream = view.template(template).or_else(|| view.resource(template).into_iter().next());
-        upstream.cloned().ok_or_else(|| self.unknown(&board, Kind::Templates, template))
+        upstream.cloned().ok_or_else(|| self.unknown(&board, ListKind::Templates, template))
     }
 
     /// Waiting was in vain: because lists are still missing, or because nobody has the name.
-    async fn given_up(&self, kind: Kind, name: &str) -> RpcError {
+    async fn given_up(&self, kind: ListKind, name: &str) -> RpcError {
         let board = self.board();
         match step(board.view(&self.client.scope).resolve(kind, name)) {
-            Step::Wait(upstreams) => self.not_listed(&upstreams).await,
-            Step::Refuse(rule) => hidden(kind, name, &rule),
-            Step::Go(_) | Step::Ask(_) => self.unknown(&board, kind, name),
+            RouteStep::Wait(upstreams) => self.not_listed(&upstreams).await,
+            RouteStep::Refuse(rule) => hidden(kind, name, &rule),
+            RouteStep::Go(_) | RouteStep::Ask(_) => self.unknown(&board, kind, name),
         }
     }
 
@@ -125,7 +125,7 @@ impl Caller {
     }
 
     /// There is nothing of this name.
-    pub(crate) fn unknown(&self, board: &Servers, kind: Kind, name: &str) -> RpcError {
+    pub(crate) fn unknown(&self, board: &ServerCatalog, kind: ListKind, name: &str) -> RpcError {
         let view = board.view(&self.client.scope);
         if let Some(instance) = self.client.scope.instance().filter(|_| view.backends().next().is_none()) {
             return RpcError::on_the_way(self.gateway.no_instance(instance));
@@ -146,8 +146,8 @@ impl Caller {
         }
         problem = problem.next(format!("ask for {} and use a name from it", kind.method())).next("linchpin tools");
         match kind {
-            Kind::Tools | Kind::Prompts => RpcError::unknown(problem),
-            Kind::Resources | Kind::Templates => RpcError::unknown_resource(problem),
+            ListKind::Tools | ListKind::Prompts => RpcError::unknown(problem),
+            ListKind::Resources | ListKind::Templates => RpcError::unknown_resource(problem),
         }
     }
 }
@@ -165,16 +165,16 @@ async fn rouse(upstreams: &[Arc<Upstream>], deadline: Instant) -> Result<(), Rpc
 }
 
 /// What a person calls one of these.
-const fn word(kind: Kind) -> &'static str {
+const fn word(kind: ListKind) -> &'static str {
     match kind {
-        Kind::Tools => "tool",
-        Kind::Prompts => "prompt",
-        Kind::Resources | Kind::Templates => "resource",
+        ListKind::Tools => "tool",
+        ListKind::Prompts => "prompt",
+        ListKind::Resources | ListKind::Templates => "resource",
     }
 }
 
 /// A rule hides this, whether it exists or not.
-pub(crate) fn hidden(kind: Kind, name: &str, rule: &str) -> RpcError {
+pub(crate) fn hidden(kind: ListKind, name: &str, rule: &str) -> RpcError {
     let detail = format!("the {} {name:?} is hidden: {rule}", word(kind));
     let problem = Problem::new(Code::UnknownTool, detail)
         .next(
@@ -186,20 +186,20 @@ pub(crate) fn hidden(kind: Kind, name: &str, rule: &str) -> RpcError {
 }
 
 /// Asks these for a list again, those of them that are there.
-pub(crate) async fn refresh(upstreams: &[Arc<Upstream>], kind: Kind) {
+pub(crate) async fn refresh(upstreams: &[Arc<Upstream>], kind: ListKind) {
     let there = upstreams.iter().filter(|upstream| upstream.session().is_some());
     let deadline = Instant::now() + REFRESH;
     join_all(there.map(|upstream| upstream.refresh(kind, deadline))).await;
 }
 
-fn step(lookup: Lookup<'_, Arc<Upstream>>) -> Step {
+fn step(lookup: Lookup<'_, Arc<Upstream>>) -> RouteStep {
     let owned = |backends: Vec<&Arc<Upstream>>| backends.into_iter().cloned().collect();
     match lookup {
         Lookup::Found { backend, name, how } => {
-            Step::Go(Routed { upstream: Arc::clone(backend), how: how.clone(), name: name.to_owned() })
+            RouteStep::Go(Routed { upstream: Arc::clone(backend), how: how.clone(), name: name.to_owned() })
         }
-        Lookup::Unlisted(backends) => Step::Wait(owned(backends)),
-        Lookup::Hidden(rule) => Step::Refuse(rule),
-        Lookup::Missing(backends) => Step::Ask(owned(backends)),
+        Lookup::Unlisted(backends) => RouteStep::Wait(owned(backends)),
+        Lookup::Hidden(rule) => RouteStep::Refuse(rule),
+        Lookup::Missing(backends) => RouteStep::Ask(owned(backends)),
     }
 }

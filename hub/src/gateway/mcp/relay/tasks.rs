@@ -5,16 +5,16 @@
 //! Invariant: a name that was not given to this client is an unknown task, whatever else it is; and a list lacks a task
 //! only if its server says that there is none. Never: answers for a server that is away.
 
-use super::call::{Call, Reply};
-use super::dispatch::{Caller, unless_cancelled};
+use super::call::{ClientRequest, RequestReply};
+use super::dispatch::{RequestHandler, unless_cancelled};
 use super::forward::Relay;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::json::{Object, Span, quote};
-use crate::gateway::mcp::session::in_flight::{Entry, Inflight};
-use crate::gateway::mcp::session::task_book::Begun;
+use crate::gateway::mcp::session::in_flight::{InFlight, InFlightEntry};
+use crate::gateway::mcp::session::task_book::StartedTask;
 use crate::gateway::mcp::session::task_id;
-use crate::gateway::mcp::session::task_id::Task;
+use crate::gateway::mcp::session::task_id::TaskId;
 use crate::gateway::mcp::upstream::Upstream;
 use futures_util::future::join_all;
 use linchpin_shared::problem::{Code, Problem};
@@ -23,9 +23,9 @@ use std::sync::Arc;
 /// How many tasks are asked for at once.
 const PAGE: usize = 32;
 
-impl Caller {
+impl RequestHandler {
     /// Whether the result of this request may be a task: its client asks for one, or takes one as it comes.
-    pub(crate) fn may_begin_task(&self, call: &Call) -> Result<bool, RpcError> {
+    pub(crate) fn may_begin_task(&self, call: &ClientRequest) -> Result<bool, RpcError> {
         if call.method != "tools/call" || self.client.is_modern() {
             return Ok(self.besides.tasks && call.method == "tools/call");
         }
@@ -34,7 +34,7 @@ impl Caller {
     }
 
     /// A request about one task.
-    pub(crate) async fn task(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+    pub(crate) async fn task(&self, call: &ClientRequest, entry: &mut InFlightEntry) -> Result<RequestReply, RpcError> {
         let has = if self.client.is_modern() { "tasks/update" } else { "tasks/result" };
         if !matches!(call.method.as_str(), "tasks/get" | "tasks/cancel") && call.method != has {
             return Err(RpcError::method_not_found(&call.method));
@@ -46,7 +46,7 @@ impl Caller {
         let task =
             task_id::open(self.gateway.clients.key(), self.client.owner(), &name).ok_or_else(|| unknown(&name))?;
         let settled = async { self.task_server(&task).await };
-        let Some(upstream) = unless_cancelled(entry, settled).await? else { return Ok(Reply::Cancelled) };
+        let Some(upstream) = unless_cancelled(entry, settled).await? else { return Ok(RequestReply::Cancelled) };
         let mut edits = vec![(at, quote(&task.id).into())];
         edits.extend(
             call.params
@@ -58,7 +58,7 @@ impl Caller {
     }
 
     /// The server that has a task, if this client sees it.
-    async fn task_server(&self, task: &Task) -> Result<Arc<Upstream>, RpcError> {
+    async fn task_server(&self, task: &TaskId) -> Result<Arc<Upstream>, RpcError> {
         self.gateway.has_lane(self.client.lane()).await;
         let scope = &self.client.scope;
         let is_its = |upstream: &&Arc<Upstream>| {
@@ -74,7 +74,7 @@ impl Caller {
                 return Ok(Arc::clone(upstream));
             }
             if !matches!(tokio::time::timeout_at(deadline, boards.changed()).await, Ok(Ok(()))) {
-                let Task { instance, server, .. } = task;
+                let TaskId { instance, server, .. } = task;
                 let detail = format!("the MCP server {server:?} of {instance}, which has this task, is not there");
                 let problem = Problem::new(Code::InstanceUnavailable, detail).seen("instance", instance.as_str());
                 return Err(RpcError::on_the_way(problem.next("linchpin status")));
@@ -83,7 +83,11 @@ impl Caller {
     }
 
     /// `tasks/list`: the client's own tasks that their servers still know, oldest first.
-    pub(crate) async fn task_list(&self, call: &Call, entry: &mut Entry) -> Result<Reply, RpcError> {
+    pub(crate) async fn task_list(
+        &self,
+        call: &ClientRequest,
+        entry: &mut InFlightEntry,
+    ) -> Result<RequestReply, RpcError> {
         if self.client.is_modern() {
             return Err(RpcError::method_not_found(&call.method));
         }
@@ -100,14 +104,16 @@ impl Caller {
         rest.retain(|begun| begun.number > after);
         let more = rest.len() > PAGE;
         rest.truncate(PAGE);
-        let Some(found) = unless_cancelled(entry, self.looked_up(&rest)).await? else { return Ok(Reply::Cancelled) };
+        let Some(found) = unless_cancelled(entry, self.looked_up(&rest)).await? else {
+            return Ok(RequestReply::Cancelled);
+        };
         let next = rest.last().filter(|_| more).map(|last| task_id::cursor(key, owner, last.number));
         let next = next.map_or_else(String::new, |cursor| format!(r#","nextCursor":{}"#, quote(&cursor)));
-        Ok(Reply::Result(format!(r#"{{"tasks":[{}]{next}}}"#, found.join(","))))
+        Ok(RequestReply::Result(format!(r#"{{"tasks":[{}]{next}}}"#, found.join(","))))
     }
 
     /// What their servers say of these tasks.
-    async fn looked_up(&self, tasks: &[Begun]) -> Result<Vec<String>, RpcError> {
+    async fn looked_up(&self, tasks: &[StartedTask]) -> Result<Vec<String>, RpcError> {
         let (mut found, mut gone) = (Vec::new(), Vec::new());
         for (begun, said) in join_all(tasks.iter().map(|begun| async move { (begun, self.look_up(begun).await) })).await
         {
@@ -123,17 +129,17 @@ impl Caller {
     }
 
     /// A task as it stands in the list; none if its server does not know it any more.
-    async fn look_up(&self, begun: &Begun) -> Result<Option<String>, RpcError> {
+    async fn look_up(&self, begun: &StartedTask) -> Result<Option<String>, RpcError> {
         let (instance, server) = (begun.place.instance.to_string(), begun.place.server.to_string());
-        let upstream = self.task_server(&Task { instance, server, id: begun.id.clone() }).await?;
-        let call = Call::read(format!(
+        let upstream = self.task_server(&TaskId { instance, server, id: begun.id.clone() }).await?;
+        let call = ClientRequest::read(format!(
             r#"{{"jsonrpc":"2.0","id":0,"method":"tasks/get","params":{{"taskId":{}}}}}"#,
             quote(&begun.id)
         ))?;
         // The cancellation of the whole list ends this too.
-        let Ok(mut entry) = Inflight::default().begin(call.id()) else { return Ok(None) };
+        let Ok(mut entry) = InFlight::default().begin(call.id()) else { return Ok(None) };
         let relay = Relay::new(self, &call, &upstream, Vec::new(), true)?.of_task(&begun.id);
-        let Reply::Response(answer) = relay.run(&mut entry).await? else { return Ok(None) };
+        let RequestReply::Response(answer) = relay.run(&mut entry).await? else { return Ok(None) };
         match Envelope::parse_trusted(&answer) {
             Ok(Envelope::Response { result: Some(result), .. }) => Ok(Some(result.of(&answer).to_owned())),
             Ok(Envelope::Response { error: Some(error), .. }) if is_unknown(&answer, error) => Ok(None),

@@ -5,33 +5,33 @@
 //! Invariant: a tool is called once; it is called again only when its server said, before doing anything, that the
 //! headers are others by now. Never: looks into what it gave back, but for that.
 
-use super::call::{Call, Edits, Reply};
-use super::dispatch::Caller;
+use super::call::{ClientRequest, ParamEdits, RequestReply};
+use super::dispatch::RequestHandler;
 use super::forward::Relay;
 use super::route::{Routed, refresh};
-use crate::gateway::mcp::catalog::list::How;
+use crate::gateway::mcp::catalog::list::CallHints;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::json::{Object, Span, insert, quote, splice};
-use crate::gateway::mcp::protocol::list_kind::Kind;
-use crate::gateway::mcp::session::in_flight::Entry;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
+use crate::gateway::mcp::session::in_flight::InFlightEntry;
 use crate::gateway::mcp::upstream::Upstream;
 use std::sync::Arc;
 
-impl Caller {
+impl RequestHandler {
     /// Calls it.
     pub(crate) async fn called(
         &self,
-        call: &Call,
+        call: &ClientRequest,
         routed: &Routed,
-        edits: Edits<'_>,
+        edits: ParamEdits<'_>,
         arguments: &str,
-        entry: &mut Entry,
-    ) -> Result<Reply, RpcError> {
+        entry: &mut InFlightEntry,
+    ) -> Result<RequestReply, RpcError> {
         if routed.how.needs_task && self.client.is_modern() && is_older(&routed.upstream) {
             return self.driven(call, routed, edits, entry).await;
         }
-        let relay = |how: &How, edits| {
+        let relay = |how: &CallHints, edits| {
             let relay = Relay::new(self, call, &routed.upstream, edits, how.repeatable)?;
             Ok::<_, RpcError>(relay.about(&routed.name).repeating(how.mirror.as_deref(), arguments))
         };
@@ -40,8 +40,8 @@ impl Caller {
             return Ok(reply);
         }
         // The tool's schema is another one by now.
-        refresh(std::slice::from_ref(&routed.upstream), Kind::Tools).await;
-        let lists = routed.upstream.known().lists.get(Kind::Tools).cloned();
+        refresh(std::slice::from_ref(&routed.upstream), ListKind::Tools).await;
+        let lists = routed.upstream.known().lists.get(ListKind::Tools).cloned();
         let item = lists.as_ref().and_then(|list| list.find(&routed.name));
         match item.filter(|item| item.how().mirror != routed.how.mirror) {
             Some(item) => {
@@ -56,17 +56,17 @@ impl Caller {
     /// task and answers with its result. What the task asks meanwhile reaches the client as of any other call.
     async fn driven(
         &self,
-        call: &Call,
+        call: &ClientRequest,
         routed: &Routed,
-        edits: Edits<'_>,
-        entry: &mut Entry,
-    ) -> Result<Reply, RpcError> {
+        edits: ParamEdits<'_>,
+        entry: &mut InFlightEntry,
+    ) -> Result<RequestReply, RpcError> {
         let begun = {
             let augmented = augmented(call, edits)?;
             let relay = Relay::new(self, &augmented, &routed.upstream, Vec::new(), false)?;
             relay.about(&routed.name).without_tasks().run(entry).await?
         };
-        let Reply::Response(response) = &begun else { return Ok(begun) };
+        let RequestReply::Response(response) = &begun else { return Ok(begun) };
         let made = || match Envelope::parse_trusted(response).ok()? {
             Envelope::Response { result, .. } => {
                 crate::gateway::mcp::protocol::task_fields::made(response, result?)?.string(response)
@@ -75,10 +75,10 @@ impl Caller {
         };
         // An error, or a server that did it at once.
         let Some(task) = made() else { return Ok(begun) };
-        let mut given_up = GivenUp::of(&routed.upstream, &task);
+        let mut given_up = CancelTaskOnDrop::of(&routed.upstream, &task);
         let wait = result_of(call, &task)?;
         let reply = Relay::new(self, &wait, &routed.upstream, Vec::new(), true)?.of_task(&task).run(entry).await;
-        given_up.over = !matches!(reply, Ok(Reply::Cancelled));
+        given_up.over = !matches!(reply, Ok(RequestReply::Cancelled));
         reply
     }
 }
@@ -89,8 +89,8 @@ fn is_older(upstream: &Upstream) -> bool {
 }
 
 /// Whether the answer says that the headers are not those of the tool.
-fn is_mismatch(reply: &Reply) -> bool {
-    let Reply::Response(text) = reply else { return false };
+fn is_mismatch(reply: &RequestReply) -> bool {
+    let RequestReply::Response(text) = reply else { return false };
     let code = || match Envelope::parse_trusted(text).ok()? {
         Envelope::Response { error, .. } => Object::parse(text, error?).ok()?.get("code"),
         Envelope::Request { .. } | Envelope::Notification { .. } => None,
@@ -99,37 +99,39 @@ fn is_mismatch(reply: &Reply) -> bool {
 }
 
 /// The same call, as a task.
-fn augmented(call: &Call, mut edits: Edits<'_>) -> Result<Call, RpcError> {
+fn augmented(call: &ClientRequest, mut edits: ParamEdits<'_>) -> Result<ClientRequest, RpcError> {
     let text = splice(&call.text, &mut edits);
     let params = params_of(&text)?;
     let has = Object::parse(&text, params).is_ok_and(|params| params.get("task").is_some());
-    Call::read(if has { text } else { insert(&text, params, r#""task":{}"#) })
+    ClientRequest::read(if has { text } else { insert(&text, params, r#""task":{}"#) })
 }
 
 /// A request for the result of this task, in the place of a call.
-fn result_of(call: &Call, task: &str) -> Result<Call, RpcError> {
+fn result_of(call: &ClientRequest, task: &str) -> Result<ClientRequest, RpcError> {
     let (id, task) = (call.id(), quote(task));
-    Call::read(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tasks/result","params":{{"taskId":{task}}}}}"#))
+    ClientRequest::read(format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tasks/result","params":{{"taskId":{task}}}}}"#
+    ))
 }
 
 fn params_of(text: &str) -> Result<Span, RpcError> {
-    Call::read(text.to_owned())?.params.ok_or_else(|| RpcError::invalid_params("there are no params"))
+    ClientRequest::read(text.to_owned())?.params.ok_or_else(|| RpcError::invalid_params("there are no params"))
 }
 
 /// A task whose client does not wait for it any more is cancelled.
-struct GivenUp {
+struct CancelTaskOnDrop {
     upstream: Arc<Upstream>,
     params: String,
     over: bool,
 }
 
-impl GivenUp {
+impl CancelTaskOnDrop {
     fn of(upstream: &Arc<Upstream>, task: &str) -> Self {
         Self { upstream: Arc::clone(upstream), params: format!(r#"{{"taskId":{}}}"#, quote(task)), over: false }
     }
 }
 
-impl Drop for GivenUp {
+impl Drop for CancelTaskOnDrop {
     fn drop(&mut self) {
         let Some(session) = self.upstream.session().filter(|_| !self.over) else { return };
         let (upstream, params) = (Arc::clone(&self.upstream), std::mem::take(&mut self.params));

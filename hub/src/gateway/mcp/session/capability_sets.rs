@@ -1,13 +1,13 @@
 //! For which abilities sessions with servers are needed.
 //!
 //! Owns the rule: a set of abilities is in use for as long as a client with a session, a stream or a request of that set
-//! is there, and for a while after the last of them showed itself. A client of 2026-07-28 has no session, so [`Use`] stands
+//! is there, and for a while after the last of them showed itself. A client of 2026-07-28 has no session, so [`CapabilityUse`] stands
 //! for each of its requests, also for one that waits for its answers.
 //! Invariant: the sets are bounded, and those used last stay. Never: says what a server is promised.
 
 use super::client::Client;
-use super::store::Table;
-use crate::gateway::mcp::protocol::capabilities::Abilities;
+use super::store::SessionStore;
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ const MAX_SETS: usize = 16;
 pub(crate) const SET_IDLE: Duration = Duration::from_secs(600);
 
 /// The sets of abilities, other than none, that clients in use have.
-pub(crate) type Sets = Arc<Vec<Abilities>>;
+pub(crate) type CapabilitySets = Arc<Vec<ClientCapabilities>>;
 
 /// Requests of clients without sessions: how many of each set are under way, and when the last one was.
 #[derive(Debug, Default)]
-pub(crate) struct Requests(Mutex<HashMap<Abilities, (usize, Instant)>>);
+pub(crate) struct StatelessRequests(Mutex<HashMap<ClientCapabilities, (usize, Instant)>>);
 
-impl Requests {
+impl StatelessRequests {
     /// When each set was used last. Those that were not for long are forgotten.
-    fn used(&self, now: Instant) -> Vec<(Abilities, Instant)> {
+    fn used(&self, now: Instant) -> Vec<(ClientCapabilities, Instant)> {
         let mut table = self.0.lock();
         table.retain(|_, (count, last)| *count > 0 || now.duration_since(*last) < SET_IDLE);
         table.iter().map(|(set, (count, last))| (*set, if *count > 0 { now } else { *last })).collect()
@@ -39,12 +39,12 @@ impl Requests {
 
 /// While it is held, the set of a request is in use.
 #[derive(Debug)]
-pub(crate) struct Use {
-    table: Arc<Table>,
-    set: Abilities,
+pub(crate) struct CapabilityUse {
+    table: Arc<SessionStore>,
+    set: ClientCapabilities,
 }
 
-impl Drop for Use {
+impl Drop for CapabilityUse {
     fn drop(&mut self) {
         if let Some((count, last)) = self.table.requests.0.lock().get_mut(&self.set) {
             (*count, *last) = (count.saturating_sub(1), Instant::now());
@@ -52,19 +52,19 @@ impl Drop for Use {
     }
 }
 
-impl Table {
+impl SessionStore {
     /// A request of a client without a session that can do this is under way, so its set needs sessions.
-    pub(crate) fn using(table: &Arc<Self>, set: Abilities) -> Use {
+    pub(crate) fn using(table: &Arc<Self>, set: ClientCapabilities) -> CapabilityUse {
         let now = Instant::now();
         let mut requests = table.requests.0.lock();
         requests.entry(set).or_insert((0, now)).0 += 1;
         drop(requests);
         table.keep(set);
-        Use { table: Arc::clone(table), set }
+        CapabilityUse { table: Arc::clone(table), set }
     }
 
     /// The sets of abilities for which sessions with servers are needed, now and whenever they change.
-    pub(crate) fn sets(&self) -> watch::Receiver<Sets> {
+    pub(crate) fn sets(&self) -> watch::Receiver<CapabilitySets> {
         self.sets.subscribe()
     }
 
@@ -73,21 +73,21 @@ impl Table {
         self.keep(client.abilities);
     }
 
-    fn keep(&self, set: Abilities) {
-        if set != Abilities::NONE && !self.sets.borrow().contains(&set) {
+    fn keep(&self, set: ClientCapabilities) {
+        if set != ClientCapabilities::NONE && !self.sets.borrow().contains(&set) {
             self.publish_sets(Instant::now());
         }
     }
 
     /// Works out which sets are needed now.
     pub(crate) fn publish_sets(&self, now: Instant) {
-        let mut last: HashMap<Abilities, Instant> = HashMap::new();
-        for client in self.all().into_iter().filter(|client| client.abilities != Abilities::NONE) {
+        let mut last: HashMap<ClientCapabilities, Instant> = HashMap::new();
+        for client in self.all().into_iter().filter(|client| client.abilities != ClientCapabilities::NONE) {
             let used = client.idle_since().unwrap_or(now);
             let known = last.entry(client.abilities).or_insert(used);
             *known = used.max(*known);
         }
-        for (set, used) in self.requests.used(now).into_iter().filter(|(set, _)| *set != Abilities::NONE) {
+        for (set, used) in self.requests.used(now).into_iter().filter(|(set, _)| *set != ClientCapabilities::NONE) {
             let known = last.entry(set).or_insert(used);
             *known = used.max(*known);
         }
@@ -113,17 +113,20 @@ mod tests {
 
     #[test]
     fn a_request_keeps_its_set_for_as_long_as_it_takes_and_a_while_longer() {
-        let table = Arc::new(Table::new(SessionKey::from_token("t"), 8));
-        let (one, two) = (Table::using(&table, Abilities::ALL), Table::using(&table, Abilities::ALL));
-        let _plain = Table::using(&table, Abilities::NONE);
-        assert_eq!(**table.sets().borrow(), [Abilities::ALL], "the empty one has its sessions always");
+        let table = Arc::new(SessionStore::new(SessionKey::from_token("t"), 8));
+        let (one, two) = (
+            SessionStore::using(&table, ClientCapabilities::ALL),
+            SessionStore::using(&table, ClientCapabilities::ALL),
+        );
+        let _plain = SessionStore::using(&table, ClientCapabilities::NONE);
+        assert_eq!(**table.sets().borrow(), [ClientCapabilities::ALL], "the empty one has its sessions always");
         drop(one);
         let much_later = Instant::now() + SET_IDLE * 3;
         table.publish_sets(much_later);
-        assert_eq!(**table.sets().borrow(), [Abilities::ALL], "one is still under way");
+        assert_eq!(**table.sets().borrow(), [ClientCapabilities::ALL], "one is still under way");
         drop(two);
         table.publish_sets(Instant::now());
-        assert_eq!(**table.sets().borrow(), [Abilities::ALL]);
+        assert_eq!(**table.sets().borrow(), [ClientCapabilities::ALL]);
         table.publish_sets(much_later);
         assert!(table.sets().borrow().is_empty());
     }

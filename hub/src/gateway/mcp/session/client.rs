@@ -7,18 +7,18 @@
 //! again when it opens its stream without having fetched that list since.
 //! Never: talks to a backend.
 
-use super::in_flight::Inflight;
-use super::latest::Latest;
-use super::outbox::{Outbox, Reader};
-use super::replay::Streams;
-use super::server_requests::Questions;
-use super::subscription::Listen;
+use super::in_flight::InFlight;
+use super::latest::LatestOnly;
+use super::outbox::{Outbox, OutboxReader};
+use super::replay::ReplayBuffers;
+use super::server_requests::ServerRequests;
+use super::subscription::Subscription;
 use crate::gateway::mcp::catalog::scope::Scope;
-use crate::gateway::mcp::catalog::server_key::Place;
-use crate::gateway::mcp::catalog::view::Prints;
-use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
+use crate::gateway::mcp::catalog::view::Fingerprints;
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
 use crate::gateway::mcp::protocol::level::Level;
-use crate::gateway::mcp::protocol::list_kind::Topic;
+use crate::gateway::mcp::protocol::list_kind::ListChange;
 use crate::gateway::mcp::protocol::version::Version;
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 /// What a client knows of one topic.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Knowledge {
+pub(super) struct KnownLists {
     /// The list that it fetched last; none if that was in an earlier life of the hub.
     pub(super) fetched: Option<u64>,
     /// The list that it was told of last.
@@ -37,11 +37,11 @@ pub(super) struct Knowledge {
 
 /// What a client said when it began its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct About {
+pub(crate) struct ClientInfo {
     /// The agreed version.
     pub(crate) version: Version,
     /// What it can do.
-    pub(crate) abilities: Abilities,
+    pub(crate) abilities: ClientCapabilities,
 }
 
 /// One session.
@@ -54,29 +54,29 @@ pub(crate) struct Client {
     /// The agreed version.
     pub(crate) version: Version,
     /// What it can do.
-    pub(crate) abilities: Abilities,
+    pub(crate) abilities: ClientCapabilities,
     /// Its requests under way.
-    pub(crate) inflight: Inflight,
+    pub(crate) inflight: InFlight,
     /// What servers asked it.
-    pub(crate) questions: Questions,
+    pub(crate) questions: ServerRequests,
     /// The streams of its requests.
-    pub(crate) streams: Streams,
+    pub(crate) streams: ReplayBuffers,
     /// The news of its roots that the servers are to hear.
-    pub(crate) roots: Latest,
+    pub(crate) roots: LatestOnly,
     /// What its stream is for, where that was asked for by one request.
-    listen: Option<Listen>,
+    listen: Option<Subscription>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) memory: Mutex<Memory>,
+    pub(super) memory: Mutex<SessionMemory>,
     /// Rung when something changed that the hub has to know again after its death.
     pub(crate) bell: OnceLock<Arc<Notify>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct SessionMemory {
     pub(crate) level: Option<Level>,
-    pub(crate) subscriptions: HashSet<(Place, String)>,
-    pub(crate) tasks: super::task_book::Tasks,
-    pub(crate) knowledge: [Knowledge; 3],
+    pub(crate) subscriptions: HashSet<(ServerKey, String)>,
+    pub(crate) tasks: super::task_book::TaskBook,
+    pub(crate) knowledge: [KnownLists; 3],
     pub(crate) used: Instant,
     /// Whether it showed itself after it began.
     pub(crate) was_used: bool,
@@ -91,15 +91,15 @@ pub(super) struct Memory {
 impl Client {
     /// A session. `fresh` tells whether the client has seen nothing but these lists; a session that is continued from
     /// an earlier life of the hub may have seen others.
-    pub(crate) fn new(id: String, scope: Scope, about: About, prints: Prints, fresh: bool) -> Self {
-        let knowledge = Topic::ALL.map(|topic| {
+    pub(crate) fn new(id: String, scope: Scope, about: ClientInfo, prints: Fingerprints, fresh: bool) -> Self {
+        let knowledge = ListChange::ALL.map(|topic| {
             let told = topic.of(prints);
-            Knowledge { fetched: fresh.then_some(told), told }
+            KnownLists { fetched: fresh.then_some(told), told }
         });
-        let memory = Memory {
+        let memory = SessionMemory {
             level: None,
             subscriptions: HashSet::new(),
-            tasks: super::task_book::Tasks::default(),
+            tasks: super::task_book::TaskBook::default(),
             knowledge,
             used: Instant::now(),
             was_used: false,
@@ -108,14 +108,14 @@ impl Client {
             recalled: None,
         };
         Self {
-            streams: Streams::of(&id),
+            streams: ReplayBuffers::of(&id),
             id,
             scope,
             version: about.version,
             abilities: about.abilities,
-            inflight: Inflight::default(),
-            questions: Questions::default(),
-            roots: Latest::default(),
+            inflight: InFlight::default(),
+            questions: ServerRequests::default(),
+            roots: LatestOnly::default(),
             listen: None,
             outbox: Arc::default(),
             memory: Mutex::new(memory),
@@ -124,18 +124,24 @@ impl Client {
     }
 
     /// One request of a client, which has no session.
-    pub(crate) fn of_request(scope: Scope, abilities: Abilities, prints: Prints) -> Self {
-        let about = About { version: Version::V2026_07_28, abilities };
+    pub(crate) fn of_request(scope: Scope, abilities: ClientCapabilities, prints: Fingerprints) -> Self {
+        let about = ClientInfo { version: Version::V2026_07_28, abilities };
         Self::new(String::new(), scope, about, prints, true)
     }
 
     /// The stream that one request of a client asked for. `id` is known to nobody else.
-    pub(crate) fn of_stream(id: String, scope: Scope, abilities: Abilities, prints: Prints, listen: Listen) -> Self {
+    pub(crate) fn of_stream(
+        id: String,
+        scope: Scope,
+        abilities: ClientCapabilities,
+        prints: Fingerprints,
+        listen: Subscription,
+    ) -> Self {
         Self { id, listen: Some(listen), ..Self::of_request(scope, abilities, prints) }
     }
 
     /// The set of abilities whose sessions with servers it is served by.
-    pub(crate) fn lane(&self) -> Abilities {
+    pub(crate) fn lane(&self) -> ClientCapabilities {
         self.abilities
     }
 
@@ -157,7 +163,7 @@ impl Client {
     }
 
     /// Puts the news of a list on the client's stream, if it is not there already.
-    fn tell(&self, topic: Topic) {
+    fn tell(&self, topic: ListChange) {
         match &self.listen {
             None => self.outbox.push_once(topic.message()),
             Some(listen) => {
@@ -169,14 +175,14 @@ impl Client {
     }
 
     /// Opens the client's stream, in place of an earlier one.
-    pub(crate) fn open_stream(&self, prints: Prints) -> Reader {
+    pub(crate) fn open_stream(&self, prints: Fingerprints) -> OutboxReader {
         self.open_stream_after(prints, u64::MAX)
     }
 
     /// The same after this event of an earlier one, as far as later ones are kept.
-    pub(crate) fn open_stream_after(&self, prints: Prints, after: u64) -> Reader {
+    pub(crate) fn open_stream_after(&self, prints: Fingerprints, after: u64) -> OutboxReader {
         let memory = self.memory.lock();
-        for (topic, known) in Topic::ALL.into_iter().zip(&memory.knowledge) {
+        for (topic, known) in ListChange::ALL.into_iter().zip(&memory.knowledge) {
             if known.fetched != Some(topic.of(prints)) && !memory.waits_for_lists(known) {
                 self.tell(topic);
             }
@@ -192,9 +198,9 @@ impl Client {
     }
 
     /// The lists are these now.
-    pub(crate) fn lists_are(&self, prints: Prints) {
+    pub(crate) fn lists_are(&self, prints: Fingerprints) {
         let mut memory = self.memory.lock();
-        for (topic, known) in Topic::ALL.into_iter().zip(&mut memory.knowledge) {
+        for (topic, known) in ListChange::ALL.into_iter().zip(&mut memory.knowledge) {
             if known.told != topic.of(prints) {
                 known.told = topic.of(prints);
                 self.tell(topic);
@@ -203,11 +209,11 @@ impl Client {
     }
 
     /// The client was given a list of this topic as it is in `prints`.
-    pub(crate) fn fetched(&self, topic: Topic, prints: Prints) {
+    pub(crate) fn fetched(&self, topic: ListChange, prints: Fingerprints) {
         let print = topic.of(prints);
         let mut memory = self.memory.lock();
-        for (_, known) in Topic::ALL.into_iter().zip(&mut memory.knowledge).filter(|(each, _)| *each == topic) {
-            *known = Knowledge { fetched: Some(print), told: print };
+        for (_, known) in ListChange::ALL.into_iter().zip(&mut memory.knowledge).filter(|(each, _)| *each == topic) {
+            *known = KnownLists { fetched: Some(print), told: print };
         }
         self.changed(memory);
     }
@@ -224,31 +230,31 @@ impl Client {
     }
 
     /// Remembers a subscription.
-    pub(crate) fn subscribe(&self, place: &Place, uri: &str) {
+    pub(crate) fn subscribe(&self, place: &ServerKey, uri: &str) {
         let mut memory = self.memory.lock();
         memory.subscriptions.insert((place.clone(), uri.to_owned()));
         self.changed(memory);
     }
 
     /// Forgets a subscription.
-    pub(crate) fn unsubscribe(&self, place: &Place, uri: &str) {
+    pub(crate) fn unsubscribe(&self, place: &ServerKey, uri: &str) {
         let mut memory = self.memory.lock();
         memory.subscriptions.remove(&(place.clone(), uri.to_owned()));
         self.changed(memory);
     }
 
     /// The client's subscriptions.
-    pub(crate) fn subscriptions(&self) -> Vec<(Place, String)> {
+    pub(crate) fn subscriptions(&self) -> Vec<(ServerKey, String)> {
         self.memory.lock().subscriptions.iter().cloned().collect()
     }
 
     /// Whether an update of this resource concerns the client. A server may tell of a part of what was subscribed to.
-    pub(crate) fn is_subscribed(&self, place: &Place, uri: &str) -> bool {
+    pub(crate) fn is_subscribed(&self, place: &ServerKey, uri: &str) -> bool {
         self.memory.lock().subscriptions.iter().any(|(of, wanted)| of == place && uri.starts_with(wanted.as_str()))
     }
 
     /// Whether it sees this session with a server.
-    pub(crate) fn sees(&self, place: &Place) -> bool {
+    pub(crate) fn sees(&self, place: &ServerKey) -> bool {
         place.lane.serves(self.abilities) && self.scope.covers(place)
     }
 
@@ -261,18 +267,18 @@ impl Client {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::gateway::mcp::catalog::scope::Part;
+    use crate::gateway::mcp::catalog::scope::ScopePath;
     use crate::gateway::mcp::catalog::scope::tests::place;
 
-    const A: Prints = Prints { tools: 1, prompts: 2, resources: 3 };
-    const B: Prints = Prints { tools: 9, ..A };
+    const A: Fingerprints = Fingerprints { tools: 1, prompts: 2, resources: 3 };
+    const B: Fingerprints = Fingerprints { tools: 9, ..A };
 
     pub(crate) fn client(fresh: bool) -> Client {
-        let about = About { version: Version::LATEST, abilities: Abilities::NONE };
-        Client::new(String::from("s"), Part::All.into(), about, A, fresh)
+        let about = ClientInfo { version: Version::LATEST, abilities: ClientCapabilities::NONE };
+        Client::new(String::from("s"), ScopePath::All.into(), about, A, fresh)
     }
 
-    async fn next(reader: &mut Reader) -> String {
+    async fn next(reader: &mut OutboxReader) -> String {
         String::from_utf8(reader.next().await.unwrap().to_vec()).unwrap()
     }
 
@@ -297,7 +303,7 @@ pub(crate) mod tests {
         let mut second = client.open_stream(B);
         assert!(next(&mut second).await.contains("tools/list_changed"), "it may have been lost with the first");
         assert_eq!(first.next().await, None, "replaced");
-        client.fetched(Topic::Tools, B);
+        client.fetched(ListChange::Tools, B);
         client.send("{\"end\":1}");
         let mut third = client.open_stream(B);
         assert!(next(&mut third).await.contains("end"));
@@ -319,7 +325,7 @@ pub(crate) mod tests {
         let place = place("a", "s");
         client.subscribe(&place, "file:///a");
         assert!(client.is_subscribed(&place, "file:///a/b"));
-        assert!(!client.is_subscribed(&Place { instance: "b".into(), ..place.clone() }, "file:///a"));
+        assert!(!client.is_subscribed(&ServerKey { instance: "b".into(), ..place.clone() }, "file:///a"));
         client.unsubscribe(&place, "file:///a");
         assert!(!client.is_subscribed(&place, "file:///a"));
     }

@@ -5,7 +5,7 @@
 //! Never: ends a session: one that was forgotten is continued when its client speaks again.
 
 use super::client::Client;
-use super::store::{Full, Inner, Table};
+use super::store::{SessionStore, StoreFull, StoreState};
 use tokio::time::Instant;
 
 /// Of so many sessions one is forgotten at a time, so that the work of looking at all is done rarely.
@@ -42,9 +42,9 @@ impl Client {
     }
 }
 
-impl Table {
+impl SessionStore {
     /// Makes room for one more.
-    pub(crate) fn make_room(&self, inner: &mut Inner) -> Result<(), Full> {
+    pub(crate) fn make_room(&self, inner: &mut StoreState) -> Result<(), StoreFull> {
         if inner.live.len() < self.most {
             return Ok(());
         }
@@ -58,27 +58,27 @@ impl Table {
                 inner.unsaved_ends.push(id.clone());
             }
         }
-        if idle.is_empty() { Err(Full) } else { Ok(()) }
+        if idle.is_empty() { Err(StoreFull) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::mcp::catalog::scope::{Part, Scope};
-    use crate::gateway::mcp::catalog::view::Prints;
-    use crate::gateway::mcp::protocol::capabilities::Abilities;
+    use crate::gateway::mcp::catalog::scope::{Scope, ScopePath};
+    use crate::gateway::mcp::catalog::view::Fingerprints;
+    use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
     use crate::gateway::mcp::protocol::version::Version;
-    use crate::gateway::mcp::session::client::About;
+    use crate::gateway::mcp::session::client::ClientInfo;
     use crate::gateway::mcp::session::id::SessionKey;
-    use crate::gateway::mcp::session::store::Found;
+    use crate::gateway::mcp::session::store::FoundSession;
 
     #[test]
     fn sessions_that_are_only_begun_displace_each_other_and_are_not_kept() {
-        let table = Table::new(SessionKey::from_token("t"), 64);
-        let about = About { version: Version::LATEST, abilities: Abilities::NONE };
-        let nothing = Prints { tools: 0, prompts: 0, resources: 0 };
-        let everything = || Scope::from(Part::All);
+        let table = SessionStore::new(SessionKey::from_token("t"), 64);
+        let about = ClientInfo { version: Version::LATEST, abilities: ClientCapabilities::NONE };
+        let nothing = Fingerprints { tools: 0, prompts: 0, resources: 0 };
+        let everything = || Scope::from(ScopePath::All);
         let begin = |n: u64| {
             let mut random = [0; 16];
             random[..8].copy_from_slice(&n.to_be_bytes());
@@ -97,6 +97,9 @@ mod tests {
             begin(n).touch(Instant::now());
         }
         assert_eq!(table.unsaved_ends(), std::slice::from_ref(&mine.id));
-        assert!(matches!(table.find(&mine.id, &everything(), |_| nothing), Found::Client(_)), "and may come back");
+        assert!(
+            matches!(table.find(&mine.id, &everything(), |_| nothing), FoundSession::Client(_)),
+            "and may come back"
+        );
     }
 }

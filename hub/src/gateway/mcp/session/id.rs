@@ -6,7 +6,7 @@
 //! Invariant: proofs are compared in constant time. Never: tells why an id was not accepted.
 
 use crate::gateway::mcp::catalog::scope::Scope;
-use crate::gateway::mcp::protocol::capabilities::Abilities;
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
 use crate::gateway::mcp::protocol::version::Version;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -33,14 +33,20 @@ impl SessionKey {
     }
 
     /// A new id for a session of this version and scope, of a client that can do this.
-    pub(crate) fn sign(&self, version: Version, abilities: Abilities, scope: &Scope, random: [u8; 16]) -> String {
+    pub(crate) fn sign(
+        &self,
+        version: Version,
+        abilities: ClientCapabilities,
+        scope: &Scope,
+        random: [u8; 16],
+    ) -> String {
         let body = format!("2.{}.{}.{}", version.as_str(), abilities.code(), URL_SAFE_NO_PAD.encode(random));
         let proof = URL_SAFE_NO_PAD.encode(self.proof(&body, scope).finalize().into_bytes());
         format!("{body}.{proof}")
     }
 
     /// The version of the session that `id` names and what its client can do, if it was signed for this scope.
-    pub(crate) fn verify(&self, id: &str, scope: &Scope) -> Option<(Version, Abilities)> {
+    pub(crate) fn verify(&self, id: &str, scope: &Scope) -> Option<(Version, ClientCapabilities)> {
         if id.len() > MAX_LEN {
             return None;
         }
@@ -48,7 +54,7 @@ impl SessionKey {
         let proof = URL_SAFE_NO_PAD.decode(proof).ok()?;
         self.proof(body, scope).verify_slice(&proof).ok()?;
         let mut parts = body.split('.').skip(1);
-        Some((Version::parse(parts.next()?)?, Abilities::of_code(parts.next()?)?))
+        Some((Version::parse(parts.next()?)?, ClientCapabilities::of_code(parts.next()?)?))
     }
 
     /// `name` as a `requestState` that only this hub can have given out.
@@ -112,16 +118,19 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::mcp::catalog::scope::Part;
+    use crate::gateway::mcp::catalog::scope::ScopePath;
     use proptest::prelude::*;
 
     #[test]
     fn an_id_is_good_for_its_key_and_scope_only() {
         let key = SessionKey::from_token("t");
-        let shop = Scope::from(Part::Instance("shop".into()));
-        let id = key.sign(Version::V2025_06_18, Abilities::ALL, &shop, [7; 16]);
-        assert_eq!(SessionKey::from_token("t").verify(&id, &shop), Some((Version::V2025_06_18, Abilities::ALL)));
-        assert_eq!(key.verify(&id, &Part::All.into()), None);
+        let shop = Scope::from(ScopePath::Instance("shop".into()));
+        let id = key.sign(Version::V2025_06_18, ClientCapabilities::ALL, &shop, [7; 16]);
+        assert_eq!(
+            SessionKey::from_token("t").verify(&id, &shop),
+            Some((Version::V2025_06_18, ClientCapabilities::ALL))
+        );
+        assert_eq!(key.verify(&id, &ScopePath::All.into()), None);
         assert_eq!(SessionKey::from_token("u").verify(&id, &shop), None);
         assert_eq!(key.verify(&id.replace("06-18", "11-25"), &shop), None);
         assert_eq!(key.verify(&id.replace(".ff.", ".00."), &shop), None);
@@ -142,13 +151,13 @@ mod tests {
         #[test]
         fn nothing_else_is_accepted(text in ".*", at in 0_usize..90, with: char) {
             let key = SessionKey::from_token("t");
-            prop_assert_eq!(key.verify(&text, &Part::All.into()), None);
-            let good = key.sign(Version::LATEST, Abilities::NONE, &Part::All.into(), [1; 16]);
+            prop_assert_eq!(key.verify(&text, &ScopePath::All.into()), None);
+            let good = key.sign(Version::LATEST, ClientCapabilities::NONE, &ScopePath::All.into(), [1; 16]);
             let mut forged: Vec<char> = good.chars().collect();
             let at = at % forged.len();
             forged[at] = with;
             let forged: String = forged.into_iter().collect();
-            prop_assert_eq!(key.verify(&forged, &Part::All.into()).is_some(), forged == good);
+            prop_assert_eq!(key.verify(&forged, &ScopePath::All.into()).is_some(), forged == good);
         }
     }
 }

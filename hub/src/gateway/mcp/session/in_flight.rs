@@ -1,7 +1,7 @@
 //! The requests of one client that are under way.
 //!
-//! Owns [`Inflight`], by the client's own ids, so that a cancellation finds its request.
-//! Invariant: an entry lives exactly as long as its [`Entry`]; of two requests under one id the later one is found.
+//! Owns [`InFlight`], by the client's own ids, so that a cancellation finds its request.
+//! Invariant: an entry lives exactly as long as its [`InFlightEntry`]; of two requests under one id the later one is found.
 //! Never: cancels by dropping. The request itself decides what a cancellation means.
 
 use parking_lot::Mutex;
@@ -14,32 +14,32 @@ const MAX: usize = 1024;
 
 /// The requests of one client that are under way.
 #[derive(Debug, Default)]
-pub(crate) struct Inflight {
-    table: Arc<Mutex<Table>>,
+pub(crate) struct InFlight {
+    table: Arc<Mutex<InFlightTable>>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct InFlightTable {
     entries: HashMap<String, (u64, oneshot::Sender<String>)>,
     last: u64,
 }
 
 /// Too many requests are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooMany;
+pub(crate) struct TooManyInFlight;
 
-impl Inflight {
+impl InFlight {
     /// Begins a request of this id, as JSON.
-    pub(crate) fn begin(&self, id: &str) -> Result<Entry, TooMany> {
+    pub(crate) fn begin(&self, id: &str) -> Result<InFlightEntry, TooManyInFlight> {
         let (cancel, cancelled) = oneshot::channel();
         let mut table = self.table.lock();
         if table.entries.len() >= MAX {
-            return Err(TooMany);
+            return Err(TooManyInFlight);
         }
         table.last += 1;
         let number = table.last;
         table.entries.insert(id.to_owned(), (number, cancel));
-        Ok(Entry { table: Arc::clone(&self.table), id: id.to_owned(), number, cancelled: Some(cancelled) })
+        Ok(InFlightEntry { table: Arc::clone(&self.table), id: id.to_owned(), number, cancelled: Some(cancelled) })
     }
 
     /// Hands the client's cancellation to the request of this id. A late one is nobody's.
@@ -58,14 +58,14 @@ impl Inflight {
 
 /// A request under way.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    table: Arc<Mutex<Table>>,
+pub(crate) struct InFlightEntry {
+    table: Arc<Mutex<InFlightTable>>,
     id: String,
     number: u64,
     cancelled: Option<oneshot::Receiver<String>>,
 }
 
-impl Entry {
+impl InFlightEntry {
     /// Waits for the client's cancellation and gives its text. Pending for ever once it was given, or if none comes.
     pub(crate) async fn cancelled(&mut self) -> String {
         if let Some(cancelled) = &mut self.cancelled {
@@ -79,7 +79,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for InFlightEntry {
     fn drop(&mut self) {
         let mut table = self.table.lock();
         if table.entries.get(&self.id).is_some_and(|(number, _)| *number == self.number) {
@@ -94,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancellation_finds_the_latest_request_of_its_id() {
-        let inflight = Inflight::default();
+        let inflight = InFlight::default();
         let first = inflight.begin("1").unwrap();
         let mut second = inflight.begin("1").unwrap();
         drop(first);
@@ -107,9 +107,9 @@ mod tests {
 
     #[test]
     fn there_is_a_bound() {
-        let inflight = Inflight::default();
+        let inflight = InFlight::default();
         let entries: Vec<_> = (0..MAX).map(|n| inflight.begin(&n.to_string()).unwrap()).collect();
-        assert_eq!(inflight.begin("x").unwrap_err(), TooMany);
+        assert_eq!(inflight.begin("x").unwrap_err(), TooManyInFlight);
         drop(entries);
         assert!(inflight.begin("x").is_ok());
     }

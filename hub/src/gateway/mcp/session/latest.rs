@@ -1,20 +1,20 @@
 //! Something to do of which only the latest counts.
 //!
-//! Owns [`Latest`]. Invariant: at most one does it at a time, and what was put while it was being done is done after, once.
+//! Owns [`LatestOnly`]. Invariant: at most one does it at a time, and what was put while it was being done is done after, once.
 
 use parking_lot::Mutex;
 
 /// What is to be done.
 #[derive(Debug, Default)]
-pub(crate) struct Latest(Mutex<State>);
+pub(crate) struct LatestOnly(Mutex<LatestState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct LatestState {
     next: Option<String>,
     at_it: bool,
 }
 
-impl Latest {
+impl LatestOnly {
     /// Puts the latest in the place of what waits, and says whether nobody is at it: then the caller is from now on.
     pub(crate) fn put(&self, what: String) -> bool {
         let mut state = self.0.lock();
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn one_is_at_it_and_does_the_latest_once() {
-        let latest = Latest::default();
+        let latest = LatestOnly::default();
         assert!(latest.put(String::from("a")));
         assert_eq!(latest.take().as_deref(), Some("a"));
         assert!(!latest.put(String::from("b")) && !latest.put(String::from("c")));

@@ -1,6 +1,6 @@
 //! Messages that wait for a client's stream.
 //!
-//! Owns [`Outbox`], a bounded queue of events, and [`Reader`], the one stream that empties it.
+//! Owns [`Outbox`], a bounded queue of events, and [`OutboxReader`], the one stream that empties it.
 //! Invariant: at most one reader gets messages, the newest; an earlier one ends. When the queue is full the oldest
 //! message goes, so a client that never opens its stream costs a bounded amount of memory. What was sent under an id is
 //! kept within the same bounds, for a reader that missed it.
@@ -22,12 +22,12 @@ const MAX_BYTES: usize = 4 << 20;
 /// Messages that wait for a client's stream.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    queue: Mutex<Queue>,
+    queue: Mutex<OutboxQueue>,
     wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct OutboxQueue {
     events: VecDeque<Bytes>,
     bytes: usize,
     /// The reader that gets messages, counted from 1; zero before the first.
@@ -40,7 +40,7 @@ struct Queue {
     last_sent: u64,
 }
 
-impl Queue {
+impl OutboxQueue {
     /// Gives an event its id and keeps it.
     fn numbered(&mut self, prefix: &str, event: &[u8]) -> Bytes {
         self.last_sent += 1;
@@ -102,13 +102,13 @@ impl Outbox {
 
     /// Becomes the reader in place of an earlier one, without ids.
     #[cfg(test)]
-    pub(crate) fn read(outbox: &Arc<Self>) -> Reader {
+    pub(crate) fn read(outbox: &Arc<Self>) -> OutboxReader {
         Self::read_as(outbox, None, u64::MAX)
     }
 
     /// Becomes the reader in place of an earlier one. With a prefix its events have ids, and it begins after the event of
     /// this number, as far as later ones are kept.
-    pub(crate) fn read_as(outbox: &Arc<Self>, prefix: Option<String>, after: u64) -> Reader {
+    pub(crate) fn read_as(outbox: &Arc<Self>, prefix: Option<String>, after: u64) -> OutboxReader {
         let mut queue = outbox.queue.lock();
         queue.reader += 1;
         queue.readers += 1;
@@ -116,13 +116,13 @@ impl Outbox {
         let again = queue.sent.iter().filter(|(sent, _)| *sent > after).map(|(_, event)| event.clone()).collect();
         drop(queue);
         outbox.wake.notify_waiters();
-        Reader { outbox: Arc::clone(outbox), number, prefix, again }
+        OutboxReader { outbox: Arc::clone(outbox), number, prefix, again }
     }
 }
 
 /// The stream that empties an outbox.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct OutboxReader {
     outbox: Arc<Outbox>,
     number: u64,
     prefix: Option<String>,
@@ -130,7 +130,7 @@ pub(crate) struct Reader {
     again: VecDeque<Bytes>,
 }
 
-impl Reader {
+impl OutboxReader {
     /// The next event; none when another reader came or the session ended. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         loop {
@@ -156,7 +156,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for OutboxReader {
     fn drop(&mut self) {
         self.outbox.queue.lock().readers -= 1;
     }

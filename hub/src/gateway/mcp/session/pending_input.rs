@@ -1,13 +1,13 @@
 //! Calls of clients of 2026-07-28 whose older server asks something before it answers.
 //!
-//! Owns [`Held`], a call that goes on over several requests: what the server asks is given to the client as
+//! Owns [`PendingInput`], a call that goes on over several requests: what the server asks is given to the client as
 //! `input_required`, the call waits here, and the next request brings the answer. The `requestState` between them names
 //! the call and is authenticated. Invariant: a call is taken up by a request for the same thing at the same address only,
 //! and once. Never: holds a call for ever; one that is not taken up is given up, and the server told.
 
-use super::capability_sets::Use;
+use super::capability_sets::CapabilityUse;
 use super::client::Client;
-use super::server_requests::Said;
+use super::server_requests::ClientReply;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::errors::success;
 use crate::gateway::mcp::protocol::json::{Object, Span, edited, quote};
@@ -27,12 +27,12 @@ const KEPT: Duration = Duration::from_secs(900);
 const MAX: usize = 256;
 
 /// A call under way.
-pub(crate) type Answering = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+pub(crate) type PendingAnswer = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 /// A call and what it needs to go on.
-pub(crate) struct Held {
+pub(crate) struct PendingInput {
     /// What it comes to.
-    pub(crate) answer: Answering,
+    pub(crate) answer: PendingAnswer,
     /// What is said before.
     pub(crate) messages: mpsc::Receiver<String>,
     /// Its client.
@@ -40,24 +40,24 @@ pub(crate) struct Held {
     /// What it is about: a retry must be about the same.
     pub(crate) about: String,
     /// Keeps the sessions of what its client can do.
-    pub(crate) _kept: Use,
+    pub(crate) _kept: CapabilityUse,
     /// What the server asks: the id of the question, and the request as the client is given it.
     pub(crate) asked: Option<(String, String)>,
 }
 
 /// Calls that wait for their clients.
 #[derive(Default)]
-pub(crate) struct Waiting(Mutex<HashMap<String, (Instant, Held)>>);
+pub(crate) struct PendingInputs(Mutex<HashMap<String, (Instant, PendingInput)>>);
 
-impl std::fmt::Debug for Waiting {
+impl std::fmt::Debug for PendingInputs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Waiting({})", self.0.lock().len())
     }
 }
 
-impl Waiting {
+impl PendingInputs {
     /// Keeps a call under this name.
-    fn keep(&self, name: String, held: Held) {
+    fn keep(&self, name: String, held: PendingInput) {
         let now = Instant::now();
         // Given up outside of the lock: that tells servers.
         let mut gone = Vec::new();
@@ -72,14 +72,14 @@ impl Waiting {
     }
 
     /// Takes a call up that is about this.
-    pub(crate) fn take(&self, name: &str, about: &str) -> Option<Held> {
+    pub(crate) fn take(&self, name: &str, about: &str) -> Option<PendingInput> {
         let mut table = self.0.lock();
         table.get(name).filter(|(since, held)| held.about == about && since.elapsed() <= KEPT)?;
         table.remove(name).map(|(_, held)| held)
     }
 }
 
-impl Held {
+impl PendingInput {
     /// Gives the server what the client answered; false if its answer is not there.
     pub(crate) fn hear(&mut self, text: &str, params: Option<Span>) -> bool {
         let Some((id, _)) = &self.asked else { return true };
@@ -88,7 +88,7 @@ impl Held {
             responses.get(id).filter(|at| at.is_object(text))
         };
         let Some(at) = answer() else { return false };
-        self.client.questions.say(id, Said::Answer(success(id, at.of(text))));
+        self.client.questions.say(id, ClientReply::Answer(success(id, at.of(text))));
         self.asked = None;
         true
     }
@@ -97,7 +97,7 @@ impl Held {
     /// under which the call is kept then, and `state` what the client is given for it. The answer gets this id.
     pub(crate) async fn go_on(
         mut self,
-        waiting: &Waiting,
+        waiting: &PendingInputs,
         (name, state): (String, String),
         out: mpsc::Sender<String>,
         id: &str,

@@ -4,14 +4,14 @@
 //! the subscriptions and the knowledge of lists that it had; it is told of a list only if that is another one now.
 //! Never: recalls a session that was ended, or whose id this hub's key did not sign.
 
-use super::client::{About, Client, Knowledge, Memory};
-use super::store::Table;
-use super::task_book::Begun;
-use crate::gateway::mcp::catalog::filter::Rules;
+use super::client::{Client, ClientInfo, KnownLists, SessionMemory};
+use super::store::SessionStore;
+use super::task_book::StartedTask;
+use crate::gateway::mcp::catalog::filter::FilterRules;
 use crate::gateway::mcp::catalog::scope::Scope;
-use crate::gateway::mcp::catalog::server_key::Place;
-use crate::gateway::mcp::catalog::view::Prints;
-use crate::gateway::mcp::protocol::capabilities::Lane;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
+use crate::gateway::mcp::catalog::view::Fingerprints;
+use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::json::{Object, Span};
 use crate::gateway::mcp::protocol::level::Level;
 use crate::journal::{SavedTask, Session, Subscription};
@@ -29,9 +29,9 @@ pub(crate) const SETTLING: Duration = Duration::from_millis(500);
 /// A client that says more of itself is remembered without its words.
 const MAX_INITIALIZE: usize = 16 << 10;
 
-impl Memory {
+impl SessionMemory {
     /// Whether what a recalled client knows is not to be compared yet.
-    pub(crate) fn waits_for_lists(&self, known: &Knowledge) -> bool {
+    pub(crate) fn waits_for_lists(&self, known: &KnownLists) -> bool {
         known.fetched.is_some() && self.recalled.is_some_and(|at| at.elapsed() < SETTLING)
     }
 }
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// The journal has it otherwise now.
-    pub(super) fn changed(&self, mut memory: MutexGuard<'_, Memory>) {
+    pub(super) fn changed(&self, mut memory: MutexGuard<'_, SessionMemory>) {
         memory.unsaved = true;
         drop(memory);
         if let Some(bell) = self.bell.get() {
@@ -104,9 +104,9 @@ impl Client {
     }
 }
 
-impl Table {
+impl SessionStore {
     /// Makes the sessions of an earlier life of the hub again.
-    pub(crate) fn recall(&self, sessions: &[Session], rules: &Arc<Rules>) {
+    pub(crate) fn recall(&self, sessions: &[Session], rules: &Arc<FilterRules>) {
         let now = Instant::now();
         let mut recalled = 0_usize;
         for saved in sessions {
@@ -115,8 +115,8 @@ impl Table {
             if self.inner.lock().ended.contains(&saved.id) {
                 continue;
             }
-            let nothing = Prints { tools: 0, prompts: 0, resources: 0 };
-            let client = Client::new(saved.id.clone(), scope, About { version, abilities }, nothing, false);
+            let nothing = Fingerprints { tools: 0, prompts: 0, resources: 0 };
+            let client = Client::new(saved.id.clone(), scope, ClientInfo { version, abilities }, nothing, false);
             let silent = Timestamp::now().duration_since(saved.used_at).unsigned_abs();
             client.touch(now.checked_sub(silent).unwrap_or(now));
             // One that showed itself before it was recalled is there already.
@@ -162,11 +162,11 @@ impl Table {
     }
 }
 
-fn subscription((place, uri): &(Place, String)) -> Subscription {
+fn subscription((place, uri): &(ServerKey, String)) -> Subscription {
     subscription_to(place, uri.clone())
 }
 
-fn subscription_to(place: &Place, uri: String) -> Subscription {
+fn subscription_to(place: &ServerKey, uri: String) -> Subscription {
     Subscription {
         instance: place.instance.to_string(),
         server: place.server.to_string(),
@@ -176,41 +176,41 @@ fn subscription_to(place: &Place, uri: String) -> Subscription {
     }
 }
 
-fn subscribed(saved: &Subscription) -> Option<(Place, String)> {
-    let lane = Lane::of_code(&saved.lane)?;
+fn subscribed(saved: &Subscription) -> Option<(ServerKey, String)> {
+    let lane = SessionKind::of_code(&saved.lane)?;
     let (instance, server) = (saved.instance.as_str().into(), saved.server.as_str().into());
     let project = Path::new(&saved.project).into();
-    Some((Place { instance, server, project, lane }, saved.uri.clone()))
+    Some((ServerKey { instance, server, project, lane }, saved.uri.clone()))
 }
 
-fn task(begun: Begun) -> SavedTask {
+fn task(begun: StartedTask) -> SavedTask {
     SavedTask { number: begun.number, of: subscription_to(&begun.place, begun.id) }
 }
 
-fn begun(saved: &SavedTask) -> Option<Begun> {
+fn begun(saved: &SavedTask) -> Option<StartedTask> {
     let (place, id) = subscribed(&saved.of)?;
-    Some(Begun { number: saved.number, place, id, token: None })
+    Some(StartedTask { number: saved.number, place, id, token: None })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::mcp::catalog::scope::Part;
+    use crate::gateway::mcp::catalog::scope::ScopePath;
     use crate::gateway::mcp::catalog::scope::tests::place;
-    use crate::gateway::mcp::protocol::capabilities::Abilities;
+    use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
     use crate::gateway::mcp::protocol::version::Version;
     use crate::gateway::mcp::session::id::SessionKey;
-    use crate::gateway::mcp::session::store::Found;
+    use crate::gateway::mcp::session::store::FoundSession;
 
-    const SEEN: Prints = Prints { tools: u64::MAX, prompts: 0, resources: 1 };
+    const SEEN: Fingerprints = Fingerprints { tools: u64::MAX, prompts: 0, resources: 1 };
 
-    fn table() -> Table {
-        Table::new(SessionKey::from_token("t"), 500)
+    fn table() -> SessionStore {
+        SessionStore::new(SessionKey::from_token("t"), 500)
     }
 
-    fn begun(table: &Table) -> Arc<Client> {
-        let about = About { version: Version::V2025_06_18, abilities: Abilities::ALL };
-        let scope = Scope::from(Part::Server("shop".into(), "files".into()));
+    fn begun(table: &SessionStore) -> Arc<Client> {
+        let about = ClientInfo { version: Version::V2025_06_18, abilities: ClientCapabilities::ALL };
+        let scope = Scope::from(ScopePath::Server("shop".into(), "files".into()));
         let client = table.begin(scope, about, SEEN, [1; 16]).unwrap();
         client.touch(Instant::now());
         client
@@ -220,7 +220,7 @@ mod tests {
     async fn a_session_is_recalled_with_all_it_had() {
         let first = table();
         let client = begun(&first);
-        let place = Place { lane: Lane::Of(Abilities::ALL), ..place("shop", "files") };
+        let place = ServerKey { lane: SessionKind::Of(ClientCapabilities::ALL), ..place("shop", "files") };
         client.subscribe(&place, "file:///a");
         client.began_task(&place, "t1", None);
         first.set_level(&client, Level::Warning);
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(first.unsaved_ends(), std::slice::from_ref(&client.id));
         first.recall(&saved, &Arc::default());
         assert_eq!(first.all().len(), 0, "it was ended");
-        let other = Table::new(SessionKey::from_token("u"), 500);
+        let other = SessionStore::new(SessionKey::from_token("u"), 500);
         other.recall(&saved, &Arc::default());
         assert_eq!(other.all().len(), 0, "its id is of another hub");
     }
@@ -270,7 +270,7 @@ mod tests {
         let second = table();
         let scope = client.scope.clone();
         let found = second.find(&client.id, &scope, |_| SEEN);
-        let Found::Client(again) = found else { panic!("{found:?}") };
+        let FoundSession::Client(again) = found else { panic!("{found:?}") };
         second.set_level(&again, Level::Error);
         second.recall(&saved, &Arc::default());
         assert_eq!(again.level(), Some(Level::Error));

@@ -1,6 +1,6 @@
 //! The streams on which a client's requests are answered, kept for a while so that one that broke can be taken up again.
 //!
-//! Owns [`Streams`] and [`Log`], the last events of one stream, and how an event's id names stream and place. A request
+//! Owns [`ReplayBuffers`] and [`ReplayBuffer`], the last events of one stream, and how an event's id names stream and place. A request
 //! goes on when its client's connection breaks (that is no cancellation before 2026-07-28), and what it says is kept.
 //! Invariant: an id is never used twice in a session, also over a restart of the hub; a stream that is taken up goes on
 //! exactly after the id that is given, as far as its events are kept. An id names its request too, so that a client is
@@ -36,22 +36,22 @@ const MAX_REQUEST: usize = 64;
 
 /// The streams of one client.
 #[derive(Debug, Default)]
-pub(crate) struct Streams {
+pub(crate) struct ReplayBuffers {
     /// Which session it is, so that an id of another one is not taken for one of an earlier life.
     session: u32,
     life: OnceLock<String>,
-    table: Mutex<Table>,
+    table: Mutex<ReplayTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct ReplayTable {
     last: u64,
-    logs: VecDeque<Arc<Log>>,
+    logs: VecDeque<Arc<ReplayBuffer>>,
 }
 
 /// What an id of an event names.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum StreamPosition {
     /// This event of the client's own stream.
     Own(u64),
     /// This event of this stream of a request.
@@ -60,7 +60,7 @@ pub(crate) enum Place {
     Lost(String),
 }
 
-impl Streams {
+impl ReplayBuffers {
     /// The streams of the session with this id; none yet.
     pub(crate) fn of(session: &str) -> Self {
         let mut hasher = DefaultHasher::new();
@@ -76,7 +76,7 @@ impl Streams {
     }
 
     /// Begins the stream of the request with this id, as JSON.
-    pub(crate) fn open(&self, request: &str) -> Arc<Log> {
+    pub(crate) fn open(&self, request: &str) -> Arc<ReplayBuffer> {
         let now = Instant::now();
         let mut table = self.table.lock();
         table.logs.retain(|log| !log.is_over(now));
@@ -85,7 +85,7 @@ impl Streams {
         }
         table.last += 1;
         let number = table.last;
-        let log = Arc::new(Log {
+        let log = Arc::new(ReplayBuffer {
             number,
             prefix: format!("{}.{number}{}", self.life(), named(request)),
             inner: Mutex::default(),
@@ -96,26 +96,26 @@ impl Streams {
     }
 
     /// What an id names; none if nothing is known of it.
-    pub(crate) fn place(&self, id: &str) -> Option<Place> {
+    pub(crate) fn place(&self, id: &str) -> Option<StreamPosition> {
         let (life, rest) = id.split_once('.')?;
         let (stream, event) = rest.rsplit_once('-')?;
         let (number, request) = stream.split_once('.').map_or((stream, None), |(number, of)| (number, Some(of)));
         let (number, event) = (number.parse().ok()?, event.parse().ok()?);
         let ours = life == self.life();
         match number {
-            0 => ours.then_some(Place::Own(event)),
+            0 => ours.then_some(StreamPosition::Own(event)),
             number if ours && self.table.lock().logs.iter().any(|log| log.number == number) => {
-                Some(Place::Of(number, event))
+                Some(StreamPosition::Of(number, event))
             }
-            _ if life.starts_with(&format!("{:08x}", self.session)) => request.and_then(name).map(Place::Lost),
+            _ if life.starts_with(&format!("{:08x}", self.session)) => request.and_then(name).map(StreamPosition::Lost),
             _ => None,
         }
     }
 
     /// Takes up a stream after this event; none if it is not kept any more.
-    pub(crate) fn resume(&self, number: u64, after: u64) -> Option<Reader> {
+    pub(crate) fn resume(&self, number: u64, after: u64) -> Option<ReplayReader> {
         let log = self.table.lock().logs.iter().find(|log| log.number == number).cloned()?;
-        Some(Log::read(&log, after + 1))
+        Some(ReplayBuffer::read(&log, after + 1))
     }
 }
 
@@ -136,15 +136,15 @@ fn name(part: &str) -> Option<String> {
 
 /// The last events of one stream.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct ReplayBuffer {
     number: u64,
     prefix: String,
-    inner: Mutex<Inner>,
+    inner: Mutex<ReplayState>,
     wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct ReplayState {
     events: VecDeque<(u64, Bytes)>,
     bytes: usize,
     last: u64,
@@ -155,7 +155,7 @@ struct Inner {
     ended: Option<Instant>,
 }
 
-impl Log {
+impl ReplayBuffer {
     /// Adds the event by which a client learns an id before anything was said.
     pub(crate) fn prime(&self) {
         self.inner.lock().add(|event| sse::priming(&format!("{}-{event}", self.prefix)));
@@ -191,7 +191,7 @@ impl Log {
     }
 
     /// Reads from this event on, in place of an earlier reader.
-    pub(crate) fn read(log: &Arc<Self>, from: u64) -> Reader {
+    pub(crate) fn read(log: &Arc<Self>, from: u64) -> ReplayReader {
         let mut inner = log.inner.lock();
         inner.reader += 1;
         inner.is_read = true;
@@ -199,11 +199,11 @@ impl Log {
         let number = inner.reader;
         drop(inner);
         log.wake.notify_waiters();
-        Reader { log: Arc::clone(log), number }
+        ReplayReader { log: Arc::clone(log), number }
     }
 }
 
-impl Inner {
+impl ReplayState {
     fn add(&mut self, event: impl FnOnce(u64) -> Bytes) {
         self.last += 1;
         let event = event(self.last);
@@ -218,12 +218,12 @@ impl Inner {
 
 /// Who reads a stream.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    log: Arc<Log>,
+pub(crate) struct ReplayReader {
+    log: Arc<ReplayBuffer>,
     number: u64,
 }
 
-impl Reader {
+impl ReplayReader {
     /// The next event; none at the end, or when another reader came. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         loop {
@@ -252,7 +252,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for ReplayReader {
     fn drop(&mut self) {
         let mut inner = self.log.inner.lock();
         if inner.reader == self.number {
@@ -267,7 +267,7 @@ impl Drop for Reader {
 mod tests {
     use super::*;
 
-    async fn text(reader: &mut Reader) -> String {
+    async fn text(reader: &mut ReplayReader) -> String {
         String::from_utf8(reader.next().await.unwrap().to_vec()).unwrap()
     }
 
@@ -277,9 +277,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_goes_on_after_the_id_that_is_given() {
-        let streams = Streams::default();
+        let streams = ReplayBuffers::default();
         let (one, other) = (streams.open("1"), streams.open("\"a-b.c\""));
-        let mut reader = Log::read(&one, 1);
+        let mut reader = ReplayBuffer::read(&one, 1);
         one.prime();
         for message in ["a", "b"] {
             one.push(message).await;
@@ -290,29 +290,29 @@ mod tests {
         drop(reader);
         one.push("c").await;
         one.end();
-        let Some(Place::Of(stream, event)) = streams.place(id(&first)) else { panic!("{first}") };
+        let Some(StreamPosition::Of(stream, event)) = streams.place(id(&first)) else { panic!("{first}") };
         let mut again = streams.resume(stream, event).unwrap();
         for message in ["a", "b", "c"] {
             let event = text(&mut again).await;
             assert!(event.contains(&format!("data: {message}\n")), "{event}");
         }
         assert_eq!(again.next().await, None);
-        assert_eq!(Streams::default().place(id(&first)), Some(Place::Lost("1".into())), "another life");
+        assert_eq!(ReplayBuffers::default().place(id(&first)), Some(StreamPosition::Lost("1".into())), "another life");
         assert!(streams.resume(9, 1).is_none());
     }
 
     #[tokio::test]
     async fn who_comes_for_an_answer_that_nobody_has_is_known_by_its_request() {
-        let earlier = Streams::default();
+        let earlier = ReplayBuffers::default();
         let long = format!("\"{}\"", "x".repeat(MAX_REQUEST));
         for (request, found) in [("7", Some("7")), ("\"a-b.c\"", Some("\"a-b.c\"")), (&*long, None)] {
             let log = earlier.open(request);
             log.prime();
-            let first = text(&mut Log::read(&log, 1)).await;
-            let found = found.map(|id| Place::Lost(id.to_owned()));
-            assert_eq!(Streams::default().place(id(&first)), found, "{first}");
-            assert_eq!(Streams::of("another").place(id(&first)), None, "{first}");
-            assert!(matches!(earlier.place(id(&first)), Some(Place::Of(..))), "it is kept here");
+            let first = text(&mut ReplayBuffer::read(&log, 1)).await;
+            let found = found.map(|id| StreamPosition::Lost(id.to_owned()));
+            assert_eq!(ReplayBuffers::default().place(id(&first)), found, "{first}");
+            assert_eq!(ReplayBuffers::of("another").place(id(&first)), None, "{first}");
+            assert!(matches!(earlier.place(id(&first)), Some(StreamPosition::Of(..))), "it is kept here");
         }
         for foreign in ["", "x", "x.1-2", "x.1.e30-2", "x.1.!-2", "x.0.Nw-1", "x.y.Nw-1", "x.1.Nw-1"] {
             assert_eq!(earlier.place(foreign), None, "{foreign}");
@@ -321,8 +321,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_holds_the_request_up_only_while_it_is_there() {
-        let log = Streams::default().open("1");
-        let reader = Log::read(&log, 1);
+        let log = ReplayBuffers::default().open("1");
+        let reader = ReplayBuffer::read(&log, 1);
         let pushing = tokio::spawn({
             let log = Arc::clone(&log);
             async move {

@@ -1,7 +1,7 @@
 //! What servers asked a client and it did not answer yet.
 //!
-//! Owns [`Questions`], by the ids under which the client knows them, which are the hub's and never used twice.
-//! Invariant: an entry lives exactly as long as its [`Question`]; an answer is taken once. Never: blocks who answers.
+//! Owns [`ServerRequests`], by the ids under which the client knows them, which are the hub's and never used twice.
+//! Invariant: an entry lives exactly as long as its [`ServerRequest`]; an answer is taken once. Never: blocks who answers.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ const WAITING: usize = 8;
 
 /// What a client says about a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum ClientReply {
     /// Its response.
     Answer(String),
     /// Its progress.
@@ -24,29 +24,29 @@ pub(crate) enum Said {
 }
 
 /// By id: the call that caused it, and where to say what the client says.
-type Table = Arc<Mutex<HashMap<u64, (u64, mpsc::Sender<Said>)>>>;
+type WaiterTable = Arc<Mutex<HashMap<u64, (u64, mpsc::Sender<ClientReply>)>>>;
 
 /// What servers asked a client.
 #[derive(Debug, Default)]
-pub(crate) struct Questions(Table);
+pub(crate) struct ServerRequests(WaiterTable);
 
-impl Questions {
+impl ServerRequests {
     /// Puts a question under this id, because of this call; none if too many wait for an answer.
-    pub(crate) fn put(&self, id: u64, call: u64) -> Option<Question> {
+    pub(crate) fn put(&self, id: u64, call: u64) -> Option<ServerRequest> {
         let mut table = self.0.lock();
         if table.len() >= MAX {
             return None;
         }
         let (say, said) = mpsc::channel(WAITING);
         table.insert(id, (call, say));
-        Some(Question { table: Arc::clone(&self.0), id, said })
+        Some(ServerRequest { table: Arc::clone(&self.0), id, said })
     }
 
     /// Takes what a client says of the question of this id, as JSON. What is too late is nobody's.
-    pub(crate) fn say(&self, id: &str, said: Said) {
+    pub(crate) fn say(&self, id: &str, said: ClientReply) {
         let Ok(id) = id.trim_matches('"').parse() else { return };
         let mut table = self.0.lock();
-        let last = matches!(said, Said::Answer(_));
+        let last = matches!(said, ClientReply::Answer(_));
         let taken = table.get(&id).is_some_and(|(_, say)| (last || say.capacity() > 1) && say.try_send(said).is_ok());
         if taken && last {
             table.remove(&id);
@@ -62,16 +62,16 @@ impl Questions {
 
 /// A question that is open.
 #[derive(Debug)]
-pub(crate) struct Question {
-    table: Table,
+pub(crate) struct ServerRequest {
+    table: WaiterTable,
     /// Its id.
     pub(crate) id: u64,
-    said: mpsc::Receiver<Said>,
+    said: mpsc::Receiver<ClientReply>,
 }
 
-impl Question {
+impl ServerRequest {
     /// What the client says next; none after its answer, or when its call is over.
-    pub(crate) async fn said(&mut self) -> Option<Said> {
+    pub(crate) async fn said(&mut self) -> Option<ClientReply> {
         self.said.recv().await
     }
 
@@ -81,7 +81,7 @@ impl Question {
     }
 }
 
-impl Drop for Question {
+impl Drop for ServerRequest {
     fn drop(&mut self) {
         self.close();
     }
@@ -93,24 +93,24 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_taken_once_and_progress_leaves_room_for_it() {
-        let questions = Questions::default();
+        let questions = ServerRequests::default();
         let mut question = questions.put(7, 1).unwrap();
         for n in 0..20 {
-            questions.say("7", Said::Progress(n.to_string()));
+            questions.say("7", ClientReply::Progress(n.to_string()));
         }
-        questions.say("8", Said::Answer(String::from("other")));
-        questions.say("\"7\"", Said::Answer(String::from("yes")));
-        questions.say("7", Said::Answer(String::from("again")));
+        questions.say("8", ClientReply::Answer(String::from("other")));
+        questions.say("\"7\"", ClientReply::Answer(String::from("yes")));
+        questions.say("7", ClientReply::Answer(String::from("again")));
         for n in 0..WAITING - 1 {
-            assert_eq!(question.said().await, Some(Said::Progress(n.to_string())));
+            assert_eq!(question.said().await, Some(ClientReply::Progress(n.to_string())));
         }
-        assert_eq!(question.said().await, Some(Said::Answer(String::from("yes"))));
+        assert_eq!(question.said().await, Some(ClientReply::Answer(String::from("yes"))));
         assert_eq!(question.said().await, None);
     }
 
     #[test]
     fn there_is_a_bound() {
-        let questions = Questions::default();
+        let questions = ServerRequests::default();
         let open: Vec<_> = (0..MAX as u64).map(|id| questions.put(id, 2).unwrap()).collect();
         assert!(questions.put(1000, 1).is_none());
         assert!(questions.end(1).is_empty());

@@ -1,20 +1,20 @@
 //! All sessions of agents.
 //!
-//! Owns [`Table`]: which sessions there are, which ids were ended by their clients, what log levels the clients of each
+//! Owns [`SessionStore`]: which sessions there are, which ids were ended by their clients, what log levels the clients of each
 //! scope want. Invariant: an id that this hub or an earlier life of it signed names a session until its client ends it; a
 //! session that was forgotten (a restart, too many of them) is continued as soon as its client shows itself.
 //! Never: holds its lock across an await.
 
-use super::capability_sets::{Requests, Sets};
-use super::client::{About, Client};
+use super::capability_sets::{CapabilitySets, StatelessRequests};
+use super::client::{Client, ClientInfo};
 use super::id::SessionKey;
 use crate::gateway::mcp::catalog::scope::Scope;
-use crate::gateway::mcp::catalog::server_key::Place;
-use crate::gateway::mcp::catalog::view::Prints;
-use crate::gateway::mcp::catalog::view::{Board, View};
-use crate::gateway::mcp::protocol::capabilities::Abilities;
-use crate::gateway::mcp::protocol::level::{Level, Wish, shows};
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
+use crate::gateway::mcp::catalog::view::Fingerprints;
+use crate::gateway::mcp::catalog::view::{CatalogView, ToolCatalog};
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
+use crate::gateway::mcp::protocol::level::{EffectiveLevel, Level, shows};
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,24 +26,24 @@ use tokio::time::Instant;
 const MAX_ENDED: usize = 4096;
 
 /// What the clients of each scope and each set of abilities want to be logged.
-pub(crate) type Wishes = Arc<HashMap<(Scope, Abilities), Wish>>;
+pub(crate) type EffectiveLevels = Arc<HashMap<(Scope, ClientCapabilities), EffectiveLevel>>;
 
 /// All sessions of agents.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct SessionStore {
     pub(crate) key: SessionKey,
     /// So many sessions are remembered.
     pub(crate) most: usize,
-    pub(crate) inner: Mutex<Inner>,
-    wishes: watch::Sender<Wishes>,
-    pub(crate) sets: watch::Sender<Sets>,
-    pub(crate) requests: Requests,
+    pub(crate) inner: Mutex<StoreState>,
+    wishes: watch::Sender<EffectiveLevels>,
+    pub(crate) sets: watch::Sender<CapabilitySets>,
+    pub(crate) requests: StatelessRequests,
     /// Rung when the journal should have a session otherwise.
     pub(crate) bell: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Inner {
+pub(crate) struct StoreState {
     pub(crate) live: HashMap<String, Arc<Client>>,
     pub(crate) ended: HashSet<String>,
     ended_in_order: VecDeque<String>,
@@ -53,11 +53,11 @@ pub(crate) struct Inner {
 
 /// There are too many sessions, and every one of them is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) struct StoreFull;
 
 /// What an id names.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum FoundSession {
     /// A session.
     Client(Arc<Client>),
     /// Nothing: it is forged, or of another address, or was ended.
@@ -66,11 +66,11 @@ pub(crate) enum Found {
     Full,
 }
 
-impl Table {
+impl SessionStore {
     /// No sessions, and room for so many.
     pub(crate) fn new(key: SessionKey, most: usize) -> Self {
         let (wishes, sets) = (watch::Sender::default(), watch::Sender::default());
-        let requests = Requests::default();
+        let requests = StatelessRequests::default();
         Self { key, most, inner: Mutex::default(), wishes, sets, requests, bell: Arc::default() }
     }
 
@@ -78,10 +78,10 @@ impl Table {
     pub(crate) fn begin(
         &self,
         scope: Scope,
-        about: About,
-        prints: Prints,
+        about: ClientInfo,
+        prints: Fingerprints,
         random: [u8; 16],
-    ) -> Result<Arc<Client>, Full> {
+    ) -> Result<Arc<Client>, StoreFull> {
         let id = self.key.sign(about.version, about.abilities, &scope, random);
         self.add(Client::new(id, scope, about, prints, true))
     }
@@ -93,26 +93,35 @@ impl Table {
 
     /// The session of this id at this address; what a client with these abilities is shown is asked for when it has to
     /// be continued.
-    pub(crate) fn find(&self, id: &str, scope: &Scope, prints: impl FnOnce(Abilities) -> Prints) -> Found {
+    pub(crate) fn find(
+        &self,
+        id: &str,
+        scope: &Scope,
+        prints: impl FnOnce(ClientCapabilities) -> Fingerprints,
+    ) -> FoundSession {
         {
             let inner = self.inner.lock();
             if let Some(client) = inner.live.get(id) {
-                return if client.scope == *scope { Found::Client(Arc::clone(client)) } else { Found::Unknown };
+                return if client.scope == *scope {
+                    FoundSession::Client(Arc::clone(client))
+                } else {
+                    FoundSession::Unknown
+                };
             }
             if inner.ended.contains(id) {
-                return Found::Unknown;
+                return FoundSession::Unknown;
             }
         }
-        let Some((version, abilities)) = self.key.verify(id, scope) else { return Found::Unknown };
+        let Some((version, abilities)) = self.key.verify(id, scope) else { return FoundSession::Unknown };
         tracing::info!(scope = %scope, "a session of an earlier life is continued");
-        let about = About { version, abilities };
+        let about = ClientInfo { version, abilities };
         match self.add(Client::new(id.to_owned(), scope.clone(), about, prints(abilities), false)) {
-            Ok(client) => Found::Client(client),
-            Err(Full) => Found::Full,
+            Ok(client) => FoundSession::Client(client),
+            Err(StoreFull) => FoundSession::Full,
         }
     }
 
-    pub(crate) fn add(&self, client: Client) -> Result<Arc<Client>, Full> {
+    pub(crate) fn add(&self, client: Client) -> Result<Arc<Client>, StoreFull> {
         let mut inner = self.inner.lock();
         // Two requests of one client may continue it at the same time.
         if let Some(client) = inner.live.get(&client.id) {
@@ -131,8 +140,8 @@ impl Table {
     }
 
     /// Keeps the stream of one request among the sessions for as long as what is given back is held.
-    pub(crate) fn listening(table: &Arc<Self>, client: Client) -> Result<Listening, Full> {
-        Ok(Listening { client: table.add(client)?, table: Arc::clone(table) })
+    pub(crate) fn listening(table: &Arc<Self>, client: Client) -> Result<ListeningSession, StoreFull> {
+        Ok(ListeningSession { client: table.add(client)?, table: Arc::clone(table) })
     }
 
     /// Ends a session, as its client asked.
@@ -155,7 +164,7 @@ impl Table {
     }
 
     /// The sessions that see this server.
-    pub(crate) fn covering(&self, place: &Place) -> Vec<Arc<Client>> {
+    pub(crate) fn covering(&self, place: &ServerKey) -> Vec<Arc<Client>> {
         let mut clients = self.all();
         clients.retain(|client| client.sees(place));
         clients
@@ -167,8 +176,8 @@ impl Table {
     }
 
     /// Tells every client with these abilities whose lists are others on this board.
-    pub(crate) fn tell<B>(&self, abilities: Abilities, board: &Board<B>) {
-        let mut known: HashMap<Scope, Prints> = HashMap::new();
+    pub(crate) fn tell<B>(&self, abilities: ClientCapabilities, board: &ToolCatalog<B>) {
+        let mut known: HashMap<Scope, Fingerprints> = HashMap::new();
         for client in self.all().into_iter().filter(|client| client.abilities == abilities) {
             let prints = *known.entry(client.scope.clone()).or_insert_with(|| prints(&board.view(&client.scope)));
             client.lists_are(prints);
@@ -176,7 +185,7 @@ impl Table {
     }
 
     /// Shows a server's log message to every client that wants its level.
-    pub(crate) fn log(&self, place: &Place, level: Level, text: &str) {
+    pub(crate) fn log(&self, place: &ServerKey, level: Level, text: &str) {
         let upstream = wanted(&self.wishes.borrow(), place);
         for client in self.covering(place) {
             if shows(client.level(), upstream, level) {
@@ -186,12 +195,12 @@ impl Table {
     }
 
     /// Whether a client is shown a server's log message that came with its own request.
-    pub(crate) fn shows(&self, client: &Client, place: &Place, level: Level) -> bool {
+    pub(crate) fn shows(&self, client: &Client, place: &ServerKey, level: Level) -> bool {
         shows(client.level(), wanted(&self.wishes.borrow(), place), level)
     }
 
     /// Hands on a message that means something only to who talks to this server alone.
-    pub(crate) fn other(&self, place: &Place, text: &str) {
+    pub(crate) fn other(&self, place: &ServerKey, text: &str) {
         for client in self.covering(place) {
             if !client.scope.is_all() {
                 client.send(text);
@@ -200,7 +209,7 @@ impl Table {
     }
 
     /// The resources that some client subscribed to at this server.
-    pub(crate) fn subscribed(&self, place: &Place) -> HashSet<String> {
+    pub(crate) fn subscribed(&self, place: &ServerKey) -> HashSet<String> {
         let of = |client: &Arc<Client>| client.subscriptions();
         self.all().iter().flat_map(of).filter(|(at, _)| at == place).map(|(_, uri)| uri).collect()
     }
@@ -212,7 +221,7 @@ impl Table {
     }
 
     /// What the clients of each scope want to be logged, now and whenever it changes.
-    pub(crate) fn wishes(&self) -> watch::Receiver<Wishes> {
+    pub(crate) fn wishes(&self) -> watch::Receiver<EffectiveLevels> {
         self.wishes.subscribe()
     }
 
@@ -224,7 +233,7 @@ impl Table {
     }
 
     pub(crate) fn publish_wishes(&self) {
-        let mut wishes: HashMap<(Scope, Abilities), Wish> = HashMap::new();
+        let mut wishes: HashMap<(Scope, ClientCapabilities), EffectiveLevel> = HashMap::new();
         for client in self.all() {
             let wish = wishes.entry((client.scope.clone(), client.abilities)).or_default();
             *wish = wish.and(client.level());
@@ -241,13 +250,13 @@ impl Table {
 
 /// The stream of one request.
 #[derive(Debug)]
-pub(crate) struct Listening {
+pub(crate) struct ListeningSession {
     /// Who reads it.
     pub(crate) client: Arc<Client>,
-    table: Arc<Table>,
+    table: Arc<SessionStore>,
 }
 
-impl Drop for Listening {
+impl Drop for ListeningSession {
     fn drop(&mut self) {
         self.client.close();
         self.table.inner.lock().live.remove(&self.client.id);
@@ -255,72 +264,87 @@ impl Drop for Listening {
 }
 
 /// What to ask this server for.
-pub(crate) fn wanted(wishes: &HashMap<(Scope, Abilities), Wish>, place: &Place) -> Option<Level> {
+pub(crate) fn wanted(
+    wishes: &HashMap<(Scope, ClientCapabilities), EffectiveLevel>,
+    place: &ServerKey,
+) -> Option<Level> {
     let covers = |scope: &Scope, set| place.lane.serves(set) && scope.covers(place);
     let covering = wishes.iter().filter(|((scope, set), _)| covers(scope, *set));
-    covering.fold(Wish::default(), |all, (_, wish)| all.merged(*wish)).upstream()
+    covering.fold(EffectiveLevel::default(), |all, (_, wish)| all.merged(*wish)).upstream()
 }
 
 /// The fingerprints of what a view shows.
-pub(crate) fn prints<B>(view: &View<'_, B>) -> Prints {
+pub(crate) fn prints<B>(view: &CatalogView<'_, B>) -> Fingerprints {
     let mut resources = DefaultHasher::new();
-    (view.print(Kind::Resources), view.print(Kind::Templates)).hash(&mut resources);
-    Prints { tools: view.print(Kind::Tools), prompts: view.print(Kind::Prompts), resources: resources.finish() }
+    (view.print(ListKind::Resources), view.print(ListKind::Templates)).hash(&mut resources);
+    Fingerprints {
+        tools: view.print(ListKind::Tools),
+        prompts: view.print(ListKind::Prompts),
+        resources: resources.finish(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::mcp::catalog::scope::Part;
+    use crate::gateway::mcp::catalog::scope::ScopePath;
     use crate::gateway::mcp::catalog::scope::tests::place;
     use crate::gateway::mcp::protocol::version::Version;
     use crate::gateway::mcp::session::capability_sets::SET_IDLE;
 
-    const ABOUT: About = About { version: Version::LATEST, abilities: Abilities::NONE };
+    const ABOUT: ClientInfo = ClientInfo { version: Version::LATEST, abilities: ClientCapabilities::NONE };
     const MOST: usize = 500;
-    const NOTHING: Prints = Prints { tools: 0, prompts: 0, resources: 0 };
+    const NOTHING: Fingerprints = Fingerprints { tools: 0, prompts: 0, resources: 0 };
 
-    fn table() -> Table {
-        Table::new(SessionKey::from_token("t"), MOST)
+    fn table() -> SessionStore {
+        SessionStore::new(SessionKey::from_token("t"), MOST)
     }
 
-    fn begin(table: &Table, scope: Scope, n: u8) -> Arc<Client> {
+    fn begin(table: &SessionStore, scope: Scope, n: u8) -> Arc<Client> {
         table.begin(scope, ABOUT, NOTHING, [n; 16]).unwrap()
     }
 
     #[test]
     fn a_session_survives_the_hub_but_not_its_own_end() {
         let first = table();
-        let id = begin(&first, Part::All.into(), 1).id.clone();
+        let id = begin(&first, ScopePath::All.into(), 1).id.clone();
         let second = table();
-        let Found::Client(client) = second.find(&id, &Part::All.into(), |_| NOTHING) else { panic!("not continued") };
+        let FoundSession::Client(client) = second.find(&id, &ScopePath::All.into(), |_| NOTHING) else {
+            panic!("not continued")
+        };
         assert_eq!((client.version, second.all().len()), (Version::LATEST, 1));
-        assert!(matches!(second.find(&id, &Part::Instance("a".into()).into(), |_| NOTHING), Found::Unknown));
+        assert!(matches!(
+            second.find(&id, &ScopePath::Instance("a".into()).into(), |_| NOTHING),
+            FoundSession::Unknown
+        ));
         second.end(&client);
-        assert!(matches!(second.find(&id, &Part::All.into(), |_| NOTHING), Found::Unknown));
-        assert!(matches!(second.find("1.2025-11-25.AAAA.BBBB", &Part::All.into(), |_| NOTHING), Found::Unknown));
+        assert!(matches!(second.find(&id, &ScopePath::All.into(), |_| NOTHING), FoundSession::Unknown));
+        assert!(matches!(
+            second.find("1.2025-11-25.AAAA.BBBB", &ScopePath::All.into(), |_| NOTHING),
+            FoundSession::Unknown
+        ));
     }
 
     #[test]
     fn the_most_silent_is_forgotten_first_and_may_come_back() {
         let table = table();
-        let quiet = begin(&table, Part::All.into(), 1);
+        let quiet = begin(&table, ScopePath::All.into(), 1);
         quiet.touch(Instant::now() - std::time::Duration::from_secs(60));
         let busy: Vec<_> = (1..MOST)
             .map(|n| {
                 let mut random = [0; 16];
                 random[..8].copy_from_slice(&n.to_be_bytes());
-                table.begin(Part::All.into(), ABOUT, NOTHING, random).unwrap()
+                table.begin(ScopePath::All.into(), ABOUT, NOTHING, random).unwrap()
             })
             .map(|client| (client.inflight.begin("1").unwrap(), client))
             .collect();
         assert_eq!(table.all().len(), MOST);
-        let one_more = begin(&table, Part::All.into(), 2);
+        let one_more = begin(&table, ScopePath::All.into(), 2);
         assert!(!table.all().iter().any(|client| client.id == quiet.id));
         let entry = one_more.inflight.begin("1").unwrap();
-        assert!(matches!(table.find(&quiet.id, &Part::All.into(), |_| NOTHING), Found::Full));
+        assert!(matches!(table.find(&quiet.id, &ScopePath::All.into(), |_| NOTHING), FoundSession::Full));
         drop(entry);
-        assert!(matches!(table.find(&quiet.id, &Part::All.into(), |_| NOTHING), Found::Client(_)));
+        assert!(matches!(table.find(&quiet.id, &ScopePath::All.into(), |_| NOTHING), FoundSession::Client(_)));
         drop(busy);
     }
 
@@ -329,8 +353,9 @@ mod tests {
         let table = table();
         let place = place("a", "s");
         let wanted = || wanted(&table.wishes().borrow(), &place);
-        let (all, one) = (begin(&table, Part::All.into(), 1), begin(&table, Part::Instance("a".into()).into(), 2));
-        let other = begin(&table, Part::Instance("b".into()).into(), 3);
+        let (all, one) =
+            (begin(&table, ScopePath::All.into(), 1), begin(&table, ScopePath::Instance("a".into()).into(), 2));
+        let other = begin(&table, ScopePath::Instance("b".into()).into(), 3);
         assert_eq!(wanted(), None);
         table.set_level(&other, Level::Debug);
         assert_eq!(wanted(), None);
@@ -345,16 +370,16 @@ mod tests {
     #[test]
     fn sessions_are_kept_for_the_sets_of_clients_in_use() {
         let table = table();
-        let about = About { abilities: Abilities::ALL, ..ABOUT };
-        let client = table.begin(Part::All.into(), about, NOTHING, [1; 16]).unwrap();
-        begin(&table, Part::All.into(), 2);
-        assert_eq!(**table.sets().borrow(), [Abilities::ALL]);
+        let about = ClientInfo { abilities: ClientCapabilities::ALL, ..ABOUT };
+        let client = table.begin(ScopePath::All.into(), about, NOTHING, [1; 16]).unwrap();
+        begin(&table, ScopePath::All.into(), 2);
+        assert_eq!(**table.sets().borrow(), [ClientCapabilities::ALL]);
         let later = Instant::now() + SET_IDLE;
         table.publish_sets(later);
         assert!(table.sets().borrow().is_empty(), "nobody used it for a while");
         client.touch(later);
         table.publish_sets(later);
-        assert_eq!(**table.sets().borrow(), [Abilities::ALL]);
+        assert_eq!(**table.sets().borrow(), [ClientCapabilities::ALL]);
         table.end(&client);
         assert!(table.sets().borrow().is_empty());
     }

@@ -1,20 +1,20 @@
 //! `subscriptions/listen`: the stream of changes that a client asked for.
 //!
-//! Owns [`Listen`], what one stream wants: it is acknowledged first, and then a notification that was asked for goes out
+//! Owns [`Subscription`], what one stream wants: it is acknowledged first, and then a notification that was asked for goes out
 //! with the id of the request. Invariant: nothing that was not asked for is on the stream.
 //! Never: outlives its request.
 
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::{Object, Span, elements, insert, quote};
-use crate::gateway::mcp::protocol::list_kind::Topic;
+use crate::gateway::mcp::protocol::list_kind::ListChange;
 use crate::gateway::mcp::protocol::stateless::META_SUBSCRIPTION;
 use crate::gateway::mcp::protocol::task_fields::TOLD;
 
 /// What one stream wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listen {
+pub(crate) struct Subscription {
     id: String,
-    topics: Vec<Topic>,
+    topics: Vec<ListChange>,
     /// The resources whose changes are wanted.
     pub(crate) uris: Vec<String>,
     /// The tasks of which news are wanted, by the client's names.
@@ -22,13 +22,13 @@ pub(crate) struct Listen {
 }
 
 /// What a filter calls each list.
-const NAMES: [(Topic, &str); 3] = [
-    (Topic::Tools, "toolsListChanged"),
-    (Topic::Prompts, "promptsListChanged"),
-    (Topic::Resources, "resourcesListChanged"),
+const NAMES: [(ListChange, &str); 3] = [
+    (ListChange::Tools, "toolsListChanged"),
+    (ListChange::Prompts, "promptsListChanged"),
+    (ListChange::Resources, "resourcesListChanged"),
 ];
 
-impl Listen {
+impl Subscription {
     /// What the request with this id and these params wants.
     pub(crate) fn read(text: &str, id: Span, params: Option<Span>) -> Option<Self> {
         let filter = Object::parse(text, params?).ok()?.object(text, "notifications").ok()??;
@@ -69,7 +69,7 @@ impl Listen {
     /// A notification as it stands on the stream; none if it was not asked for.
     pub(crate) fn tagged(&self, message: &str) -> Option<String> {
         let Ok(Envelope::Notification { method, params }) = Envelope::parse_trusted(message) else { return None };
-        let topic = Topic::ALL.into_iter().find(|topic| topic.message().contains(&format!("\"{method}\"")));
+        let topic = ListChange::ALL.into_iter().find(|topic| topic.message().contains(&format!("\"{method}\"")));
         match topic {
             Some(topic) if !self.topics.contains(&topic) => return None,
             Some(_) => {}
@@ -96,12 +96,12 @@ impl Listen {
 mod tests {
     use super::*;
 
-    fn listen(filter: &str) -> Listen {
+    fn listen(filter: &str) -> Subscription {
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":"l","method":"subscriptions/listen","params":{{"notifications":{filter}}}}}"#
         );
         let Ok(Envelope::Request { id, params, .. }) = Envelope::parse(&text) else { panic!("{text}") };
-        Listen::read(&text, id, params).unwrap()
+        Subscription::read(&text, id, params).unwrap()
     }
 
     #[test]
@@ -113,10 +113,10 @@ mod tests {
             r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"l"},"notifications":{"toolsListChanged":true,"resourceSubscriptions":["a://1"]}}}"#
         );
         assert_eq!(
-            listen.tagged(Topic::Tools.message()).unwrap(),
+            listen.tagged(ListChange::Tools.message()).unwrap(),
             r#"{"params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"l"}},"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#
         );
-        assert_eq!(listen.tagged(Topic::Prompts.message()), None);
+        assert_eq!(listen.tagged(ListChange::Prompts.message()), None);
         assert_eq!(listen.tagged(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#), None);
         let updated = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a://1"}}"#;
         assert!(

@@ -1,14 +1,14 @@
 //! The tasks that a client began, and those that its stream was asked to tell of.
 //!
-//! Owns [`Begun`], as a part of what a session knows; it is in the journal with it. Invariant: a client is told of its own
+//! Owns [`StartedTask`], as a part of what a session knows; it is in the journal with it. Invariant: a client is told of its own
 //! tasks only, under its own names for them; beyond a bound the oldest are not listed or told of any more, but still
 //! found by their names. Never: asks a server.
 
 use super::client::Client;
 use super::id::SessionKey;
-use super::store::Table;
+use super::store::SessionStore;
 use super::task_id;
-use crate::gateway::mcp::catalog::server_key::Place;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
 use crate::gateway::mcp::protocol::json::quote;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ const MAX: usize = 256;
 
 /// A task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Begun {
+pub(crate) struct StartedTask {
     /// Its place among those of the client: the later, the higher.
     pub(crate) number: u64,
     /// The server that has it.
-    pub(crate) place: Place,
+    pub(crate) place: ServerKey,
     /// The server's name of it.
     pub(crate) id: String,
     /// The token of its progress, as the server and as the client have it. It outlasts the request, but not the hub.
@@ -31,27 +31,27 @@ pub(crate) struct Begun {
 
 /// The tasks of one client, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Tasks(VecDeque<Begun>);
+pub(crate) struct TaskBook(VecDeque<StartedTask>);
 
-impl Tasks {
-    pub(crate) fn all(&self) -> Vec<Begun> {
+impl TaskBook {
+    pub(crate) fn all(&self) -> Vec<StartedTask> {
         self.0.iter().cloned().collect()
     }
 
-    pub(crate) fn recall(&mut self, earlier: Vec<Begun>) {
+    pub(crate) fn recall(&mut self, earlier: Vec<StartedTask>) {
         let newer = std::mem::replace(&mut self.0, earlier.into());
         for begun in newer {
             self.put(begun.place, begun.id, begun.token);
         }
     }
 
-    fn put(&mut self, place: Place, id: String, token: Option<(u64, String)>) {
+    fn put(&mut self, place: ServerKey, id: String, token: Option<(u64, String)>) {
         self.0.retain(|known| known.id != id || known.place != place);
         let number = self.0.back().map_or(1, |last| last.number + 1);
         if self.0.len() >= MAX {
             self.0.pop_front();
         }
-        self.0.push_back(Begun { number, place, id, token });
+        self.0.push_back(StartedTask { number, place, id, token });
     }
 }
 
@@ -62,46 +62,47 @@ impl Client {
     }
 
     /// Its name of a task, as JSON.
-    pub(crate) fn name_of(&self, key: &SessionKey, place: &Place, task: &str) -> String {
+    pub(crate) fn name_of(&self, key: &SessionKey, place: &ServerKey, task: &str) -> String {
         quote(&task_id::seal(key, self.owner(), place, task))
     }
 
     /// Remembers a task.
-    pub(crate) fn began_task(&self, place: &Place, task: &str, token: Option<(u64, String)>) {
+    pub(crate) fn began_task(&self, place: &ServerKey, task: &str, token: Option<(u64, String)>) {
         let mut memory = self.memory.lock();
         memory.tasks.put(place.clone(), task.to_owned(), token);
         self.changed(memory);
     }
 
     /// Forgets tasks that their servers do not know any more.
-    pub(crate) fn forget_tasks(&self, gone: &[Begun]) {
+    pub(crate) fn forget_tasks(&self, gone: &[StartedTask]) {
         let mut memory = self.memory.lock();
         memory.tasks.0.retain(|known| !gone.contains(known));
         self.changed(memory);
     }
 
     /// Its tasks, oldest first.
-    pub(crate) fn tasks(&self) -> Vec<Begun> {
+    pub(crate) fn tasks(&self) -> Vec<StartedTask> {
         self.memory.lock().tasks.all()
     }
 
     /// Whether this is one of them.
-    pub(crate) fn has_task(&self, place: &Place, task: &str) -> bool {
+    pub(crate) fn has_task(&self, place: &ServerKey, task: &str) -> bool {
         self.memory.lock().tasks.0.iter().any(|known| known.id == task && known.place == *place)
     }
 
     /// The client's token for the progress that this server tells under `number`, if that is of a task.
-    fn task_token(&self, place: &Place, number: u64) -> Option<String> {
+    fn task_token(&self, place: &ServerKey, number: u64) -> Option<String> {
         let memory = self.memory.lock();
-        let of =
-            |begun: &&Begun| begun.place == *place && begun.token.as_ref().is_some_and(|(known, _)| *known == number);
+        let of = |begun: &&StartedTask| {
+            begun.place == *place && begun.token.as_ref().is_some_and(|(known, _)| *known == number)
+        };
         memory.tasks.0.iter().find(of)?.token.as_ref().map(|(_, token)| token.clone())
     }
 }
 
-impl Table {
+impl SessionStore {
     /// The clients that have this task of a server.
-    pub(crate) fn with_task(&self, place: &Place, task: &str) -> Vec<Arc<Client>> {
+    pub(crate) fn with_task(&self, place: &ServerKey, task: &str) -> Vec<Arc<Client>> {
         let mut clients = self.covering(place);
         clients.retain(|client| client.has_task(place, task));
         clients
@@ -109,7 +110,7 @@ impl Table {
 
     /// Who wants to hear of progress that this server tells under `number` after its request was answered, and under
     /// which token.
-    pub(crate) fn task_progress(&self, place: &Place, number: u64) -> Option<(Arc<Client>, String)> {
+    pub(crate) fn task_progress(&self, place: &ServerKey, number: u64) -> Option<(Arc<Client>, String)> {
         let mut clients = self.covering(place).into_iter();
         clients.find_map(|client| client.task_token(place, number).map(|token| (client, token)))
     }
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_newest_tasks_are_kept_in_order() {
-        let mut tasks = Tasks::default();
+        let mut tasks = TaskBook::default();
         for n in 0..MAX + 2 {
             tasks.put(place("a", "s"), n.to_string(), None);
         }
@@ -131,7 +132,7 @@ mod tests {
         let all = tasks.all();
         assert_eq!((all.len(), all[0].id.as_str(), all[MAX - 1].id.as_str()), (MAX, "3", "5"));
         assert!(all.is_sorted_by_key(|begun| begun.number));
-        let mut later = Tasks::default();
+        let mut later = TaskBook::default();
         later.put(place("c", "s"), String::from("new"), None);
         later.recall(all);
         assert_eq!(later.all().last().map(|begun| begun.id.clone()), Some(String::from("new")));

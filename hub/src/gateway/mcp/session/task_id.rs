@@ -6,7 +6,7 @@
 //! Invariant: what was not signed for this owner names nothing. Never: tells why.
 
 use super::id::SessionKey;
-use crate::gateway::mcp::catalog::server_key::Place;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
@@ -19,7 +19,7 @@ const FORM: &str = "task.";
 
 /// A task, as its server has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Task {
+pub(crate) struct TaskId {
     /// The instance.
     pub(crate) instance: String,
     /// Its server.
@@ -30,7 +30,7 @@ pub(crate) struct Task {
 
 /// The name under which `owner` knows the task that this server calls `id`. The owner of what is begun without a session
 /// is the empty string.
-pub(crate) fn seal(key: &SessionKey, owner: &str, place: &Place, id: &str) -> String {
+pub(crate) fn seal(key: &SessionKey, owner: &str, place: &ServerKey, id: &str) -> String {
     let what = serde_json::json!([&*place.instance, &*place.server, id]).to_string();
     let what = URL_SAFE_NO_PAD.encode(what);
     let proof = URL_SAFE_NO_PAD.encode(proof(key, "tasks", owner, &what).finalize().into_bytes());
@@ -38,11 +38,11 @@ pub(crate) fn seal(key: &SessionKey, owner: &str, place: &Place, id: &str) -> St
 }
 
 /// The task that `owner` knows under this name.
-pub(crate) fn open(key: &SessionKey, owner: &str, name: &str) -> Option<Task> {
+pub(crate) fn open(key: &SessionKey, owner: &str, name: &str) -> Option<TaskId> {
     let (what, signed) = name.strip_prefix(FORM).filter(|_| name.len() <= MAX_LEN)?.rsplit_once('.')?;
     verified(key, "tasks", owner, what, signed)?;
     let (instance, server, id) = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(what).ok()?).ok()?;
-    Some(Task { instance, server, id })
+    Some(TaskId { instance, server, id })
 }
 
 /// The cursor after the task of this number in the list of `owner`.
@@ -82,7 +82,7 @@ mod tests {
     fn a_name_is_good_for_its_owner_and_every_life_of_the_hub() {
         let key = SessionKey::from_token("t");
         let name = seal(&key, "me", &place("shop", "files"), "t \"1\"");
-        let task = Task { instance: "shop".into(), server: "files".into(), id: "t \"1\"".into() };
+        let task = TaskId { instance: "shop".into(), server: "files".into(), id: "t \"1\"".into() };
         assert_eq!(open(&SessionKey::from_token("t"), "me", &name), Some(task));
         assert_eq!(open(&key, "you", &name), None);
         assert_eq!(open(&SessionKey::from_token("u"), "me", &name), None);

@@ -6,8 +6,8 @@
 //! Invariant: what is refused is refused before anything of it happens, with a JSON-RPC error that carries a problem.
 //! Never: looks at what a message is about, apart from `initialize`.
 
-use crate::gateway::mcp::buffers::{Buffers, Held, NoRoom};
-use crate::gateway::mcp::catalog::scope::{Part, Scope};
+use crate::gateway::mcp::buffers::{BudgetExceeded, BufferPermit, MessageBudget};
+use crate::gateway::mcp::catalog::scope::{Scope, ScopePath};
 use crate::gateway::mcp::gateway::Gateway;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::errors::{RpcError, success};
@@ -15,13 +15,13 @@ use crate::gateway::mcp::protocol::json::{Object, Span};
 use crate::gateway::mcp::protocol::sse;
 use crate::gateway::mcp::protocol::stateless::{VERSION, is as is_modern};
 use crate::gateway::mcp::protocol::version::Version;
-use crate::gateway::mcp::relay::call::Call;
-use crate::gateway::mcp::relay::dispatch::{Besides, Caller, release, tell_all};
+use crate::gateway::mcp::relay::call::ClientRequest;
+use crate::gateway::mcp::relay::dispatch::{RequestContext, RequestHandler, release, tell_all};
 use crate::gateway::mcp::relay::initialize;
 use crate::gateway::mcp::session::client::Client;
-use crate::gateway::mcp::session::replay::Place;
-use crate::gateway::mcp::session::server_requests::Said;
-use crate::gateway::mcp::session::store::{Found, prints};
+use crate::gateway::mcp::session::replay::StreamPosition;
+use crate::gateway::mcp::session::server_requests::ClientReply;
+use crate::gateway::mcp::session::store::{FoundSession, prints};
 use crate::table::Table;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -43,23 +43,23 @@ pub(super) const BEFORE_THE_ANSWER: usize = 16;
 pub fn routes() -> Table<Arc<Gateway>> {
     let methods = [Method::POST, Method::GET, Method::DELETE];
     Table::new()
-        .any("/mcp", &methods, |State(gateway), request| serve(gateway, Part::All, request))
+        .any("/mcp", &methods, |State(gateway), request| serve(gateway, ScopePath::All, request))
         .any("/i/{name}/mcp", &methods, |State(gateway), Path(name): Path<String>, request| {
-            serve(gateway, Part::Instance(name.into()), request)
+            serve(gateway, ScopePath::Instance(name.into()), request)
         })
         .any(
             "/i/{name}/{server}/mcp",
             &methods,
             |State(gateway), Path((name, server)): Path<(String, String)>, request| {
-                serve(gateway, Part::Server(name.into(), server.into()), request)
+                serve(gateway, ScopePath::Server(name.into(), server.into()), request)
             },
         )
 }
 
 /// A message that is refused: the HTTP status, and the error in its body.
-type Refusal = (StatusCode, RpcError);
+type Rejection = (StatusCode, RpcError);
 
-async fn serve(gateway: Arc<Gateway>, part: Part, request: Request) -> Response {
+async fn serve(gateway: Arc<Gateway>, part: ScopePath, request: Request) -> Response {
     let (head, body) = request.into_parts();
     if header(&head.headers, &HeaderName::from_static(mcp::VERSION)) == VERSION && head.method != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")]).into_response();
@@ -80,7 +80,7 @@ async fn serve(gateway: Arc<Gateway>, part: Part, request: Request) -> Response 
     served.unwrap_or_else(|(status, error)| super::response::json_with(status, error.response("null")))
 }
 
-async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Body) -> Result<Response, Rejection> {
     if !header(headers, &CONTENT_TYPE).to_ascii_lowercase().starts_with("application/json") {
         let problem = Problem::new(Code::BadRequest, "the body of a POST must be application/json");
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, RpcError::on_the_way(problem)));
@@ -89,10 +89,13 @@ async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Bo
     let envelope = Envelope::parse(&text).map_err(|error| refused(RpcError::from(&error)))?;
     let modern = |params: &Option<Span>| is_modern(headers, &text, *params);
     match envelope {
-        Envelope::Request { id, method, params } if modern(&params) => {
-            Ok(super::stateless::answer(gateway, scope, headers, Call { text, id, method, params, _held: Some(held) })
-                .await)
-        }
+        Envelope::Request { id, method, params } if modern(&params) => Ok(super::stateless::answer(
+            gateway,
+            scope,
+            headers,
+            ClientRequest { text, id, method, params, _held: Some(held) },
+        )
+        .await),
         Envelope::Request { id, method, params } if method == "initialize" => {
             Ok(initialize(&gateway, scope, &text, id, params).await)
         }
@@ -109,21 +112,26 @@ async fn in_session(
     gateway: Arc<Gateway>,
     scope: &Scope,
     headers: &HeaderMap,
-    (text, held): (String, Held),
+    (text, held): (String, BufferPermit),
     envelope: Envelope,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Rejection> {
     let client = client(&gateway, scope, headers)?;
     gateway.has_lane(client.abilities).await;
     match envelope {
         Envelope::Request { id, method, params } => {
-            let call = Call { text, id, method, params, _held: Some(held) };
+            let call = ClientRequest { text, id, method, params, _held: Some(held) };
             let id = call.id().to_owned();
             let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
             let may_stream = accepts(headers, "text/event-stream");
-            let caller =
-                Caller { gateway, client: Arc::clone(&client), out, streams: may_stream, besides: Besides::default() };
+            let caller = RequestHandler {
+                gateway,
+                client: Arc::clone(&client),
+                out,
+                streams: may_stream,
+                besides: RequestContext::default(),
+            };
             let answer = Box::pin(async move { caller.answer(&call).await });
-            Ok(super::response::Under::way(answer, messages).resumable(&client, id).respond(may_stream).await)
+            Ok(super::response::PendingResponse::way(answer, messages).resumable(&client, id).respond(may_stream).await)
         }
         Envelope::Notification { method, params } => {
             notified(&gateway, &client, text, &method, params);
@@ -131,7 +139,7 @@ async fn in_session(
         }
         Envelope::Response { id, .. } => {
             let id = id.of(&text).to_owned();
-            client.questions.say(&id, Said::Answer(text));
+            client.questions.say(&id, ClientReply::Answer(text));
             Ok(StatusCode::ACCEPTED.into_response())
         }
     }
@@ -163,7 +171,7 @@ fn notified(gateway: &Arc<Gateway>, client: &Arc<Client>, text: String, method: 
         }
         "notifications/progress" => {
             if let Some(token) = param("progressToken") {
-                client.questions.say(&token, Said::Progress(text));
+                client.questions.say(&token, ClientReply::Progress(text));
             }
         }
         // Nobody waits for the backends to hear of it.
@@ -183,7 +191,7 @@ fn tell_news(gateway: &Arc<Gateway>, client: &Arc<Client>) -> impl Future<Output
 }
 
 /// The stream of messages that belong to no request.
-fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Response, Refusal> {
+fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Response, Rejection> {
     if !accepts(headers, "text/event-stream") {
         let problem = Problem::new(Code::BadRequest, "a GET must accept text/event-stream")
             .next("to look at the hub in a browser, open its address without a path");
@@ -193,19 +201,19 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
     let place = gateway.stream_place().map_err(refused)?;
     let seen = prints(&gateway.board(client.abilities).view(scope));
     let reader = match client.streams.place(header(headers, &HeaderName::from_static("last-event-id"))) {
-        Some(Place::Of(stream, event)) => match client.streams.resume(stream, event) {
+        Some(StreamPosition::Of(stream, event)) => match client.streams.resume(stream, event) {
             Some(reader) => return Ok(super::response::resumed(reader)),
             // It is too long ago.
             None => client.open_stream(seen),
         },
-        Some(Place::Lost(request)) => return Ok(super::response::lost(&request)),
-        Some(Place::Own(event)) => client.open_stream_after(seen, event),
+        Some(StreamPosition::Lost(request)) => return Ok(super::response::lost(&request)),
+        Some(StreamPosition::Own(event)) => client.open_stream_after(seen, event),
         None => client.open_stream(seen),
     };
     Ok(super::response::stream(sse::KEEP_ALIVE, reader, gateway.stop.clone(), place))
 }
 
-fn end(gateway: Arc<Gateway>, scope: &Scope, headers: &HeaderMap) -> Result<Response, Refusal> {
+fn end(gateway: Arc<Gateway>, scope: &Scope, headers: &HeaderMap) -> Result<Response, Rejection> {
     let client = client(&gateway, scope, headers)?;
     gateway.clients.end(&client);
     // Nobody waits for the backends to hear of it.
@@ -214,7 +222,7 @@ fn end(gateway: Arc<Gateway>, scope: &Scope, headers: &HeaderMap) -> Result<Resp
 }
 
 /// The session that a request belongs to.
-fn client(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Arc<Client>, Refusal> {
+fn client(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Arc<Client>, Rejection> {
     let version = header(headers, &HeaderName::from_static(mcp::VERSION));
     if !version.is_empty() && Version::parse(version).is_none() {
         let known: Vec<_> = Version::ALL.iter().map(|version| version.as_str()).collect();
@@ -231,24 +239,24 @@ fn client(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Arc<C
     }
     let seen = |abilities| prints(&gateway.board(abilities).view(scope));
     match gateway.clients.find(id, scope, seen) {
-        Found::Client(client) => {
+        FoundSession::Client(client) => {
             client.touch(Instant::now());
             gateway.clients.keep_set(&client);
             Ok(client)
         }
-        Found::Unknown => {
+        FoundSession::Unknown => {
             let problem = Problem::new(Code::NotFound, "there is no such session at this address").next("initialize");
             Err((StatusCode::NOT_FOUND, RpcError::on_the_way(problem)))
         }
-        Found::Full => {
+        FoundSession::Full => {
             let problem = Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use");
             Err((StatusCode::SERVICE_UNAVAILABLE, RpcError::on_the_way(problem)))
         }
     }
 }
 
-async fn arrives(body: Body, gateway: &Gateway) -> Result<(String, Held), Refusal> {
-    let held = Buffers::begin(&gateway.buffers);
+async fn arrives(body: Body, gateway: &Gateway) -> Result<(String, BufferPermit), Rejection> {
+    let held = MessageBudget::begin(&gateway.buffers);
     let whole = tokio::time::timeout(gateway.message_timeout, text(body, gateway.max_message, held)).await;
     whole.unwrap_or_else(|_| {
         let detail = format!("the message did not arrive within {} ms", gateway.message_timeout.as_millis());
@@ -257,7 +265,7 @@ async fn arrives(body: Body, gateway: &Gateway) -> Result<(String, Held), Refusa
     })
 }
 
-async fn text(mut body: Body, limit: usize, mut held: Held) -> Result<(String, Held), Refusal> {
+async fn text(mut body: Body, limit: usize, mut held: BufferPermit) -> Result<(String, BufferPermit), Rejection> {
     let too_large = || {
         let problem = Problem::new(Code::TooLarge, format!("a message may have at most {limit} bytes"))
             .next("LINCHPIN_GATEWAY_MAX_MESSAGE_BYTES=… linchpin hub");
@@ -276,7 +284,7 @@ async fn text(mut body: Body, limit: usize, mut held: Held) -> Result<(String, H
         if whole.len() + data.len() > limit {
             return Err(too_large());
         }
-        held.grow(data.len()).map_err(|NoRoom| refused(no_room(held.most())))?;
+        held.grow(data.len()).map_err(|BudgetExceeded| refused(no_room(held.most())))?;
         whole.extend_from_slice(data);
     }
     let text = String::from_utf8(whole).map_err(|error| refused(RpcError::not_json(&error)))?;
@@ -292,7 +300,7 @@ fn no_room(most: usize) -> RpcError {
     )
 }
 
-fn refused(error: RpcError) -> Refusal {
+fn refused(error: RpcError) -> Rejection {
     (StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST), error)
 }
 

@@ -1,6 +1,6 @@
 //! How an answer travels: as one JSON document, or as a stream that ends with it.
 //!
-//! Owns [`Under`], a request under way. Invariant: the answer is JSON if it is the first message of its request and
+//! Owns [`PendingResponse`], a request under way. Invariant: the answer is JSON if it is the first message of its request and
 //! comes soon; otherwise a stream, whose comments keep the connection from being taken for dead.
 //! A client that goes away drops the request, unless it has a session and its stream has begun: that goes on, and can be
 //! taken up again. Never: buffers more than a client reads, beyond a small bound.
@@ -9,9 +9,9 @@ use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::sse;
 use crate::gateway::mcp::protocol::version::Version;
 use crate::gateway::mcp::session::client::Client;
-use crate::gateway::mcp::session::outbox::Reader;
+use crate::gateway::mcp::session::outbox::OutboxReader;
 use crate::gateway::mcp::session::replay;
-use crate::gateway::mcp::session::replay::Log;
+use crate::gateway::mcp::session::replay::ReplayBuffer;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
@@ -32,11 +32,11 @@ use tokio_util::sync::CancellationToken;
 const SOON: Duration = Duration::from_secs(1);
 
 /// An answer: none if the request was cancelled.
-type Answering = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+type AnswerFuture = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 /// A request under way.
-pub(crate) struct Under {
-    answer: Option<Answering>,
+pub(crate) struct PendingResponse {
+    answer: Option<AnswerFuture>,
     messages: mpsc::Receiver<String>,
     last: Option<Option<String>>,
     status: fn(&str) -> StatusCode,
@@ -45,14 +45,14 @@ pub(crate) struct Under {
 }
 
 /// What comes next of a request.
-enum Step {
+enum ResponseStep {
     Message(String),
     Answer(Option<String>),
 }
 
-impl Under {
+impl PendingResponse {
     /// A request whose other messages come out of `messages`.
-    pub(crate) fn way(answer: Answering, messages: mpsc::Receiver<String>) -> Self {
+    pub(crate) fn way(answer: AnswerFuture, messages: mpsc::Receiver<String>) -> Self {
         Self { answer: Some(answer), messages, last: None, status: |_| StatusCode::OK, client: None }
     }
 
@@ -72,9 +72,9 @@ impl Under {
             return self.whole().await;
         }
         match timeout(SOON, self.step()).await {
-            Ok(Some(Step::Answer(Some(answer)))) => json_with((self.status)(&answer), answer),
-            Ok(Some(Step::Answer(None)) | None) => events(Body::empty()),
-            Ok(Some(Step::Message(first))) => self.begin_stream(Some(first)),
+            Ok(Some(ResponseStep::Answer(Some(answer)))) => json_with((self.status)(&answer), answer),
+            Ok(Some(ResponseStep::Answer(None)) | None) => events(Body::empty()),
+            Ok(Some(ResponseStep::Message(first))) => self.begin_stream(Some(first)),
             Err(_elapsed) => self.begin_stream(None),
         }
     }
@@ -88,20 +88,20 @@ impl Under {
         if client.version >= Version::V2025_11_25 {
             log.prime();
         }
-        let reader = Log::read(&log, 1);
+        let reader = ReplayBuffer::read(&log, 1);
         tokio::spawn(self.kept(first, log));
         resumed(reader)
     }
 
     /// Keeps what comes, whether somebody reads it or not.
-    async fn kept(mut self, mut next: Option<String>, log: Arc<Log>) {
+    async fn kept(mut self, mut next: Option<String>, log: Arc<ReplayBuffer>) {
         loop {
             if let Some(message) = next.take() {
                 log.push(&message).await;
             }
             match self.step().await {
-                Some(Step::Message(message) | Step::Answer(Some(message))) => next = Some(message),
-                Some(Step::Answer(None)) | None => return log.end(),
+                Some(ResponseStep::Message(message) | ResponseStep::Answer(Some(message))) => next = Some(message),
+                Some(ResponseStep::Answer(None)) | None => return log.end(),
             }
         }
     }
@@ -110,9 +110,9 @@ impl Under {
     async fn whole(mut self) -> Response {
         loop {
             match self.step().await {
-                Some(Step::Message(_)) => {}
-                Some(Step::Answer(Some(answer))) => return json_with((self.status)(&answer), answer),
-                Some(Step::Answer(None)) | None => return StatusCode::NO_CONTENT.into_response(),
+                Some(ResponseStep::Message(_)) => {}
+                Some(ResponseStep::Answer(Some(answer))) => return json_with((self.status)(&answer), answer),
+                Some(ResponseStep::Answer(None)) | None => return StatusCode::NO_CONTENT.into_response(),
             }
         }
     }
@@ -132,18 +132,20 @@ impl Under {
     /// The next event of the stream.
     async fn event(&mut self) -> Option<Bytes> {
         match timeout_at(Instant::now() + sse::KEEP_ALIVE_EVERY, self.step()).await {
-            Ok(Some(Step::Message(message) | Step::Answer(Some(message)))) => Some(sse::encode(&message)),
-            Ok(Some(Step::Answer(None)) | None) => None,
+            Ok(Some(ResponseStep::Message(message) | ResponseStep::Answer(Some(message)))) => {
+                Some(sse::encode(&message))
+            }
+            Ok(Some(ResponseStep::Answer(None)) | None) => None,
             Err(_elapsed) => Some(sse::KEEP_ALIVE),
         }
     }
 
     /// The next message, and after the last of them the answer. May be dropped and called again.
-    async fn step(&mut self) -> Option<Step> {
+    async fn step(&mut self) -> Option<ResponseStep> {
         if let Some(answer) = &mut self.answer {
             let answered = tokio::select! {
                 biased;
-                Some(message) = self.messages.recv() => return Some(Step::Message(message)),
+                Some(message) = self.messages.recv() => return Some(ResponseStep::Message(message)),
                 answered = answer => answered,
             };
             // What the request still holds, its bounds and its place among those under way, ends here.
@@ -151,14 +153,14 @@ impl Under {
             self.last = Some(answered);
         }
         match self.messages.try_recv() {
-            Ok(message) => Some(Step::Message(message)),
-            Err(_) => self.last.take().map(Step::Answer),
+            Ok(message) => Some(ResponseStep::Message(message)),
+            Err(_) => self.last.take().map(ResponseStep::Answer),
         }
     }
 }
 
 /// The stream of a request, from where its reader is.
-pub(crate) fn resumed(reader: replay::Reader) -> Response {
+pub(crate) fn resumed(reader: replay::ReplayReader) -> Response {
     let all = stream::unfold(reader, |mut reader| async move {
         let event = match timeout(sse::KEEP_ALIVE_EVERY, reader.next()).await {
             Ok(event) => event?,
@@ -179,7 +181,12 @@ pub(crate) fn lost(id: &str) -> Response {
 
 /// A client's own stream, until it is replaced, its session ends or the hub stops. What is `held` ends with it. What
 /// comes first lets the client see at once that the stream is open.
-pub(crate) fn stream<H: Send + 'static>(first: Bytes, reader: Reader, stop: CancellationToken, held: H) -> Response {
+pub(crate) fn stream<H: Send + 'static>(
+    first: Bytes,
+    reader: OutboxReader,
+    stop: CancellationToken,
+    held: H,
+) -> Response {
     let begun = (Some(first), reader, stop, held);
     let all = stream::unfold(begun, |(first, mut reader, stop, held)| async move {
         let event = match first {
@@ -220,7 +227,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     /// A request that says these things, each after so many seconds, and is answered after so many.
-    fn under(says: &'static [(u64, &'static str)], answered: (u64, Option<&'static str>)) -> Under {
+    fn under(says: &'static [(u64, &'static str)], answered: (u64, Option<&'static str>)) -> PendingResponse {
         let (out, messages) = mpsc::channel(1);
         let answer = async move {
             for (after, message) in says {
@@ -230,7 +237,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(answered.0)).await;
             answered.1.map(str::to_owned)
         };
-        Under::way(Box::pin(answer), messages)
+        PendingResponse::way(Box::pin(answer), messages)
     }
 
     async fn read(response: Response) -> (String, String) {
@@ -281,7 +288,7 @@ mod tests {
             let _ = out.send(String::from("1")).await;
             std::future::pending().await
         };
-        let response = Under::way(Box::pin(answer), messages).respond(true).await;
+        let response = PendingResponse::way(Box::pin(answer), messages).respond(true).await;
         drop(response);
         assert!(ended.await.is_err(), "it was dropped");
     }

@@ -1,20 +1,20 @@
 //! What a backend said of itself when it was initialized, or when it was discovered.
 //!
-//! Owns [`About`]: the result of `initialize` as text, and the few capabilities that the gateway acts on. What a backend
+//! Owns [`ServerInfo`]: the result of `initialize` as text, and the few capabilities that the gateway acts on. What a backend
 //! says that speaks 2026-07-28 only is kept in the same form.
 //! Invariant: what a client of a single server is shown differs from it only in the version that was agreed on with the
 //! client, in `listChanged`, which the gateway adds because it watches lists over restarts, and in `tasks`, which only
 //! 2025-11-25 has. Never: adds a capability that the backend does not have.
 
 use crate::gateway::mcp::protocol::json::{Object, Span, Unreadable, quote, splice};
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::protocol::stateless::{META_SERVER, VERSION};
 use crate::gateway::mcp::protocol::version::Version;
 use std::borrow::Cow;
 
 /// What a backend said of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct About {
+pub(crate) struct ServerInfo {
     result: String,
     version: String,
     version_at: Span,
@@ -24,7 +24,7 @@ pub(crate) struct About {
     discovered: Option<String>,
 }
 
-impl About {
+impl ServerInfo {
     /// Reads the result of `initialize`.
     pub(crate) fn parse(result: &str) -> Result<Self, Unreadable> {
         let object = Object::parse(result, Span::whole(result))?;
@@ -81,7 +81,7 @@ impl About {
     }
 
     /// Whether it tells when this list changes.
-    pub(crate) fn announces(&self, kind: Kind) -> bool {
+    pub(crate) fn announces(&self, kind: ListKind) -> bool {
         self.offered.iter().any(|(name, announces)| name == kind.capability() && *announces)
     }
 
@@ -137,19 +137,19 @@ mod tests {
 
     #[test]
     fn a_client_is_shown_what_the_backend_said() {
-        let about = About::parse(RESULT).unwrap();
+        let about = ServerInfo::parse(RESULT).unwrap();
         assert_eq!(
             about.shown(Version::V2025_11_25),
             r#"{"serverInfo":{"name":"x","version":"1.0"},"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"logging":{},"tasks":{"list":{}},"experimental":{"a":1.0}},"instructions":"do"}"#
         );
         assert!(!about.shown(Version::V2025_06_18).contains("tasks"));
-        assert!(about.offers("tools") && !about.offers("prompts") && !about.announces(Kind::Tools));
+        assert!(about.offers("tools") && !about.offers("prompts") && !about.announces(ListKind::Tools));
         assert_eq!(about.version(), "2025-06-18");
     }
 
     #[test]
     fn what_was_discovered_is_kept_as_if_it_had_been_initialized() {
-        let about = About::of_discovered(
+        let about = ServerInfo::of_discovered(
             r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{},"extensions":{"x/y":{"n":1.0}}},"instructions":"do","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"x"}}}"#,
         )
         .unwrap();
@@ -158,13 +158,13 @@ mod tests {
             r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"extensions":{"x/y":{"n":1.0}}},"serverInfo":{"name":"x"},"instructions":"do"}"#
         );
         assert_eq!(about.version(), "2026-07-28");
-        let both = About::parse(RESULT).unwrap().with_discovered(r#"{"capabilities":{"extensions":{}}}"#);
+        let both = ServerInfo::parse(RESULT).unwrap().with_discovered(r#"{"capabilities":{"extensions":{}}}"#);
         assert_eq!(both.shown_to_modern().as_deref(), Some(r#"{"extensions":{}}"#));
     }
 
     #[test]
     fn a_result_without_version_is_none() {
-        assert!(About::parse("{}").is_err());
-        assert!(About::parse(r#"{"protocolVersion":"1"}"#).is_ok_and(|about| !about.offers("tools")));
+        assert!(ServerInfo::parse("{}").is_err());
+        assert!(ServerInfo::parse(r#"{"protocolVersion":"1"}"#).is_ok_and(|about| !about.offers("tools")));
     }
 }

@@ -6,20 +6,20 @@
 //! neither a caller nor a server that drops every session can make it spin.
 //! Never: blocks its inbox. Whatever takes time is a task of the session and ends with it.
 
-use super::availability::{Life, Outlook};
-use super::handshake::{NotBegun, Opening};
-use super::http_client::{Broken, Wire};
-use super::session::{Era, Session};
-use super::shared::Common;
+use super::availability::{Availability, ServerRun};
+use super::handshake::{Handshake, HandshakeError};
+use super::http_client::{HttpClient, SendError};
+use super::session::{Dialect, UpstreamSession};
+use super::shared::UpstreamDeps;
 use super::shared::random;
-use super::work::Work;
-use super::{INBOX, Input, Known, Phase, State, Upstream, handshake, listen};
+use super::work::SessionWork;
+use super::{INBOX, KnownOffer, Upstream, UpstreamInput, UpstreamPhase, UpstreamState, handshake, listen};
 use crate::gateway::mcp::catalog::list::List;
-use crate::gateway::mcp::catalog::server_key::Place;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
 use crate::gateway::mcp::protocol::level::Level;
-use crate::gateway::mcp::protocol::list_kind::Kind;
-use crate::gateway::mcp::session::in_flight::Inflight;
-use crate::gateway::mcp::session::store::{Wishes, wanted};
+use crate::gateway::mcp::protocol::list_kind::ListKind;
+use crate::gateway::mcp::session::in_flight::InFlight;
+use crate::gateway::mcp::session::store::{EffectiveLevels, wanted};
 use crate::link::Handle;
 use jiff::Timestamp;
 use linchpin_shared::backoff::{Backoff, Policy};
@@ -33,51 +33,51 @@ const PACE: Policy =
     Policy { min: Duration::from_millis(50), max: Duration::from_secs(5), reset_after: Duration::from_secs(10) };
 
 /// The life of an upstream.
-pub(crate) struct Actor {
+pub(crate) struct UpstreamActor {
     upstream: Arc<Upstream>,
-    outlook: watch::Receiver<Outlook>,
-    wishes: watch::Receiver<Wishes>,
-    inbox: mpsc::Receiver<Input>,
-    state: watch::Sender<State>,
-    known: watch::Sender<Arc<Known>>,
-    common: Common,
+    outlook: watch::Receiver<Availability>,
+    wishes: watch::Receiver<EffectiveLevels>,
+    inbox: mpsc::Receiver<UpstreamInput>,
+    state: watch::Sender<UpstreamState>,
+    known: watch::Sender<Arc<KnownOffer>>,
+    common: UpstreamDeps,
     pace: Backoff,
     sessions: u64,
     /// With what the next session is begun, and how often in a row the server ended when it was asked.
-    opening: Opening,
+    opening: Handshake,
     ended: u32,
     /// The life that was over before it answered.
-    unanswered: Option<Life>,
+    unanswered: Option<ServerRun>,
 }
 
 /// What comes next.
-enum Next {
+enum NextStep {
     Look,
-    Start(Life),
+    Start(ServerRun),
     Rest(Duration),
-    Serve(Life, Arc<Session>),
+    Serve(ServerRun, Arc<UpstreamSession>),
 }
 
 /// Nobody follows the instance any more.
-struct Over;
+struct LinkClosed;
 
-impl Actor {
+impl UpstreamActor {
     /// An upstream for this server of the instance behind `handle`, and what keeps it going.
     pub(crate) fn new(
         handle: Handle,
-        place: Place,
-        outlook: watch::Receiver<Outlook>,
-        common: Common,
+        place: ServerKey,
+        outlook: watch::Receiver<Availability>,
+        common: UpstreamDeps,
     ) -> (Arc<Upstream>, Self) {
         let born = Instant::now();
-        let phase = Phase::Down { why: String::from("the hub has just heard of it"), settled: false };
+        let phase = UpstreamPhase::Down { why: String::from("the hub has just heard of it"), settled: false };
         let (state, state_seen) =
-            watch::channel(State { phase, since: Timestamp::now(), last_seen: None, down_since: Some(born) });
+            watch::channel(UpstreamState { phase, since: Timestamp::now(), last_seen: None, down_since: Some(born) });
         let (known, known_seen) = watch::channel(Arc::new(common.recalled.take(handle.id(), &place)));
         let (inbox, inputs) = mpsc::channel(INBOX);
-        let opening = Opening::of(known_seen.borrow().about.as_deref());
+        let opening = Handshake::of(known_seen.borrow().about.as_deref());
         let upstream = Arc::new(Upstream {
-            wire: Wire::new(handle, place.clone(), common.max_message, common.clients.key().hub_name()),
+            wire: HttpClient::new(handle, place.clone(), common.max_message, common.clients.key().hub_name()),
             place,
             born,
             state: state_seen,
@@ -86,9 +86,9 @@ impl Actor {
             clients: Arc::clone(&common.clients),
             ids: Arc::clone(&common.ids),
             calls: parking_lot::Mutex::default(),
-            asked: Inflight::default(),
+            asked: InFlight::default(),
             woken: parking_lot::Mutex::default(),
-            wanted: listen::Wanted::default(),
+            wanted: listen::WantedChanges::default(),
         });
         let actor = Self {
             upstream: Arc::clone(&upstream),
@@ -109,42 +109,42 @@ impl Actor {
 
     /// Keeps the upstream going until nobody follows its instance any more.
     pub(crate) async fn run(mut self) {
-        let mut next = Next::Look;
+        let mut next = NextStep::Look;
         loop {
             let step = match next {
-                Next::Look => self.look().await,
+                NextStep::Look => self.look().await,
                 // It takes a moment and needs much room, which a session that lasts should not hold for days.
-                Next::Start(life) => Box::pin(self.start(life)).await,
-                Next::Rest(delay) => self.rest(delay).await,
-                Next::Serve(life, session) => self.serve(life, session).await,
+                NextStep::Start(life) => Box::pin(self.start(life)).await,
+                NextStep::Rest(delay) => self.rest(delay).await,
+                NextStep::Serve(life, session) => self.serve(life, session).await,
             };
             match step {
                 Ok(step) => next = step,
-                Err(Over) => return,
+                Err(LinkClosed) => return,
             }
         }
     }
 
     /// Waits until the server can be talked to.
-    async fn look(&mut self) -> Result<Next, Over> {
+    async fn look(&mut self) -> Result<NextStep, LinkClosed> {
         loop {
             let phase = match self.outlook.borrow_and_update().clone() {
-                Outlook::Up(life) => return Ok(Next::Start(life)),
-                Outlook::Away { why, settled } => Phase::Down { why, settled },
-                Outlook::Dormant(start) => Phase::Dormant(start),
-                Outlook::Left { why } => Phase::Left { why },
+                Availability::Up(life) => return Ok(NextStep::Start(life)),
+                Availability::Away { why, settled } => UpstreamPhase::Down { why, settled },
+                Availability::Dormant(start) => UpstreamPhase::Dormant(start),
+                Availability::Left { why } => UpstreamPhase::Left { why },
             };
             self.publish(phase);
             tokio::select! {
-                changed = self.outlook.changed() => changed.map_err(|_| Over)?,
+                changed = self.outlook.changed() => changed.map_err(|_| LinkClosed)?,
                 Some(_) = self.inbox.recv() => {}
             }
         }
     }
 
     /// Begins a session.
-    async fn start(&mut self, life: Life) -> Result<Next, Over> {
-        self.publish(Phase::Starting);
+    async fn start(&mut self, life: ServerRun) -> Result<NextStep, LinkClosed> {
+        self.publish(UpstreamPhase::Starting);
         self.sessions += 1;
         // A new life of the server alone: it ended while it was asked. Otherwise its instance or the link did.
         let ended = self.unanswered.take().is_some_and(|before| {
@@ -158,12 +158,12 @@ impl Actor {
         loop {
             tokio::select! {
                 session = &mut begun => return Ok(match session {
-                    Ok(session) => Next::Serve(life, Arc::new(session)),
+                    Ok(session) => NextStep::Serve(life, Arc::new(session)),
                     Err(not_begun) => self.failed(not_begun),
                 }),
                 moved = moved_on(&mut self.outlook, life) => {
                     self.unanswered = Some(life);
-                    return moved.map(|()| Next::Look);
+                    return moved.map(|()| NextStep::Look);
                 }
                 Some(_) = self.inbox.recv() => {}
             }
@@ -171,7 +171,7 @@ impl Actor {
     }
 
     /// The server ended when it was asked what begins a session: its next life is asked this first.
-    fn ask_otherwise(&mut self, next: Opening) {
+    fn ask_otherwise(&mut self, next: Handshake) {
         self.ended += 1;
         // One that was initialized before and ended now may have had reasons of its own, once.
         if self.ended > 1 || self.known.borrow().about.is_none() {
@@ -179,51 +179,51 @@ impl Actor {
         }
     }
 
-    fn failed(&mut self, NotBegun { why, next }: NotBegun) -> Next {
+    fn failed(&mut self, HandshakeError { why, next }: HandshakeError) -> NextStep {
         if let Some(next) = next {
             self.ask_otherwise(next);
         }
         let why = why.into_problem().detail;
         tracing::debug!(server = %self.upstream, why, "no session");
-        self.publish(Phase::Down { why, settled: true });
-        Next::Rest(self.pace.next_delay(random()))
+        self.publish(UpstreamPhase::Down { why, settled: true });
+        NextStep::Rest(self.pace.next_delay(random()))
     }
 
     /// Waits before the next attempt, unless the outlook changes before.
-    async fn rest(&mut self, delay: Duration) -> Result<Next, Over> {
+    async fn rest(&mut self, delay: Duration) -> Result<NextStep, LinkClosed> {
         let mut over = std::pin::pin!(tokio::time::sleep(delay));
         loop {
             tokio::select! {
-                () = &mut over => return Ok(Next::Look),
-                changed = self.outlook.changed() => return changed.map(|()| Next::Look).map_err(|_| Over),
+                () = &mut over => return Ok(NextStep::Look),
+                changed = self.outlook.changed() => return changed.map(|()| NextStep::Look).map_err(|_| LinkClosed),
                 Some(_) = self.inbox.recv() => {}
             }
         }
     }
 
     /// Keeps a session for as long as it lasts.
-    async fn serve(&mut self, life: Life, session: Arc<Session>) -> Result<Next, Over> {
+    async fn serve(&mut self, life: ServerRun, session: Arc<UpstreamSession>) -> Result<NextStep, LinkClosed> {
         tracing::debug!(server = %self.upstream, session = session.number, "session begun");
         let begun = Instant::now();
         self.ended = 0;
-        self.opening = if session.era == Era::Modern { Opening::Discover } else { Opening::Initialize };
+        self.opening = if session.era == Dialect::Modern { Handshake::Discover } else { Handshake::Initialize };
         self.know(|known| known.about.replace(Arc::clone(&session.about)).is_none());
-        self.publish(Phase::Ready(Arc::clone(&session)));
-        let mut work = Work::new(Arc::clone(&self.upstream), Arc::clone(&session), self.common.max_message);
+        self.publish(UpstreamPhase::Ready(Arc::clone(&session)));
+        let mut work = SessionWork::new(Arc::clone(&self.upstream), Arc::clone(&session), self.common.max_message);
         work.begin();
         work.set_level(self.wanted());
         loop {
             tokio::select! {
                 moved = moved_on(&mut self.outlook, life) => {
                     self.pace.healthy_for(begun.elapsed());
-                    return moved.map(|()| Next::Look);
+                    return moved.map(|()| NextStep::Look);
                 }
                 Some(input) = self.inbox.recv() => match input {
-                    Input::Lost(number) if number == session.number => return Ok(self.lost(begun)),
-                    Input::Lost(_) => {}
-                    Input::Stale(topic) => work.stale(topic),
-                    Input::Wanted(topic) => work.wanted(topic),
-                    Input::Asked(text) => work.asked(text),
+                    UpstreamInput::Lost(number) if number == session.number => return Ok(self.lost(begun)),
+                    UpstreamInput::Lost(_) => {}
+                    UpstreamInput::Stale(topic) => work.stale(topic),
+                    UpstreamInput::Wanted(topic) => work.wanted(topic),
+                    UpstreamInput::Asked(text) => work.asked(text),
                 },
                 Ok(()) = self.wishes.changed() => work.set_level(self.wanted()),
                 Some((kind, fetched)) = work.fetched() => self.fetched(kind, fetched, &mut work),
@@ -231,14 +231,14 @@ impl Actor {
         }
     }
 
-    fn lost(&mut self, begun: Instant) -> Next {
+    fn lost(&mut self, begun: Instant) -> NextStep {
         tracing::info!(server = %self.upstream, "its session was lost, another one is begun");
         self.pace.healthy_for(begun.elapsed());
-        self.publish(Phase::Starting);
-        Next::Rest(self.pace.immediate_or_delay(random()))
+        self.publish(UpstreamPhase::Starting);
+        NextStep::Rest(self.pace.immediate_or_delay(random()))
     }
 
-    fn fetched(&mut self, kind: Kind, fetched: Result<List, Broken>, work: &mut Work) {
+    fn fetched(&mut self, kind: ListKind, fetched: Result<List, SendError>, work: &mut SessionWork) {
         match fetched {
             Ok(list) => {
                 work.came(kind);
@@ -265,12 +265,12 @@ impl Actor {
         wanted(&self.wishes.borrow_and_update(), &self.upstream.place)
     }
 
-    fn publish(&mut self, phase: Phase) {
+    fn publish(&mut self, phase: UpstreamPhase) {
         self.state.send_modify(|state| {
             let now = Timestamp::now();
             (state.down_since, state.last_seen) = match (&state.phase, &phase) {
-                (_, Phase::Ready(_)) => (None, None),
-                (Phase::Ready(_), _) => (Some(Instant::now()), Some(now)),
+                (_, UpstreamPhase::Ready(_)) => (None, None),
+                (UpstreamPhase::Ready(_), _) => (Some(Instant::now()), Some(now)),
                 (_, _) => (state.down_since, state.last_seen),
             };
             if std::mem::discriminant(&state.phase) != std::mem::discriminant(&phase) {
@@ -282,7 +282,7 @@ impl Actor {
     }
 
     /// Changes what is known, and has the boards made anew if the change says that they would show it.
-    fn know(&mut self, change: impl FnOnce(&mut Known) -> bool) {
+    fn know(&mut self, change: impl FnOnce(&mut KnownOffer) -> bool) {
         let mut shows = false;
         self.known.send_modify(|known| shows = change(Arc::make_mut(known)));
         if shows {
@@ -291,15 +291,15 @@ impl Actor {
     }
 }
 
-impl Known {
+impl KnownOffer {
     /// A list was asked for once more. Says whether that was the first time, for which callers wait.
-    fn tried(&mut self, kind: Kind) -> bool {
+    fn tried(&mut self, kind: ListKind) -> bool {
         self.fetches[kind.index()] += 1;
         self.fetches[kind.index()] == 1
     }
 }
 
 /// Waits until the outlook is another than this life.
-async fn moved_on(outlook: &mut watch::Receiver<Outlook>, life: Life) -> Result<(), Over> {
-    outlook.wait_for(|outlook| *outlook != Outlook::Up(life)).await.map(|_| ()).map_err(|_| Over)
+async fn moved_on(outlook: &mut watch::Receiver<Availability>, life: ServerRun) -> Result<(), LinkClosed> {
+    outlook.wait_for(|outlook| *outlook != Availability::Up(life)).await.map(|_| ()).map_err(|_| LinkClosed)
 }

@@ -7,13 +7,13 @@
 //! Never: answers in a client's place.
 
 use super::http_client::read;
-use super::session::Session;
-use super::{Cause, Upstream};
-use crate::gateway::mcp::protocol::capabilities::Abilities;
+use super::session::UpstreamSession;
+use super::{RequestCause, Upstream};
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::errors::{RpcError, success};
 use crate::gateway::mcp::protocol::json::{Object, Span, quote, splice};
-use crate::gateway::mcp::session::server_requests::{Question, Said};
+use crate::gateway::mcp::session::server_requests::{ClientReply, ServerRequest};
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +26,14 @@ const LONGEST: Duration = Duration::from_secs(1800);
 const AWAY: Duration = Duration::from_secs(10);
 
 /// Answers a request of a server. `cause` is the call on whose stream it came.
-pub(crate) async fn answer(upstream: Arc<Upstream>, session: Arc<Session>, text: String, cause: Option<Cause>) {
+pub(crate) async fn answer(
+    upstream: Arc<Upstream>,
+    session: Arc<UpstreamSession>,
+    text: String,
+    cause: Option<RequestCause>,
+) {
     let Some((_, Envelope::Request { id, method, params })) = read(text.as_bytes()) else { return };
-    let asked = Asked { upstream: &upstream, session: &session, text: &text, id, method, params };
+    let asked = AskedRequest { upstream: &upstream, session: &session, text: &text, id, method, params };
     let Some(reply) = asked.reply(cause).await else { return };
     if let Err(broken) = upstream.notify(&session, reply).await {
         tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "a request was not answered");
@@ -36,24 +41,29 @@ pub(crate) async fn answer(upstream: Arc<Upstream>, session: Arc<Session>, text:
 }
 
 /// Puts a request that a server's answer has in it to the client of this call, and gives the response.
-pub(crate) async fn put(upstream: &Upstream, session: &Session, text: &str, cause: Cause) -> Option<String> {
+pub(crate) async fn put(
+    upstream: &Upstream,
+    session: &UpstreamSession,
+    text: &str,
+    cause: RequestCause,
+) -> Option<String> {
     let Some((_, Envelope::Request { id, method, params })) = read(text.as_bytes()) else { return None };
-    Some(Asked { upstream, session, text, id, method, params }.ask(Some(cause)).await)
+    Some(AskedRequest { upstream, session, text, id, method, params }.ask(Some(cause)).await)
 }
 
 /// A request of a server.
-struct Asked<'a> {
+struct AskedRequest<'a> {
     upstream: &'a Upstream,
-    session: &'a Session,
+    session: &'a UpstreamSession,
     text: &'a str,
     id: Span,
     method: String,
     params: Option<Span>,
 }
 
-impl Asked<'_> {
+impl AskedRequest<'_> {
     /// What the server is answered; nothing if it gave the request up.
-    async fn reply(&self, cause: Option<Cause>) -> Option<String> {
+    async fn reply(&self, cause: Option<RequestCause>) -> Option<String> {
         let id = self.id.of(self.text);
         if self.method == "ping" {
             return Some(success(id, "{}"));
@@ -67,8 +77,8 @@ impl Asked<'_> {
         }
     }
 
-    async fn ask(&self, cause: Option<Cause>) -> String {
-        let lacks = |abilities: Abilities| abilities.lacks(&self.method, self.text, self.params);
+    async fn ask(&self, cause: Option<RequestCause>) -> String {
+        let lacks = |abilities: ClientCapabilities| abilities.lacks(&self.method, self.text, self.params);
         if let Some(what) = lacks(self.upstream.place.lane.abilities()) {
             return RpcError::method_not_found(&self.method)
                 .because(&format!("no client offers {what}"))
@@ -88,7 +98,7 @@ impl Asked<'_> {
         let Some(question) = cause.client.questions.put(self.upstream.next_id(), cause.call) else {
             return self.refusal(Code::Overloaded, "the client has too many requests to answer");
         };
-        match timeout(LONGEST, Open { asked: self, cause: &cause, question, token: self.token() }.put()).await {
+        match timeout(LONGEST, OpenQuestion { asked: self, cause: &cause, question, token: self.token() }.put()).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(why)) => self.refusal(Code::TimedOut, why),
             Err(_elapsed) => self.refusal(Code::TimedOut, "the client did not answer"),
@@ -116,14 +126,14 @@ impl Asked<'_> {
 }
 
 /// A question that was put to a client.
-struct Open<'a> {
-    asked: &'a Asked<'a>,
-    cause: &'a Cause,
-    question: Question,
+struct OpenQuestion<'a> {
+    asked: &'a AskedRequest<'a>,
+    cause: &'a RequestCause,
+    question: ServerRequest,
     token: Option<Span>,
 }
 
-impl Open<'_> {
+impl OpenQuestion<'_> {
     /// Puts it and waits for the answer.
     async fn put(mut self) -> Result<String, &'static str> {
         let own = self.question.id.to_string();
@@ -137,8 +147,10 @@ impl Open<'_> {
                 () = gone(self.cause) => return Err("the client went away"),
             };
             match said {
-                Some(Said::Answer(text)) => return self.rekeyed(&text).ok_or("the client's answer is no response"),
-                Some(Said::Progress(text)) => self.progress(&text).await,
+                Some(ClientReply::Answer(text)) => {
+                    return self.rekeyed(&text).ok_or("the client's answer is no response");
+                }
+                Some(ClientReply::Progress(text)) => self.progress(&text).await,
                 None => return Err("the call that asked is over"),
             }
         }
@@ -176,7 +188,7 @@ impl Open<'_> {
 }
 
 /// A client that was not heard out is told that its answer is not wanted any more.
-impl Drop for Open<'_> {
+impl Drop for OpenQuestion<'_> {
     fn drop(&mut self) {
         if self.question.close() {
             self.cause.withdraw(self.question.id);
@@ -184,7 +196,7 @@ impl Drop for Open<'_> {
     }
 }
 
-impl Cause {
+impl RequestCause {
     /// Tells the client that the question of this id needs no answer any more.
     pub(super) fn withdraw(&self, id: u64) {
         let cancelled =
@@ -199,7 +211,7 @@ impl Cause {
 }
 
 /// Waits until the client cannot be asked any more.
-async fn gone(cause: &Cause) {
+async fn gone(cause: &RequestCause) {
     if cause.streams {
         return cause.out.closed().await;
     }

@@ -1,6 +1,6 @@
 //! Whether a server can be talked to, as its link and its instance's vitals show it.
 //!
-//! Owns [`Outlook`] and [`Life`], derived by pure functions from a [`Status`] and [`Vitals`].
+//! Owns [`Availability`] and [`ServerRun`], derived by pure functions from a [`Status`] and [`Vitals`].
 //! Invariant: a life names everything that a session depends on (the instance's generation, the connection, the server's
 //! epoch), so a session is good exactly as long as its life lasts.
 //! Never: opens or asks anything.
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 /// What a session with a server depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Life {
+pub(crate) struct ServerRun {
     /// Which life of the instance.
     pub(crate) generation: Uuid,
     /// Which connection to it.
@@ -23,9 +23,9 @@ pub(crate) struct Life {
 
 /// Whether a server can be talked to.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Outlook {
+pub(crate) enum Availability {
     /// It can.
-    Up(Life),
+    Up(ServerRun),
     /// Not now.
     Away {
         /// Why, for people.
@@ -44,7 +44,7 @@ pub(crate) enum Outlook {
 
 /// What is known of an instance at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sight<'a> {
+pub(crate) struct InstanceView<'a> {
     /// Its link.
     pub(crate) status: &'a Status,
     /// What it says of itself.
@@ -53,7 +53,7 @@ pub(crate) struct Sight<'a> {
     pub(crate) before: Option<&'a Failure>,
 }
 
-impl Sight<'_> {
+impl InstanceView<'_> {
     /// The names of its servers, in its own order, and how each is reached.
     pub(crate) fn servers(&self) -> Vec<(String, Transport)> {
         match self.vitals {
@@ -63,33 +63,35 @@ impl Sight<'_> {
     }
 
     /// How one of its servers is.
-    pub(crate) fn of(&self, server: &str) -> Outlook {
+    pub(crate) fn of(&self, server: &str) -> Availability {
         match self.status.state {
             State::Active | State::Suspect | State::Draining => self.connected(server),
             State::Discovered | State::Connecting => self.away(false),
             State::Retrying | State::Tripped | State::Unresponsive => self.away(true),
-            State::Dormant => Outlook::Dormant(self.status.start.clone().unwrap_or(Start::Idle)),
+            State::Dormant => Availability::Dormant(self.status.start.clone().unwrap_or(Start::Idle)),
             State::Gone if self.died() => self.away(true),
-            State::Gone => Outlook::Left { why: self.status.why.clone() },
+            State::Gone => Availability::Left { why: self.status.why.clone() },
         }
     }
 
-    fn connected(&self, server: &str) -> Outlook {
+    fn connected(&self, server: &str) -> Availability {
         let (Some(connection), Some(vitals)) = (&self.status.connection, self.vitals) else {
-            return Outlook::Away { why: String::from("its instance has just connected"), settled: false };
+            return Availability::Away { why: String::from("its instance has just connected"), settled: false };
         };
         match vitals.servers.iter().find(|known| known.name == server) {
-            Some(known) if known.up => {
-                Outlook::Up(Life { generation: vitals.generation, connection: connection.number, epoch: known.epoch })
-            }
-            Some(_) => Outlook::Away { why: process(vitals), settled: keeps_ending(vitals) },
-            None => Outlook::Away { why: String::from("its instance does not offer it any more"), settled: true },
+            Some(known) if known.up => Availability::Up(ServerRun {
+                generation: vitals.generation,
+                connection: connection.number,
+                epoch: known.epoch,
+            }),
+            Some(_) => Availability::Away { why: process(vitals), settled: keeps_ending(vitals) },
+            None => Availability::Away { why: String::from("its instance does not offer it any more"), settled: true },
         }
     }
 
-    fn away(&self, settled: bool) -> Outlook {
+    fn away(&self, settled: bool) -> Availability {
         let state = self.status.state.as_str();
-        Outlook::Away { why: format!("its instance is {state}: {}", self.status.why), settled }
+        Availability::Away { why: format!("its instance is {state}: {}", self.status.why), settled }
     }
 
     /// Whether the instance ended without saying so. The last failure stays in a status for good, so one that was there
@@ -176,31 +178,37 @@ mod tests {
         }
     }
 
-    fn outlook(status: &Status, vitals: Option<&Vitals>) -> Outlook {
-        Sight { status, vitals, before: None }.of("files")
+    fn outlook(status: &Status, vitals: Option<&Vitals>) -> Availability {
+        InstanceView { status, vitals, before: None }.of("files")
     }
 
     #[test]
     fn a_server_is_up_when_link_and_vitals_say_so() {
-        let up = Outlook::Up(Life { generation: Uuid::max(), connection: 3, epoch: 7 });
+        let up = Availability::Up(ServerRun { generation: Uuid::max(), connection: 3, epoch: 7 });
         for state in [State::Active, State::Suspect, State::Draining] {
             assert_eq!(outlook(&status(state), Some(&vitals(true))), up);
         }
-        assert!(matches!(outlook(&status(State::Active), Some(&vitals(false))), Outlook::Away { settled: false, .. }));
-        assert!(matches!(outlook(&status(State::Active), None), Outlook::Away { settled: false, .. }));
-        assert!(matches!(outlook(&status(State::Connecting), None), Outlook::Away { settled: false, .. }));
-        assert!(matches!(outlook(&status(State::Retrying), Some(&vitals(true))), Outlook::Away { settled: true, .. }));
+        assert!(matches!(
+            outlook(&status(State::Active), Some(&vitals(false))),
+            Availability::Away { settled: false, .. }
+        ));
+        assert!(matches!(outlook(&status(State::Active), None), Availability::Away { settled: false, .. }));
+        assert!(matches!(outlook(&status(State::Connecting), None), Availability::Away { settled: false, .. }));
+        assert!(matches!(
+            outlook(&status(State::Retrying), Some(&vitals(true))),
+            Availability::Away { settled: true, .. }
+        ));
     }
 
     #[test]
     fn a_dead_instance_may_come_back_and_one_that_left_does_not() {
         let mut gone = status(State::Gone);
-        assert!(matches!(outlook(&gone, None), Outlook::Left { .. }));
+        assert!(matches!(outlook(&gone, None), Availability::Left { .. }));
         let death = Failure::new(Kind::ProcessGone, Phase::Serve).because("process 4242 has ended");
         gone.last_failure = Some(death.clone());
-        assert!(matches!(outlook(&gone, None), Outlook::Away { .. }));
-        let earlier = Sight { status: &gone, vitals: None, before: Some(&death) };
-        assert!(matches!(earlier.of("files"), Outlook::Left { .. }), "that was an earlier death");
+        assert!(matches!(outlook(&gone, None), Availability::Away { .. }));
+        let earlier = InstanceView { status: &gone, vitals: None, before: Some(&death) };
+        assert!(matches!(earlier.of("files"), Availability::Left { .. }), "that was an earlier death");
     }
 
     #[test]
@@ -209,11 +217,11 @@ mod tests {
         spoken.servers[0].name = String::from("other");
         let status = status(State::Active);
         assert_eq!(
-            Sight { status: &status, vitals: None, before: None }.servers(),
+            InstanceView { status: &status, vitals: None, before: None }.servers(),
             [(String::from("files"), Transport::Stdio)]
         );
         assert_eq!(
-            Sight { status: &status, vitals: Some(&spoken), before: None }.servers(),
+            InstanceView { status: &status, vitals: Some(&spoken), before: None }.servers(),
             [(String::from("other"), Transport::Stdio)]
         );
     }

@@ -5,8 +5,8 @@
 //! Invariant: a failed start is told to those who waited for that start, at once, and to nobody later as news.
 //! Never: knows how it is started. The link does.
 
-use super::{Phase, Upstream};
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use super::{Upstream, UpstreamPhase};
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::link::Start;
 use jiff::Timestamp;
 use linchpin_shared::problem::Problem;
@@ -17,11 +17,11 @@ use tokio::time::Instant;
 impl Upstream {
     /// Whether nothing of it runs until somebody wants it.
     pub(crate) fn is_dormant(&self) -> bool {
-        matches!(self.state.borrow().phase, Phase::Dormant(_))
+        matches!(self.state.borrow().phase, UpstreamPhase::Dormant(_))
     }
 
     /// Has it started if it is dormant and nobody knows this list of it.
-    pub(crate) fn wake_for(&self, kind: Kind) {
+    pub(crate) fn wake_for(&self, kind: ListKind) {
         let known = self.known();
         let has_none = || known.about.as_ref().is_some_and(|about| !about.offers(kind.capability()));
         if self.is_dormant() && known.lists.get(kind).is_none() && !has_none() {
@@ -41,11 +41,15 @@ impl Upstream {
         let before = self.state().phase;
         let start = self.handle().wake();
         match (before, &start) {
-            (Phase::Dormant(before @ (Start::Idle | Start::Failed { .. })), Start::Starting) => {
+            (UpstreamPhase::Dormant(before @ (Start::Idle | Start::Failed { .. })), Start::Starting) => {
                 *self.woken.lock() = Some((Instant::now(), before));
             }
             (
-                Phase::Starting | Phase::Ready(_) | Phase::Down { .. } | Phase::Dormant(_) | Phase::Left { .. },
+                UpstreamPhase::Starting
+                | UpstreamPhase::Ready(_)
+                | UpstreamPhase::Down { .. }
+                | UpstreamPhase::Dormant(_)
+                | UpstreamPhase::Left { .. },
                 Start::Idle | Start::Starting | Start::Failed { .. },
             ) => {}
         }
@@ -55,7 +59,7 @@ impl Upstream {
     /// Has it started if it is dormant and there is time to wait for it. Gives the failure of an earlier start that is
     /// none of this one.
     pub(super) fn rouse(&self, deadline: Instant) -> Result<Option<Start>, Problem> {
-        let Phase::Dormant(before) = self.state().phase else { return Ok(None) };
+        let UpstreamPhase::Dormant(before) = self.state().phase else { return Ok(None) };
         if deadline <= Instant::now() {
             return Ok(None);
         }
@@ -79,19 +83,19 @@ impl Upstream {
     }
 
     /// Whether this list is not known yet but may be soon.
-    pub(crate) fn is_settling(&self, kind: Kind) -> bool {
+    pub(crate) fn is_settling(&self, kind: ListKind) -> bool {
         let known = self.known.borrow();
         if known.lists.get(kind).is_some() || known.fetches[kind.index()] > 0 {
             return false;
         }
         match self.state.borrow().phase {
-            Phase::Starting | Phase::Ready(_) => true,
-            Phase::Down { settled, .. } => !settled,
+            UpstreamPhase::Starting | UpstreamPhase::Ready(_) => true,
+            UpstreamPhase::Down { settled, .. } => !settled,
             // What it was before it was woken, it is only until that is known here.
-            Phase::Dormant(ref start) => {
+            UpstreamPhase::Dormant(ref start) => {
                 *start == Start::Starting || self.woken.lock().as_ref().is_some_and(|(_, before)| before == start)
             }
-            Phase::Left { .. } => false,
+            UpstreamPhase::Left { .. } => false,
         }
     }
 }

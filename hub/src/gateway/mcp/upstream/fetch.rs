@@ -4,12 +4,12 @@
 //! Never: takes an error for an empty list.
 
 use super::Upstream;
-use super::http_client::Broken;
-use super::session::Session;
-use crate::gateway::mcp::catalog::list::{Draft, List};
-use crate::gateway::mcp::protocol::capabilities::Lane;
+use super::http_client::SendError;
+use super::session::UpstreamSession;
+use crate::gateway::mcp::catalog::list::{List, ListDraft};
+use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::json::quote;
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use linchpin_shared::problem::{Code, Problem};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,14 +23,14 @@ const MAX_PAGES: usize = 1000;
 /// Fetches a list.
 pub(super) async fn fetch(
     upstream: &Upstream,
-    session: &Session,
-    kind: Kind,
+    session: &UpstreamSession,
+    kind: ListKind,
     max_bytes: usize,
-) -> Result<List, Broken> {
+) -> Result<List, SendError> {
     if !session.about.offers(kind.capability()) {
         return Ok(List::empty());
     }
-    let mut draft = Draft::new(kind);
+    let mut draft = ListDraft::new(kind);
     let mut params = String::from("{}");
     let mut cursors = HashSet::new();
     for _ in 0..MAX_PAGES {
@@ -40,7 +40,7 @@ pub(super) async fn fetch(
         };
         let next = draft.page(&page?).map_err(|error| refused(upstream, kind, &error.to_string()))?;
         // As a client over HTTP of this version has to.
-        if session.speaks_modern() && upstream.place.lane != Lane::Shared {
+        if session.speaks_modern() && upstream.place.lane != SessionKind::Shared {
             for (tool, why) in draft.leave_out_invalid() {
                 tracing::warn!(server = %upstream, %tool, %why, "a tool is left out: its definition is invalid");
             }
@@ -57,6 +57,6 @@ pub(super) async fn fetch(
     Err(refused(upstream, kind, "it has no last page"))
 }
 
-fn refused(upstream: &Upstream, kind: Kind, why: &str) -> Broken {
-    Broken::Refused(Problem::new(Code::ServerUnavailable, format!("{} of {upstream} failed: {why}", kind.method())))
+fn refused(upstream: &Upstream, kind: ListKind, why: &str) -> SendError {
+    SendError::Refused(Problem::new(Code::ServerUnavailable, format!("{} of {upstream} failed: {why}", kind.method())))
 }

@@ -6,11 +6,11 @@
 //! order is the reverse; and of one that ended when it was asked, the next life is asked the other thing first.
 //! Invariant: a server is asked each of the two at most once in an attempt. Never: takes silence for an answer.
 
-use super::about::About;
-use super::http_client::{Answering, Broken, Mark, Routing, read};
-use super::session::{Era, Session, modern_request, modern_version};
+use super::about::ServerInfo;
+use super::http_client::{RequestHeaders, ResponseMessages, RoutingHeaders, SendError, read};
+use super::session::{Dialect, UpstreamSession, modern_request, modern_version};
 use super::{Upstream, server_error};
-use crate::gateway::mcp::protocol::capabilities::Lane;
+use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::{Object, Span, Unreadable, elements};
 use crate::gateway::mcp::protocol::stateless::VERSION;
@@ -36,16 +36,16 @@ const DISCOVER_FIRST: Duration = Duration::from_secs(10);
 
 /// With what a session is begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Opening {
+pub(super) enum Handshake {
     /// `initialize`.
     Initialize,
     /// `server/discover`.
     Discover,
 }
 
-impl Opening {
+impl Handshake {
     /// What suits a server that said this of itself.
-    pub(super) fn of(about: Option<&About>) -> Self {
+    pub(super) fn of(about: Option<&ServerInfo>) -> Self {
         if about.is_some_and(|about| about.version() == VERSION) { Self::Discover } else { Self::Initialize }
     }
 
@@ -60,70 +60,76 @@ impl Opening {
 
 /// Why there is no session.
 #[derive(Debug)]
-pub(super) struct NotBegun {
+pub(super) struct HandshakeError {
     /// What to tell.
-    pub(super) why: Broken,
+    pub(super) why: SendError,
     /// What its next life should be asked first, if the server ended when it was asked.
-    pub(super) next: Option<Opening>,
+    pub(super) next: Option<Handshake>,
 }
 
 /// Why one question did not begin a session.
-enum Failed {
+enum AttemptError {
     /// The server ended before it answered.
     Ended(Problem),
     /// It answered that it does not.
     Refused(Problem),
     /// It was not asked, or how it answered is not known.
-    Broken(Broken),
+    SendError(SendError),
 }
 
-impl From<Broken> for Failed {
-    fn from(broken: Broken) -> Self {
+impl From<SendError> for AttemptError {
+    fn from(broken: SendError) -> Self {
         match broken {
-            Broken::Refused(problem) => Self::Refused(problem),
-            broken @ (Broken::NotExecuted(_) | Broken::SessionLost(_) | Broken::Interrupted(_)) => Self::Broken(broken),
+            SendError::Refused(problem) => Self::Refused(problem),
+            broken @ (SendError::NotExecuted(_) | SendError::SessionLost(_) | SendError::Interrupted(_)) => {
+                Self::SendError(broken)
+            }
         }
     }
 }
 
 /// Begins a session.
-pub(super) async fn begin(upstream: &Upstream, number: u64, first: Opening) -> Result<Session, NotBegun> {
+pub(super) async fn begin(
+    upstream: &Upstream,
+    number: u64,
+    first: Handshake,
+) -> Result<UpstreamSession, HandshakeError> {
     let refused = match open(upstream, number, first).await {
         Ok(session) => return Ok(session),
-        Err(Failed::Refused(problem)) => problem,
-        Err(Failed::Ended(problem)) => {
-            return Err(NotBegun { why: Broken::Interrupted(problem), next: Some(first.other()) });
+        Err(AttemptError::Refused(problem)) => problem,
+        Err(AttemptError::Ended(problem)) => {
+            return Err(HandshakeError { why: SendError::Interrupted(problem), next: Some(first.other()) });
         }
-        Err(Failed::Broken(why)) => return Err(NotBegun { why, next: None }),
+        Err(AttemptError::SendError(why)) => return Err(HandshakeError { why, next: None }),
     };
     let next = match open(upstream, number, first.other()).await {
         Ok(session) => return Ok(session),
         // It refused the first and ended of it, or it ended of the second: the second has not been asked first yet.
-        Err(Failed::Ended(_)) => Some(first.other()),
-        Err(Failed::Refused(_) | Failed::Broken(_)) => None,
+        Err(AttemptError::Ended(_)) => Some(first.other()),
+        Err(AttemptError::Refused(_) | AttemptError::SendError(_)) => None,
     };
     // What it said first is about what it is.
-    Err(NotBegun { why: Broken::Refused(refused), next })
+    Err(HandshakeError { why: SendError::Refused(refused), next })
 }
 
-async fn open(upstream: &Upstream, number: u64, with: Opening) -> Result<Session, Failed> {
+async fn open(upstream: &Upstream, number: u64, with: Handshake) -> Result<UpstreamSession, AttemptError> {
     let (limit, what) = match with {
-        Opening::Initialize => (INITIALIZE, "initialize"),
-        Opening::Discover => (DISCOVER_FIRST, "server/discover"),
+        Handshake::Initialize => (INITIALIZE, "initialize"),
+        Handshake::Discover => (DISCOVER_FIRST, "server/discover"),
     };
     let opened = async {
         match with {
-            Opening::Initialize => initialize(upstream, number).await,
-            Opening::Discover => discover(upstream, number).await,
+            Handshake::Initialize => initialize(upstream, number).await,
+            Handshake::Discover => discover(upstream, number).await,
         }
     };
     timeout(limit, opened).await.unwrap_or_else(|_elapsed| {
         let detail = format!("{upstream} did not answer {what} within {} s", limit.as_secs());
-        Err(Failed::Refused(Problem::new(Code::TimedOut, detail)))
+        Err(AttemptError::Refused(Problem::new(Code::TimedOut, detail)))
     })
 }
 
-async fn initialize(upstream: &Upstream, number: u64) -> Result<Session, Failed> {
+async fn initialize(upstream: &Upstream, number: u64) -> Result<UpstreamSession, AttemptError> {
     let abilities = upstream.place.lane.abilities();
     let message = format!(
         r#"{{"jsonrpc":"2.0","id":{},"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{},"clientInfo":{{"name":"linchpin","version":"{}"}}}}}}"#,
@@ -132,44 +138,51 @@ async fn initialize(upstream: &Upstream, number: u64) -> Result<Session, Failed>
         abilities.json(),
         env!("CARGO_PKG_VERSION"),
     );
-    let (id, answering) = upstream.wire.open(Mark::Nothing, message, WAIT_FOR_START).await?;
+    let (id, answering) = upstream.wire.open(RequestHeaders::Nothing, message, WAIT_FOR_START).await?;
     let result = result(upstream, answering).await?;
-    let about = about(upstream, "initialize", About::parse(&result))?;
+    let about = about(upstream, "initialize", ServerInfo::parse(&result))?;
     if Version::parse(about.version()).is_none() {
         return Err(refused(format!("{upstream} speaks MCP {:?}, which we do not", about.version())));
     }
     let version = HeaderValue::from_str(about.version()).map_err(|why| refused(why.to_string()))?;
-    let mut session = Session { number, about: Arc::new(about), era: Era::Older, abilities, id, version };
+    let mut session = UpstreamSession { number, about: Arc::new(about), era: Dialect::Older, abilities, id, version };
     upstream.notify(&session, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned()).await?;
     if let Some(said) = discovered(upstream, &session).await {
-        let about = About::clone(&session.about).with_discovered(&said);
-        session = Session { about: Arc::new(about), era: Era::Both, ..session };
+        let about = ServerInfo::clone(&session.about).with_discovered(&said);
+        session = UpstreamSession { about: Arc::new(about), era: Dialect::Both, ..session };
     }
     Ok(session)
 }
 
-async fn discover(upstream: &Upstream, number: u64) -> Result<Session, Failed> {
+async fn discover(upstream: &Upstream, number: u64) -> Result<UpstreamSession, AttemptError> {
     let abilities = upstream.place.lane.abilities();
     let message = modern_request(upstream.next_id(), "server/discover", "{}", abilities);
-    let routing = Routing::of("server/discover", None);
-    let (id, answering) = upstream.wire.open(Mark::Opening(&routing), message, WAIT_FOR_START).await?;
+    let routing = RoutingHeaders::of("server/discover", None);
+    let (id, answering) = upstream.wire.open(RequestHeaders::Opening(&routing), message, WAIT_FOR_START).await?;
     let result = result(upstream, answering).await?;
     if !lists_modern(&result) {
         return Err(refused(format!("{upstream} does not list {VERSION} among the versions that it speaks")));
     }
-    let about = about(upstream, "server/discover", About::of_discovered(&result))?;
+    let about = about(upstream, "server/discover", ServerInfo::of_discovered(&result))?;
     // Only an instance with a server on stdio has something to name its life by.
-    let id = id.filter(|_| upstream.place.lane == Lane::Shared);
-    Ok(Session { number, about: Arc::new(about), era: Era::Modern, abilities, id, version: modern_version() })
+    let id = id.filter(|_| upstream.place.lane == SessionKind::Shared);
+    Ok(UpstreamSession {
+        number,
+        about: Arc::new(about),
+        era: Dialect::Modern,
+        abilities,
+        id,
+        version: modern_version(),
+    })
 }
 
 /// What a server that was initialized says to `server/discover`, if it speaks 2026-07-28 too. Whatever else it answers, or
 /// silence, means that it does not.
-async fn discovered(upstream: &Upstream, session: &Session) -> Option<String> {
+async fn discovered(upstream: &Upstream, session: &UpstreamSession) -> Option<String> {
     let message = modern_request(upstream.next_id(), "server/discover", "{}", session.abilities);
-    let routing = Routing::of("server/discover", None);
+    let routing = RoutingHeaders::of("server/discover", None);
     let asked = async {
-        let answering = upstream.call(Mark::Modern(session, &routing), message).await.ok()?;
+        let answering = upstream.call(RequestHeaders::Modern(session, &routing), message).await.ok()?;
         result(upstream, answering).await.ok().filter(|result| lists_modern(result))
     };
     timeout(DISCOVER, asked).await.ok().flatten()
@@ -184,7 +197,7 @@ fn lists_modern(result: &str) -> bool {
 }
 
 /// The result that a server answers with.
-async fn result(upstream: &Upstream, mut answering: Answering) -> Result<String, Failed> {
+async fn result(upstream: &Upstream, mut answering: ResponseMessages) -> Result<String, AttemptError> {
     loop {
         let Some(message) = answering.next().await? else {
             return Err(answering.interrupted("there was no response").into());
@@ -193,8 +206,8 @@ async fn result(upstream: &Upstream, mut answering: Answering) -> Result<String,
             Some((text, Envelope::Response { result: Some(result), .. })) => return Ok(result.of(text).to_owned()),
             Some((text, Envelope::Response { error, .. })) => {
                 return Err(match ended(text, error) {
-                    Some(problem) => Failed::Ended(problem),
-                    None => Failed::Refused(server_error(upstream, text, error)),
+                    Some(problem) => AttemptError::Ended(problem),
+                    None => AttemptError::Refused(server_error(upstream, text, error)),
                 });
             }
             Some((_, Envelope::Notification { .. } | Envelope::Request { .. })) | None => {}
@@ -209,10 +222,10 @@ pub(crate) fn ended(text: &str, error: Option<Span>) -> Option<Problem> {
     (problem.code == Code::CallInterrupted).then_some(problem)
 }
 
-fn about(upstream: &Upstream, what: &str, read: Result<About, Unreadable>) -> Result<About, Failed> {
+fn about(upstream: &Upstream, what: &str, read: Result<ServerInfo, Unreadable>) -> Result<ServerInfo, AttemptError> {
     read.map_err(|why| refused(format!("{upstream} answered {what} with what is no result: {why}")))
 }
 
-fn refused(detail: String) -> Failed {
-    Failed::Refused(Problem::new(Code::ServerUnavailable, detail))
+fn refused(detail: String) -> AttemptError {
+    AttemptError::Refused(Problem::new(Code::ServerUnavailable, detail))
 }

@@ -1,15 +1,15 @@
 //! Streamable HTTP towards one server of an instance, over the instance's link.
 //!
-//! Owns [`Wire`] (how a message is sent and a stream opened), [`Answering`] (the messages of one answer) and [`Broken`]
+//! Owns [`HttpClient`] (how a message is sent and a stream opened), [`ResponseMessages`] (the messages of one answer) and [`SendError`]
 //! (why there are none, and whether the server may have acted). Invariant: only what surely was not executed is called
 //! so: the link says nothing left, the instance says so, or the session is unknown to the server.
 //! Never: repeats anything.
 
 use super::body;
 use super::loop_guard;
-use super::session::{Era, Session};
-use crate::gateway::mcp::catalog::server_key::Place;
-use crate::gateway::mcp::protocol::capabilities::Lane;
+use super::session::{Dialect, UpstreamSession};
+use crate::gateway::mcp::catalog::server_key::ServerKey;
+use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::Object;
 use crate::gateway::mcp::protocol::sse::Decoder;
@@ -33,7 +33,7 @@ const UNSUPPORTED: i32 = -32022;
 
 /// Why a message did not get an answer.
 #[derive(Debug, Clone)]
-pub(crate) enum Broken {
+pub(crate) enum SendError {
     /// The server surely did nothing, and may do it when it is asked again.
     NotExecuted(Problem),
     /// The server does not know the session, so it did nothing.
@@ -44,7 +44,7 @@ pub(crate) enum Broken {
     Refused(Problem),
 }
 
-impl Broken {
+impl SendError {
     /// What to tell.
     pub(crate) fn into_problem(self) -> Problem {
         match self {
@@ -58,26 +58,26 @@ impl Broken {
 
 /// What a message says of itself in its headers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Mark<'a> {
+pub(crate) enum RequestHeaders<'a> {
     /// Nothing yet.
     Nothing,
     /// That it belongs to this session.
-    Session(&'a Session),
+    Session(&'a UpstreamSession),
     /// What it is about, as 2026-07-28 has it. The session is of interest only to an instance with a server on stdio.
-    Modern(&'a Session, &'a Routing),
+    Modern(&'a UpstreamSession, &'a RoutingHeaders),
     /// The same when there is no session yet.
-    Opening(&'a Routing),
+    Opening(&'a RoutingHeaders),
 }
 
 /// What a request of 2026-07-28 is about.
 #[derive(Debug)]
-pub(crate) struct Routing {
+pub(crate) struct RoutingHeaders {
     method: Option<HeaderValue>,
     name: Option<HeaderValue>,
     params: HeaderMap,
 }
 
-impl Routing {
+impl RoutingHeaders {
     /// A request of this method about this name or URI.
     pub(crate) fn of(method: &str, name: Option<&str>) -> Self {
         let value = |text: &str| HeaderValue::from_str(&crate::gateway::mcp::protocol::headers::encoded(text)).ok();
@@ -105,9 +105,9 @@ impl Routing {
 
 /// The way to one server.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct HttpClient {
     handle: Handle,
-    place: Place,
+    place: ServerKey,
     /// Its address on the link to an instance of ours.
     ours: Uri,
     max_message: usize,
@@ -115,9 +115,9 @@ pub(crate) struct Wire {
     hub: String,
 }
 
-impl Wire {
+impl HttpClient {
     /// The way to this server of the instance behind `handle`.
-    pub(crate) fn new(handle: Handle, place: Place, max_message: usize, hub: String) -> Self {
+    pub(crate) fn new(handle: Handle, place: ServerKey, max_message: usize, hub: String) -> Self {
         // A server's name is made of letters, digits and hyphens, so the path is always one.
         let ours = Uri::try_from(format!("{}{}", path::MCP, place.server)).unwrap_or_default();
         Self { handle, place, ours, max_message, hub }
@@ -142,36 +142,39 @@ impl Wire {
     }
 
     /// Sends a message.
-    pub(crate) async fn post(&self, mark: Mark<'_>, message: String) -> Result<Answering, Broken> {
+    pub(crate) async fn post(&self, mark: RequestHeaders<'_>, message: String) -> Result<ResponseMessages, SendError> {
         let response = self.send(mark, message, None).await?;
         match mark {
-            Mark::Nothing => Ok(self.answering(self.judge(response, false).await?)),
-            Mark::Session(_) => Ok(self.answering(self.judge(response, true).await?)),
-            Mark::Modern(session, _) => self.judge_modern(response, Some(session)).await,
-            Mark::Opening(_) => self.judge_modern(response, None).await,
+            RequestHeaders::Nothing => Ok(self.answering(self.judge(response, false).await?)),
+            RequestHeaders::Session(_) => Ok(self.answering(self.judge(response, true).await?)),
+            RequestHeaders::Modern(session, _) => self.judge_modern(response, Some(session)).await,
+            RequestHeaders::Opening(_) => self.judge_modern(response, None).await,
         }
     }
 
     /// Sends what begins a session, for which the instance may wait until its server is up, and gives the session's id.
     pub(crate) async fn open(
         &self,
-        mark: Mark<'_>,
+        mark: RequestHeaders<'_>,
         message: String,
         wait: Duration,
-    ) -> Result<(Option<HeaderValue>, Answering), Broken> {
+    ) -> Result<(Option<HeaderValue>, ResponseMessages), SendError> {
         let response = self.send(mark, message, Some(wait)).await?;
         let session = response.headers().get(mcp::SESSION).cloned();
         let answering = match mark {
-            Mark::Nothing | Mark::Session(_) => self.answering(self.judge(response, false).await?),
-            Mark::Modern(..) | Mark::Opening(_) => self.judge_modern(response, None).await?,
+            RequestHeaders::Nothing | RequestHeaders::Session(_) => self.answering(self.judge(response, false).await?),
+            RequestHeaders::Modern(..) | RequestHeaders::Opening(_) => self.judge_modern(response, None).await?,
         };
         Ok((session, answering))
     }
 
     /// Opens the stream of the server's own messages; none if the server has no such stream.
-    pub(crate) async fn listen(&self, session: &Session) -> Result<Option<Answering>, Broken> {
-        let mut request =
-            self.request(Method::GET, Mark::Session(session), Empty::new().map_err(BoxError::from).boxed_unsync());
+    pub(crate) async fn listen(&self, session: &UpstreamSession) -> Result<Option<ResponseMessages>, SendError> {
+        let mut request = self.request(
+            Method::GET,
+            RequestHeaders::Session(session),
+            Empty::new().map_err(BoxError::from).boxed_unsync(),
+        );
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let response = self.handle.listen(request).await.map_err(|error| self.broken(&error))?;
         // A server that gave its session no id cannot mean the session when it finds nothing.
@@ -184,10 +187,10 @@ impl Wire {
 
     async fn send(
         &self,
-        mark: Mark<'_>,
+        mark: RequestHeaders<'_>,
         message: String,
         wait: Option<Duration>,
-    ) -> Result<Response<ResponseBody>, Broken> {
+    ) -> Result<Response<ResponseBody>, SendError> {
         // What begins a session may come back: see there.
         let message = if wait.is_some() { loop_guard::marked(message, &self.hub) } else { message };
         let body = Full::new(Bytes::from(message)).map_err(BoxError::from).boxed_unsync();
@@ -201,32 +204,32 @@ impl Wire {
         self.handle.request(request).await.map_err(|error| self.broken(&error))
     }
 
-    fn request(&self, method: Method, mark: Mark<'_>, body: Body) -> Request<Body> {
+    fn request(&self, method: Method, mark: RequestHeaders<'_>, body: Body) -> Request<Body> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = self.uri();
         match mark {
-            Mark::Nothing => {}
-            Mark::Session(session) => session.mark(request.headers_mut()),
-            Mark::Modern(session, routing) => {
-                if self.place.lane == Lane::Shared {
+            RequestHeaders::Nothing => {}
+            RequestHeaders::Session(session) => session.mark(request.headers_mut()),
+            RequestHeaders::Modern(session, routing) => {
+                if self.place.lane == SessionKind::Shared {
                     session.mark(request.headers_mut());
                 }
                 routing.mark(request.headers_mut());
             }
-            Mark::Opening(routing) => routing.mark(request.headers_mut()),
+            RequestHeaders::Opening(routing) => routing.mark(request.headers_mut()),
         }
         request
     }
 
-    fn broken(&self, error: &RequestError) -> Broken {
+    fn broken(&self, error: &RequestError) -> SendError {
         let problem = error.problem(&self.place.instance);
         match error {
             RequestError::NotConnected { .. } | RequestError::NotSent(_) | RequestError::Gone => {
-                Broken::NotExecuted(problem)
+                SendError::NotExecuted(problem)
             }
-            RequestError::Interrupted(_) => Broken::Interrupted(problem),
-            RequestError::Overloaded { .. } => Broken::Refused(problem),
+            RequestError::Interrupted(_) => SendError::Interrupted(problem),
+            RequestError::Overloaded { .. } => SendError::Refused(problem),
         }
     }
 
@@ -235,7 +238,7 @@ impl Wire {
         &self,
         response: Response<ResponseBody>,
         in_session: bool,
-    ) -> Result<Response<ResponseBody>, Broken> {
+    ) -> Result<Response<ResponseBody>, SendError> {
         if response.status().is_success() {
             return Ok(response);
         }
@@ -247,25 +250,25 @@ impl Wire {
     async fn judge_modern(
         &self,
         response: Response<ResponseBody>,
-        session: Option<&Session>,
-    ) -> Result<Answering, Broken> {
+        session: Option<&UpstreamSession>,
+    ) -> Result<ResponseMessages, SendError> {
         if response.status().is_success() {
             return Ok(self.answering(response));
         }
-        let only = session.is_some_and(|session| session.era == Era::Modern);
+        let only = session.is_some_and(|session| session.era == Dialect::Modern);
         let (head, body) = complaint(response).await;
         let code = error_code(&body);
         // Another server than the one that was asked what it speaks.
         if only && code == Some(UNSUPPORTED) {
-            return Err(Broken::SessionLost(self.complaint(head.status, &String::from_utf8_lossy(&body))));
+            return Err(SendError::SessionLost(self.complaint(head.status, &String::from_utf8_lossy(&body))));
         }
         if read(&body).is_some_and(|(_, envelope)| matches!(envelope, Envelope::Response { .. })) {
-            return Ok(self.messages(Source::Read(Some(body))));
+            return Ok(self.messages(MessageSource::Read(Some(body))));
         }
-        Err(self.verdict(&head, &body, only || (session.is_some() && self.place.lane == Lane::Shared)))
+        Err(self.verdict(&head, &body, only || (session.is_some() && self.place.lane == SessionKind::Shared)))
     }
 
-    fn verdict(&self, head: &Parts, body: &[u8], in_session: bool) -> Broken {
+    fn verdict(&self, head: &Parts, body: &[u8], in_session: bool) -> SendError {
         let (status, text) = (head.status, String::from_utf8_lossy(body));
         let not_executed = head.headers.get(mcp::NOT_EXECUTED).is_some_and(|value| value == "1");
         let problem = self.complaint(status, &text);
@@ -275,9 +278,9 @@ impl Wire {
             // It was replaced by one that knows no sessions.
             || error_code(body) == Some(UNSUPPORTED);
         match (lost && in_session, not_executed) {
-            (true, _) => Broken::SessionLost(problem),
-            (false, true) => Broken::NotExecuted(problem),
-            (false, false) => Broken::Refused(problem),
+            (true, _) => SendError::SessionLost(problem),
+            (false, true) => SendError::NotExecuted(problem),
+            (false, false) => SendError::Refused(problem),
         }
     }
 
@@ -286,7 +289,7 @@ impl Wire {
         if let Some(problem) = serde_json::from_str::<Problem>(text).ok().or_else(|| problem_in(text)) {
             return problem;
         }
-        let Place { instance, server, .. } = &self.place;
+        let ServerKey { instance, server, .. } = &self.place;
         let said: String = text.chars().take(400).collect();
         Problem::new(Code::ServerUnavailable, format!("the MCP server {server:?} of {instance} answered with {status}"))
             .seen("instance", &**instance)
@@ -295,47 +298,47 @@ impl Wire {
             .next(format!("linchpin logs {instance}"))
     }
 
-    fn answering(&self, response: Response<ResponseBody>) -> Answering {
+    fn answering(&self, response: Response<ResponseBody>) -> ResponseMessages {
         let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let source = if kind.starts_with("text/event-stream") {
-            Source::Events(response.into_body(), Decoder::new(self.max_message))
+            MessageSource::Events(response.into_body(), Decoder::new(self.max_message))
         } else {
-            Source::Whole(Some(response.into_body()))
+            MessageSource::Whole(Some(response.into_body()))
         };
         self.messages(source)
     }
 
-    fn messages(&self, source: Source) -> Answering {
-        Answering { source, place: self.place.clone(), max_message: self.max_message }
+    fn messages(&self, source: MessageSource) -> ResponseMessages {
+        ResponseMessages { source, place: self.place.clone(), max_message: self.max_message }
     }
 }
 
 /// The messages of one answer, in order.
 #[derive(Debug)]
-pub(crate) struct Answering {
-    source: Source,
-    place: Place,
+pub(crate) struct ResponseMessages {
+    source: MessageSource,
+    place: ServerKey,
     max_message: usize,
 }
 
 #[derive(Debug)]
-enum Source {
+enum MessageSource {
     Read(Option<Bytes>),
     Whole(Option<ResponseBody>),
     Events(ResponseBody, Decoder),
 }
 
-impl Answering {
+impl ResponseMessages {
     /// The next message; none when the answer is complete. To be awaited to its end, or dropped.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, SendError> {
         match &mut self.source {
-            Source::Read(message) => Ok(message.take()),
-            Source::Whole(body) => {
+            MessageSource::Read(message) => Ok(message.take()),
+            MessageSource::Whole(body) => {
                 let Some(body) = body.take() else { return Ok(None) };
                 let whole = body::whole(body, self.max_message).await.map_err(|why| self.interrupted(&why))?;
                 Ok((!whole.is_empty()).then_some(whole))
             }
-            Source::Events(body, decoder) => loop {
+            MessageSource::Events(body, decoder) => loop {
                 match decoder.next() {
                     Ok(Some(event)) => return Ok(Some(event.data)),
                     Ok(None) => {}
@@ -353,16 +356,16 @@ impl Answering {
     /// It is a stream that stays open, which takes no room from callers.
     pub(crate) fn takes_no_room(&mut self) {
         match &mut self.source {
-            Source::Whole(Some(body)) | Source::Events(body, _) => body.takes_no_room(),
-            Source::Whole(None) | Source::Read(_) => {}
+            MessageSource::Whole(Some(body)) | MessageSource::Events(body, _) => body.takes_no_room(),
+            MessageSource::Whole(None) | MessageSource::Read(_) => {}
         }
     }
 
     /// The error of a request whose answer broke off, or ended without a response.
-    pub(crate) fn interrupted(&self, why: &str) -> Broken {
-        let Place { instance, server, .. } = &self.place;
+    pub(crate) fn interrupted(&self, why: &str) -> SendError {
+        let ServerKey { instance, server, .. } = &self.place;
         let detail = format!("the MCP server {server:?} of {instance} did not finish its answer: {why}");
-        Broken::Interrupted(
+        SendError::Interrupted(
             Problem::new(Code::CallInterrupted, detail)
                 .seen("instance", &**instance)
                 .next("look whether the call had an effect before you repeat it")

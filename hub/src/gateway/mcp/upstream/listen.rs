@@ -1,18 +1,18 @@
 //! Following a server's own messages: its GET stream, or what `subscriptions/listen` gives in 2026-07-28.
 //!
-//! Owns opening it, opening it again when it ends while the session lives, and [`Wanted`]: the second kind also tells of
+//! Owns opening it, opening it again when it ends while the session lives, and [`WantedChanges`]: the second kind also tells of
 //! the resources that clients subscribed to, so it is opened anew when those change.
 //! Invariant: after an interruption every list is asked for again, because an announcement may have been missed; a stream
 //! that is replaced ends only when its successor is there.
 //! Never: decides that a session is lost by itself; the server says so.
 
-use super::http_client::{Answering, Broken, Mark, Routing, read};
-use super::session::{Session, modern_request};
-use super::{Input, Upstream};
-use crate::gateway::mcp::protocol::capabilities::Lane;
+use super::http_client::{RequestHeaders, ResponseMessages, RoutingHeaders, SendError, read};
+use super::session::{UpstreamSession, modern_request};
+use super::{Upstream, UpstreamInput};
+use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::{Object, Span, quote};
-use crate::gateway::mcp::protocol::list_kind::Topic;
+use crate::gateway::mcp::protocol::list_kind::ListChange;
 use linchpin_shared::backoff::{Backoff, Policy};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(5);
 
 /// What a server that speaks 2026-07-28 is to tell, and how far it was told so.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedChanges {
     /// How often it changed.
     asked: watch::Sender<u64>,
     /// Up to which of these changes the server knows it.
@@ -40,7 +40,7 @@ pub(crate) struct Wanted {
     ended: watch::Sender<u64>,
 }
 
-impl Wanted {
+impl WantedChanges {
     /// The resources that clients subscribed to are others now. Waits until the server knows.
     pub(crate) async fn changed(&self, deadline: Instant) {
         let mut number = 0;
@@ -69,7 +69,7 @@ impl Wanted {
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum StreamEnd {
     /// The server has no such streams.
     NotOffered,
     /// It may have one again.
@@ -77,23 +77,23 @@ enum End {
 }
 
 /// A stream of changes. Dropping it ends it.
-struct Changes {
+struct ChangeStream {
     upstream: Arc<Upstream>,
-    session: Arc<Session>,
+    session: Arc<UpstreamSession>,
     id: u64,
-    task: AbortOnDropHandle<End>,
-    over: Option<End>,
+    task: AbortOnDropHandle<StreamEnd>,
+    over: Option<StreamEnd>,
 }
 
 /// Follows what a server that speaks 2026-07-28 says about its lists and resources, for as long as the session is held.
-pub(super) async fn subscribe(upstream: Arc<Upstream>, session: Arc<Session>) {
+pub(super) async fn subscribe(upstream: Arc<Upstream>, session: Arc<UpstreamSession>) {
     let mut backoff = Backoff::new(REOPEN);
     let mut asked = upstream.wanted.asked.subscribe();
-    let mut earlier: Option<Changes> = None;
+    let mut earlier: Option<ChangeStream> = None;
     loop {
         let begun = Instant::now();
         let number = *asked.borrow_and_update();
-        let mut stream = Changes::open(&upstream, &session);
+        let mut stream = ChangeStream::open(&upstream, &session);
         stream.acknowledged().await;
         drop(earlier.take());
         upstream.wanted.told.send_replace(number);
@@ -104,20 +104,20 @@ pub(super) async fn subscribe(upstream: Arc<Upstream>, session: Arc<Session>) {
                 continue;
             }
         };
-        if end == End::NotOffered {
+        if end == StreamEnd::NotOffered {
             upstream.wanted.told.send_replace(u64::MAX);
             return;
         }
         backoff.healthy_for(begun.elapsed());
         tokio::time::sleep(backoff.next_delay(super::shared::random())).await;
-        for topic in Topic::ALL {
+        for topic in ListChange::ALL {
             upstream.changed(topic).await;
         }
     }
 }
 
-impl Changes {
-    fn open(upstream: &Arc<Upstream>, session: &Arc<Session>) -> Self {
+impl ChangeStream {
+    fn open(upstream: &Arc<Upstream>, session: &Arc<UpstreamSession>) -> Self {
         let (upstream, session, id) = (Arc::clone(upstream), Arc::clone(session), upstream.next_id());
         let task = tokio::spawn(changes(Arc::clone(&upstream), Arc::clone(&session), id));
         Self { upstream, session, id, task: AbortOnDropHandle::new(task), over: None }
@@ -132,23 +132,23 @@ impl Changes {
         }
     }
 
-    async fn end(&mut self) -> End {
+    async fn end(&mut self) -> StreamEnd {
         if let Some(end) = self.over {
             return end;
         }
         let (id, mut ended) = (self.id, self.upstream.wanted.ended.subscribe());
         let end = tokio::select! {
-            end = &mut self.task => end.unwrap_or(End::Over),
-            _ = ended.wait_for(|ended| *ended == id) => End::Over,
+            end = &mut self.task => end.unwrap_or(StreamEnd::Over),
+            _ = ended.wait_for(|ended| *ended == id) => StreamEnd::Over,
         };
         *self.over.insert(end)
     }
 }
 
-impl Drop for Changes {
+impl Drop for ChangeStream {
     fn drop(&mut self) {
         // Over HTTP, that nobody reads any more says it.
-        if self.over.is_some() || self.upstream.place.lane != Lane::Shared {
+        if self.over.is_some() || self.upstream.place.lane != SessionKind::Shared {
             return;
         }
         let (upstream, session, id) = (Arc::clone(&self.upstream), Arc::clone(&self.session), self.id);
@@ -156,7 +156,7 @@ impl Drop for Changes {
     }
 }
 
-async fn changes(upstream: Arc<Upstream>, session: Arc<Session>, id: u64) -> End {
+async fn changes(upstream: Arc<Upstream>, session: Arc<UpstreamSession>, id: u64) -> StreamEnd {
     let uris: Vec<_> = upstream.clients.subscribed(&upstream.place).iter().map(|uri| quote(uri)).collect();
     let mut params = String::from(
         r#"{"notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true"#,
@@ -166,25 +166,25 @@ async fn changes(upstream: Arc<Upstream>, session: Arc<Session>, id: u64) -> End
     }
     params.push_str("}}");
     let message = modern_request(id, "subscriptions/listen", &params, session.abilities);
-    let routing = Routing::of("subscriptions/listen", None);
-    match Box::pin(upstream.call(Mark::Modern(&session, &routing), message)).await {
+    let routing = RoutingHeaders::of("subscriptions/listen", None);
+    match Box::pin(upstream.call(RequestHeaders::Modern(&session, &routing), message)).await {
         Ok(mut stream) => {
             stream.takes_no_room();
             follow(&upstream, stream).await
         }
-        Err(Broken::SessionLost(_)) => {
-            upstream.tell(Input::Lost(session.number)).await;
-            End::Over
+        Err(SendError::SessionLost(_)) => {
+            upstream.tell(UpstreamInput::Lost(session.number)).await;
+            StreamEnd::Over
         }
-        Err(error @ (Broken::NotExecuted(_) | Broken::Interrupted(_) | Broken::Refused(_))) => {
+        Err(error @ (SendError::NotExecuted(_) | SendError::Interrupted(_) | SendError::Refused(_))) => {
             tracing::debug!(server = %upstream, problem = %error.into_problem().detail, "no stream of its changes");
-            End::Over
+            StreamEnd::Over
         }
     }
 }
 
 /// Follows the server's messages until the session is lost, or for good if the server has no such stream.
-pub(super) async fn listen(upstream: &Upstream, session: &Session) {
+pub(super) async fn listen(upstream: &Upstream, session: &UpstreamSession) {
     let mut backoff = Backoff::new(REOPEN);
     let mut opened = false;
     loop {
@@ -192,15 +192,15 @@ pub(super) async fn listen(upstream: &Upstream, session: &Session) {
         match Box::pin(upstream.wire.listen(session)).await {
             Ok(Some(stream)) => {
                 if std::mem::replace(&mut opened, true) {
-                    for topic in Topic::ALL {
+                    for topic in ListChange::ALL {
                         upstream.changed(topic).await;
                     }
                 }
                 follow(upstream, stream).await;
             }
             Ok(None) => return,
-            Err(Broken::SessionLost(_)) => return upstream.tell(Input::Lost(session.number)).await,
-            Err(error @ (Broken::NotExecuted(_) | Broken::Interrupted(_) | Broken::Refused(_))) => {
+            Err(SendError::SessionLost(_)) => return upstream.tell(UpstreamInput::Lost(session.number)).await,
+            Err(error @ (SendError::NotExecuted(_) | SendError::Interrupted(_) | SendError::Refused(_))) => {
                 tracing::debug!(server = %upstream, problem = %error.into_problem().detail, "no stream of its messages");
             }
         }
@@ -209,19 +209,19 @@ pub(super) async fn listen(upstream: &Upstream, session: &Session) {
     }
 }
 
-async fn follow(upstream: &Upstream, mut stream: Answering) -> End {
+async fn follow(upstream: &Upstream, mut stream: ResponseMessages) -> StreamEnd {
     while let Ok(Some(message)) = stream.next().await {
         match read(&message) {
             Some((text, Envelope::Notification { method, params })) => upstream.hear(text, &method, params).await,
-            Some((text, Envelope::Request { .. })) => upstream.tell(Input::Asked(text.to_owned())).await,
+            Some((text, Envelope::Request { .. })) => upstream.tell(UpstreamInput::Asked(text.to_owned())).await,
             Some((text, Envelope::Response { error, .. })) => {
                 let code = |at: Span| Object::parse(text, at).ok()?.get("code");
                 if error.and_then(code).is_some_and(|code| code.of(text) == "-32601") {
-                    return End::NotOffered;
+                    return StreamEnd::NotOffered;
                 }
             }
             None => {}
         }
     }
-    End::Over
+    StreamEnd::Over
 }

@@ -29,22 +29,22 @@ mod tasks;
 mod work;
 
 use super::catalog::list::Lists;
-use super::catalog::server_key::Place;
+use super::catalog::server_key::ServerKey;
 use super::protocol::json::{Object, Span};
-use super::protocol::list_kind::Kind;
-use super::protocol::list_kind::Topic;
-use super::protocol::notification::Notice;
+use super::protocol::list_kind::ListChange;
+use super::protocol::list_kind::ListKind;
+use super::protocol::notification::Notification;
 use super::session::client::Client;
-use super::session::in_flight::Inflight;
-use super::session::store::Table;
+use super::session::in_flight::InFlight;
+use super::session::store::SessionStore;
 use crate::link::{self, Handle, Start};
-use about::About;
+use about::ServerInfo;
 use dormant::failed_start;
-use http_client::Wire;
+use http_client::HttpClient;
 use jiff::Timestamp;
 use linchpin_shared::problem::{Code, Problem};
 use parking_lot::Mutex;
-use session::{Era, Session};
+use session::{Dialect, UpstreamSession};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -56,13 +56,13 @@ use tokio::time::{Instant, timeout_at};
 
 /// What the actor is told.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub(crate) enum UpstreamInput {
     /// The session of this number is not known to the server any more.
     Lost(u64),
     /// A list may have changed.
-    Stale(Topic),
+    Stale(ListChange),
     /// A client wants to know whether a list has changed.
-    Wanted(Topic),
+    Wanted(ListChange),
     /// The server asked something, and not on the stream of a call.
     Asked(String),
 }
@@ -72,11 +72,11 @@ const INBOX: usize = 64;
 
 /// Whether there is a session.
 #[derive(Debug, Clone)]
-pub(crate) enum Phase {
+pub(crate) enum UpstreamPhase {
     /// One is being begun.
     Starting,
     /// There is one.
-    Ready(Arc<Session>),
+    Ready(Arc<UpstreamSession>),
     /// There is none.
     Down {
         /// Why, for people.
@@ -95,9 +95,9 @@ pub(crate) enum Phase {
 
 /// The state of an upstream.
 #[derive(Debug, Clone)]
-pub(crate) struct State {
+pub(crate) struct UpstreamState {
     /// Whether there is a session.
-    pub(crate) phase: Phase,
+    pub(crate) phase: UpstreamPhase,
     /// Since when it is so.
     pub(crate) since: Timestamp,
     /// When there was a session last, if there is none.
@@ -108,11 +108,11 @@ pub(crate) struct State {
 
 /// What is known of a server, also while it is down.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Known {
+pub(crate) struct KnownOffer {
     /// Its lists.
     pub(crate) lists: Lists,
     /// What it said of itself.
-    pub(crate) about: Option<Arc<About>>,
+    pub(crate) about: Option<Arc<ServerInfo>>,
     /// How often each list was asked for, with or without success.
     fetches: [u64; 4],
 }
@@ -120,28 +120,28 @@ pub(crate) struct Known {
 /// What callers hold of a server.
 pub(crate) struct Upstream {
     /// Which server it is.
-    pub(crate) place: Place,
+    pub(crate) place: ServerKey,
     /// When the hub first heard of it.
     pub(crate) born: Instant,
-    wire: Wire,
-    state: watch::Receiver<State>,
-    known: watch::Receiver<Arc<Known>>,
-    inbox: mpsc::Sender<Input>,
-    clients: Arc<Table>,
+    wire: HttpClient,
+    state: watch::Receiver<UpstreamState>,
+    known: watch::Receiver<Arc<KnownOffer>>,
+    inbox: mpsc::Sender<UpstreamInput>,
+    clients: Arc<SessionStore>,
     ids: Arc<AtomicU64>,
     /// The clients' requests under way.
-    calls: Mutex<HashMap<u64, Cause>>,
+    calls: Mutex<HashMap<u64, RequestCause>>,
     /// What the server asked clients.
-    pub(crate) asked: Inflight,
+    pub(crate) asked: InFlight,
     /// When it was woken last, and what had become of starting it before.
     woken: Mutex<Option<(Instant, Start)>>,
     /// What a server without sessions is to tell.
-    wanted: listen::Wanted,
+    wanted: listen::WantedChanges,
 }
 
 /// A client's request under way: whoever caused what the server says or asks meanwhile.
 #[derive(Debug, Clone)]
-pub(crate) struct Cause {
+pub(crate) struct RequestCause {
     /// Its id, as the server knows it.
     pub(crate) call: u64,
     /// The client.
@@ -163,36 +163,36 @@ impl Upstream {
     }
 
     /// Its state now.
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> UpstreamState {
         self.state.borrow().clone()
     }
 
     /// What is known of it now.
-    pub(crate) fn known(&self) -> Arc<Known> {
+    pub(crate) fn known(&self) -> Arc<KnownOffer> {
         Arc::clone(&self.known.borrow())
     }
 
     /// The session, if there is one now.
-    pub(crate) fn session(&self) -> Option<Arc<Session>> {
+    pub(crate) fn session(&self) -> Option<Arc<UpstreamSession>> {
         session_of(&self.state.borrow().phase, 0)
     }
 
     /// Waits for a session later than number `lost`, which is hereby reported lost, until `deadline`.
-    pub(crate) async fn ready(&self, lost: u64, deadline: Instant) -> Result<Arc<Session>, Problem> {
+    pub(crate) async fn ready(&self, lost: u64, deadline: Instant) -> Result<Arc<UpstreamSession>, Problem> {
         if let Some(session) = session_of(&self.state.borrow().phase, lost) {
             return Ok(session);
         }
         let begun = Instant::now();
         if lost > 0 {
-            self.tell(Input::Lost(lost)).await;
+            self.tell(UpstreamInput::Lost(lost)).await;
         }
         let mut earlier = self.rouse(deadline)?;
         let mut state = self.state.clone();
         loop {
-            let news = |state: &State| match &state.phase {
-                Phase::Ready(session) => session.number > lost,
-                Phase::Dormant(start) => earlier.as_ref() != Some(start),
-                Phase::Starting | Phase::Down { .. } | Phase::Left { .. } => false,
+            let news = |state: &UpstreamState| match &state.phase {
+                UpstreamPhase::Ready(session) => session.number > lost,
+                UpstreamPhase::Dormant(start) => earlier.as_ref() != Some(start),
+                UpstreamPhase::Starting | UpstreamPhase::Down { .. } | UpstreamPhase::Left { .. } => false,
             };
             let phase = match timeout_at(deadline, state.wait_for(news)).await {
                 Ok(Ok(state)) => Some(state.phase.clone()),
@@ -200,20 +200,22 @@ impl Upstream {
             };
             let Some(phase) = phase else { return Err(self.unavailable(begun.elapsed()).await) };
             earlier = match phase {
-                Phase::Ready(session) => return Ok(session),
-                Phase::Dormant(Start::Failed { problem, next_try }) => return Err(failed_start(&problem, next_try)),
-                Phase::Dormant(Start::Idle) => self.rouse(deadline)?,
-                Phase::Dormant(start @ Start::Starting) => Some(start),
-                Phase::Starting | Phase::Down { .. } | Phase::Left { .. } => earlier,
+                UpstreamPhase::Ready(session) => return Ok(session),
+                UpstreamPhase::Dormant(Start::Failed { problem, next_try }) => {
+                    return Err(failed_start(&problem, next_try));
+                }
+                UpstreamPhase::Dormant(Start::Idle) => self.rouse(deadline)?,
+                UpstreamPhase::Dormant(start @ Start::Starting) => Some(start),
+                UpstreamPhase::Starting | UpstreamPhase::Down { .. } | UpstreamPhase::Left { .. } => earlier,
             };
         }
     }
 
     /// Asks for a list again and waits until that was tried, at most until `deadline`.
-    pub(crate) async fn refresh(&self, kind: Kind, deadline: Instant) {
+    pub(crate) async fn refresh(&self, kind: ListKind, deadline: Instant) {
         let mut known = self.known.clone();
         let before = known.borrow_and_update().fetches[kind.index()];
-        self.tell(Input::Wanted(kind.topic())).await;
+        self.tell(UpstreamInput::Wanted(kind.topic())).await;
         // Whether it worked shows in the list.
         let _ = timeout_at(deadline, known.wait_for(|known| known.fetches[kind.index()] > before)).await;
     }
@@ -225,15 +227,15 @@ impl Upstream {
 
     /// Notes that request `id` is under way. Progress of it, whose token is the same, and questions because of it may
     /// also come from elsewhere than its own stream.
-    pub(crate) fn under_way(&self, cause: Cause) -> Expecting<'_> {
+    pub(crate) fn under_way(&self, cause: RequestCause) -> ExpectedUse<'_> {
         let id = cause.call;
         self.calls.lock().insert(id, cause);
-        Expecting { upstream: self, id }
+        ExpectedUse { upstream: self, id }
     }
 
     /// The request that made the server ask something, if that can be told: all that are under way are one client's.
     /// What a client can do says nothing about whose call it was.
-    fn cause(&self) -> Option<Cause> {
+    fn cause(&self) -> Option<RequestCause> {
         let calls = self.calls.lock();
         let (_, latest) = calls.iter().max_by_key(|(id, _)| **id)?;
         let one = calls.values().all(|cause| Arc::ptr_eq(&cause.client, &latest.client));
@@ -242,24 +244,24 @@ impl Upstream {
 
     /// A notification that belongs to no request of a client.
     async fn hear(&self, text: &str, method: &str, params: Option<Span>) {
-        match Notice::read(text, method, params) {
-            Notice::Changed(topic) => self.changed(topic).await,
-            Notice::Updated(uri) => self.updated(&uri, text, params),
-            Notice::Progress(token) => self.progress(text, params, token),
-            Notice::Task(id) => self.task_told(text, id),
-            Notice::Log(level) => self.clients.log(&self.place, level, text),
-            Notice::Acknowledged(id) => self.wanted.acknowledge(id.of(text)),
-            Notice::Cancelled(id) => {
+        match Notification::read(text, method, params) {
+            Notification::Changed(topic) => self.changed(topic).await,
+            Notification::Updated(uri) => self.updated(&uri, text, params),
+            Notification::Progress(token) => self.progress(text, params, token),
+            Notification::Task(id) => self.task_told(text, id),
+            Notification::Log(level) => self.clients.log(&self.place, level, text),
+            Notification::Acknowledged(id) => self.wanted.acknowledge(id.of(text)),
+            Notification::Cancelled(id) => {
                 self.wanted.end(id.of(text));
                 self.asked.cancel(id.of(text), text.to_owned());
             }
-            Notice::Other => self.clients.other(&self.place, text),
+            Notification::Other => self.clients.other(&self.place, text),
         }
     }
 
     /// A list may have changed.
-    pub(crate) async fn changed(&self, topic: Topic) {
-        self.tell(Input::Stale(topic)).await;
+    pub(crate) async fn changed(&self, topic: ListChange) {
+        self.tell(UpstreamInput::Stale(topic)).await;
     }
 
     /// A resource changed: whoever subscribed to it is told. A server that speaks both may tell of it in both ways, so
@@ -267,7 +269,7 @@ impl Upstream {
     pub(crate) fn updated(&self, uri: &str, text: &str, params: Option<Span>) {
         let plain = super::protocol::notification::untagged(text, params);
         let tagged = matches!(plain, Cow::Owned(_));
-        let twice = self.session().is_some_and(|session| session.era == Era::Both);
+        let twice = self.session().is_some_and(|session| session.era == Dialect::Both);
         for client in self.clients.covering(&self.place) {
             if client.is_subscribed(&self.place, uri) && (!twice || client.is_modern() == tagged) {
                 client.send(&plain);
@@ -287,7 +289,7 @@ impl Upstream {
         }
     }
 
-    async fn tell(&self, input: Input) {
+    async fn tell(&self, input: UpstreamInput) {
         if self.inbox.send(input).await.is_err() {
             tracing::debug!(server = %self, "its instance is not followed any more");
         }
@@ -295,13 +297,13 @@ impl Upstream {
 
     /// Why there is no session, for whoever waited for one.
     fn without_session(&self, waited: Duration) -> Problem {
-        let Place { instance, .. } = &self.place;
+        let ServerKey { instance, .. } = &self.place;
         let state = self.state();
         let why = match &state.phase {
-            Phase::Starting => "its MCP session is being started",
-            Phase::Ready(_) => "its MCP session was lost several times in a row",
-            Phase::Down { why, .. } | Phase::Left { why } => why,
-            Phase::Dormant(_) => "it is being started",
+            UpstreamPhase::Starting => "its MCP session is being started",
+            UpstreamPhase::Ready(_) => "its MCP session was lost several times in a row",
+            UpstreamPhase::Down { why, .. } | UpstreamPhase::Left { why } => why,
+            UpstreamPhase::Dormant(_) => "it is being started",
         };
         let link = self.handle().status();
         let link = link.borrow();
@@ -336,12 +338,12 @@ impl Upstream {
 
 /// While it is held, a request is under way. What the server asked because of it ends with it.
 #[derive(Debug)]
-pub(crate) struct Expecting<'u> {
+pub(crate) struct ExpectedUse<'u> {
     upstream: &'u Upstream,
     id: u64,
 }
 
-impl Drop for Expecting<'_> {
+impl Drop for ExpectedUse<'_> {
     fn drop(&mut self) {
         let Some(cause) = self.upstream.calls.lock().remove(&self.id) else { return };
         for question in cause.client.questions.end(self.id) {
@@ -362,10 +364,14 @@ impl fmt::Debug for Upstream {
     }
 }
 
-fn session_of(phase: &Phase, after: u64) -> Option<Arc<Session>> {
+fn session_of(phase: &UpstreamPhase, after: u64) -> Option<Arc<UpstreamSession>> {
     match phase {
-        Phase::Ready(session) if session.number > after => Some(Arc::clone(session)),
-        Phase::Ready(_) | Phase::Starting | Phase::Down { .. } | Phase::Dormant(_) | Phase::Left { .. } => None,
+        UpstreamPhase::Ready(session) if session.number > after => Some(Arc::clone(session)),
+        UpstreamPhase::Ready(_)
+        | UpstreamPhase::Starting
+        | UpstreamPhase::Down { .. }
+        | UpstreamPhase::Dormant(_)
+        | UpstreamPhase::Left { .. } => None,
     }
 }
 

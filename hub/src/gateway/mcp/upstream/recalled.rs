@@ -1,12 +1,13 @@
 //! What servers offered in an earlier life of the hub, and what of it the journal is given.
 //!
-//! Owns [`Recalled`], which gives each upstream what it knew. Invariant: it is given out once, to the same server of the
+//! Owns [`RecalledOffers`], which gives each upstream what it knew. Invariant: it is given out once, to the same server of the
 //! same instance; what the server says itself replaces it. Never: is a reason to take a server for one that is up.
 
-use super::{About, Known};
+use super::KnownOffer;
+use super::about::ServerInfo;
 use crate::gateway::mcp::catalog::list::List;
-use crate::gateway::mcp::catalog::server_key::Place;
-use crate::gateway::mcp::protocol::list_kind::Kind;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::journal;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -21,22 +22,22 @@ const MAX_LIST: usize = 4 << 20;
 const ABOUT: &str = "about";
 
 /// What is kept of one server, by fingerprint: its four lists and what it said of itself.
-pub(crate) type Kept = [Option<u64>; 5];
+pub(crate) type KeptFingerprints = [Option<u64>; 5];
 
 /// What servers offered.
 #[derive(Debug, Default)]
-pub(crate) struct Recalled(Mutex<HashMap<(String, String, String), Known>>);
+pub(crate) struct RecalledOffers(Mutex<HashMap<(String, String, String), KnownOffer>>);
 
-impl Recalled {
+impl RecalledOffers {
     /// Takes over what the journal has.
     pub(crate) fn new(lists: Vec<journal::List>) -> Self {
-        let mut servers: HashMap<_, Known> = HashMap::new();
+        let mut servers: HashMap<_, KnownOffer> = HashMap::new();
         for journal::List { instance, server, lane, kind, items } in lists {
             let known = servers.entry((instance, server, lane)).or_default();
-            let list = Kind::of_method(&kind).and_then(|kind| Some((kind, List::read(kind, &items)?)));
+            let list = ListKind::of_method(&kind).and_then(|kind| Some((kind, List::read(kind, &items)?)));
             match list {
                 Some((kind, list)) => drop(known.lists.set(kind, list)),
-                None if kind == ABOUT => known.about = About::parse(&items).ok().map(Arc::new),
+                None if kind == ABOUT => known.about = ServerInfo::parse(&items).ok().map(Arc::new),
                 None => {}
             }
         }
@@ -44,7 +45,7 @@ impl Recalled {
     }
 
     /// What is known of this server; nothing the next time.
-    pub(super) fn take(&self, instance: Uuid, place: &Place) -> Known {
+    pub(super) fn take(&self, instance: Uuid, place: &ServerKey) -> KnownOffer {
         let key = (instance.to_string(), place.server.to_string(), place.lane.code());
         self.0.lock().remove(&key).unwrap_or_default()
     }
@@ -55,12 +56,12 @@ impl Recalled {
     }
 }
 
-impl Known {
+impl KnownOffer {
     /// What differs from what is kept, which it is from now on.
-    pub(crate) fn news(&self, instance: Uuid, place: &Place, kept: &mut Kept) -> Vec<journal::List> {
+    pub(crate) fn news(&self, instance: Uuid, place: &ServerKey, kept: &mut KeptFingerprints) -> Vec<journal::List> {
         let about = self.about.as_ref().map(|about| about.text());
-        let lists = Kind::ALL.map(|kind| self.lists.get(kind));
-        let mut now: Kept = [None; 5];
+        let lists = ListKind::ALL.map(|kind| self.lists.get(kind));
+        let mut now: KeptFingerprints = [None; 5];
         for (print, list) in now.iter_mut().zip(&lists) {
             *print = list.map(|list| list.print());
         }
@@ -70,7 +71,7 @@ impl Known {
             hasher.finish()
         });
         let differs = |at: usize| now[at].is_some() && now[at] != kept[at];
-        let lists = Kind::ALL.into_iter().zip(lists).enumerate().filter(|(at, _)| differs(*at));
+        let lists = ListKind::ALL.into_iter().zip(lists).enumerate().filter(|(at, _)| differs(*at));
         let lists = lists.filter_map(|(_, (kind, list))| Some((kind.method(), list?.text(kind))));
         let about = about.filter(|_| differs(4)).map(|text| (ABOUT, text.to_owned()));
         let row = |(kind, items): (&str, String)| journal::List {
@@ -94,23 +95,23 @@ mod tests {
 
     #[test]
     fn what_was_kept_is_given_back_once_and_news_are_told_once() {
-        let mut known = Known::default();
-        known.lists.set(Kind::Tools, tools(&["b", "a"]));
-        known.lists.set(Kind::Templates, listed(Kind::Templates, &["x://{y}"]));
-        known.about = About::parse(r#"{"protocolVersion":"2025-11-25","n":1.0}"#).ok().map(Arc::new);
-        let (place, mut kept) = (place("shop", "files"), Kept::default());
+        let mut known = KnownOffer::default();
+        known.lists.set(ListKind::Tools, tools(&["b", "a"]));
+        known.lists.set(ListKind::Templates, listed(ListKind::Templates, &["x://{y}"]));
+        known.about = ServerInfo::parse(r#"{"protocolVersion":"2025-11-25","n":1.0}"#).ok().map(Arc::new);
+        let (place, mut kept) = (place("shop", "files"), KeptFingerprints::default());
         let rows = known.news(Uuid::nil(), &place, &mut kept);
         assert_eq!((rows.len(), known.news(Uuid::nil(), &place, &mut kept).len()), (3, 0));
 
-        let recalled = Recalled::new(rows);
+        let recalled = RecalledOffers::new(rows);
         assert!(recalled.take(Uuid::max(), &place).about.is_none(), "another instance");
         let again = recalled.take(Uuid::nil(), &place);
         assert_eq!(again.about, known.about);
-        for kind in [Kind::Tools, Kind::Templates] {
+        for kind in [ListKind::Tools, ListKind::Templates] {
             assert_eq!(again.lists.get(kind).unwrap().print(), known.lists.get(kind).unwrap().print());
         }
         assert!(recalled.take(Uuid::nil(), &place).about.is_none());
-        assert!(known.lists.set(Kind::Tools, tools(&["a"])));
+        assert!(known.lists.set(ListKind::Tools, tools(&["a"])));
         assert_eq!(known.news(Uuid::nil(), &place, &mut kept)[0].kind, "tools/list");
     }
 }

@@ -5,10 +5,10 @@
 //! not have. Never: decides what is to be said.
 
 use super::http_client;
-use super::http_client::{Broken, Mark, Routing, read};
-use super::session::{Era, Session};
-use super::{Input, Upstream, server_error};
-use crate::gateway::mcp::protocol::capabilities::Lane;
+use super::http_client::{RequestHeaders, RoutingHeaders, SendError, read};
+use super::session::{Dialect, UpstreamSession};
+use super::{Upstream, UpstreamInput, server_error};
+use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::quote;
 use std::time::Duration;
@@ -19,10 +19,14 @@ const TELL: Duration = Duration::from_secs(5);
 
 impl Upstream {
     /// Sends a request of the hub's own and gives the text of its result.
-    pub(crate) async fn ask(&self, session: &Session, method: &str, params: &str) -> Result<String, Broken> {
+    pub(crate) async fn ask(&self, session: &UpstreamSession, method: &str, params: &str) -> Result<String, SendError> {
         let message = session.request(self.next_id(), method, params);
-        let routing = Routing::of(method, None);
-        let mark = if session.era == Era::Modern { Mark::Modern(session, &routing) } else { Mark::Session(session) };
+        let routing = RoutingHeaders::of(method, None);
+        let mark = if session.era == Dialect::Modern {
+            RequestHeaders::Modern(session, &routing)
+        } else {
+            RequestHeaders::Session(session)
+        };
         let mut answering = self.wire.post(mark, message).await?;
         loop {
             let Some(message) = answering.next().await? else {
@@ -31,34 +35,34 @@ impl Upstream {
             match read(&message) {
                 Some((text, Envelope::Response { result: Some(result), .. })) => return Ok(result.of(text).to_owned()),
                 Some((text, Envelope::Response { error, .. })) => {
-                    return Err(Broken::Refused(server_error(self, text, error)));
+                    return Err(SendError::Refused(server_error(self, text, error)));
                 }
                 Some((text, Envelope::Notification { method, params })) => self.hear(text, &method, params).await,
-                Some((text, Envelope::Request { .. })) => self.tell(Input::Asked(text.to_owned())).await,
+                Some((text, Envelope::Request { .. })) => self.tell(UpstreamInput::Asked(text.to_owned())).await,
                 None => {}
             }
         }
     }
 
     /// Sends what is not answered. In 2026-07-28 there is nothing of the kind that a server waits for.
-    pub(crate) async fn notify(&self, session: &Session, message: String) -> Result<(), Broken> {
-        if session.era == Era::Modern {
+    pub(crate) async fn notify(&self, session: &UpstreamSession, message: String) -> Result<(), SendError> {
+        if session.era == Dialect::Modern {
             return Ok(());
         }
-        self.wire.post(Mark::Session(session), message).await.map(|_| ())
+        self.wire.post(RequestHeaders::Session(session), message).await.map(|_| ())
     }
 
     /// Tells the server that a request is not waited for any more. In 2026-07-28 over HTTP, that nobody reads its answer
     /// says it.
-    pub(crate) async fn cancel(&self, session: &Session, notification: String) -> Result<(), Broken> {
-        if session.era == Era::Modern && self.place.lane != Lane::Shared {
+    pub(crate) async fn cancel(&self, session: &UpstreamSession, notification: String) -> Result<(), SendError> {
+        if session.era == Dialect::Modern && self.place.lane != SessionKind::Shared {
             return Ok(());
         }
-        self.wire.post(Mark::Session(session), notification).await.map(|_| ())
+        self.wire.post(RequestHeaders::Session(session), notification).await.map(|_| ())
     }
 
     /// The same of the request with this id, for as long as nobody waits for it.
-    pub(crate) async fn give_up(&self, session: &Session, id: u64) {
+    pub(crate) async fn give_up(&self, session: &UpstreamSession, id: u64) {
         let message =
             format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
         if !matches!(timeout(TELL, self.cancel(session, message)).await, Ok(Ok(()))) {
@@ -67,20 +71,20 @@ impl Upstream {
     }
 
     /// Has the server tell clients of 2026-07-28 of a resource.
-    pub(crate) async fn subscribe(&self, session: &Session, uri: &str) -> Result<(), Broken> {
+    pub(crate) async fn subscribe(&self, session: &UpstreamSession, uri: &str) -> Result<(), SendError> {
         match session.era {
-            Era::Modern | Era::Both => self.resubscribe().await,
-            Era::Older => drop(self.ask(session, "resources/subscribe", &about(uri)).await?),
+            Dialect::Modern | Dialect::Both => self.resubscribe().await,
+            Dialect::Older => drop(self.ask(session, "resources/subscribe", &about(uri)).await?),
         }
         Ok(())
     }
 
     /// Has the server not tell of a resource any more.
-    pub(crate) async fn unsubscribe(&self, session: &Session, uri: &str) -> Result<(), Broken> {
-        if session.era != Era::Older {
+    pub(crate) async fn unsubscribe(&self, session: &UpstreamSession, uri: &str) -> Result<(), SendError> {
+        if session.era != Dialect::Older {
             self.resubscribe().await;
         }
-        if session.era != Era::Modern {
+        if session.era != Dialect::Modern {
             self.ask(session, "resources/unsubscribe", &about(uri)).await?;
         }
         Ok(())
@@ -92,7 +96,11 @@ impl Upstream {
     }
 
     /// Sends a request whose id is [`Upstream::next_id`]; its messages come out of the answer.
-    pub(crate) async fn call(&self, mark: Mark<'_>, message: String) -> Result<http_client::Answering, Broken> {
+    pub(crate) async fn call(
+        &self,
+        mark: RequestHeaders<'_>,
+        message: String,
+    ) -> Result<http_client::ResponseMessages, SendError> {
         self.wire.post(mark, message).await
     }
 }

@@ -1,13 +1,13 @@
 //! One session with a server.
 //!
-//! Owns [`Session`]: what the server said of itself, which versions it speaks, and what a message in the session is
+//! Owns [`UpstreamSession`]: what the server said of itself, which versions it speaks, and what a message in the session is
 //! marked with. A server that speaks 2026-07-28 only has no sessions; what is called one is then what the hub learned of
 //! it, good for as long as its life, and every request of the hub's own says what the older ones said once.
 //! Invariant: a session is numbered, so "this one was lost" cannot hit its successor.
 //! Never: ends by itself; its life ends it.
 
-use super::about::About;
-use crate::gateway::mcp::protocol::capabilities::Abilities;
+use super::about::ServerInfo;
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
 use crate::gateway::mcp::protocol::stateless::VERSION;
 use crate::gateway::mcp::protocol::translate;
 use http::header::{HeaderMap, HeaderValue};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Which versions a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Era {
+pub(crate) enum Dialect {
     /// Those with sessions.
     Older,
     /// Those with sessions, and 2026-07-28.
@@ -27,20 +27,20 @@ pub(crate) enum Era {
 
 /// One session with a server.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct UpstreamSession {
     /// Which session of this upstream, counted from 1.
     pub(crate) number: u64,
     /// What the server said of itself.
-    pub(crate) about: Arc<About>,
+    pub(crate) about: Arc<ServerInfo>,
     /// Which versions it speaks.
-    pub(crate) era: Era,
+    pub(crate) era: Dialect,
     /// What the server is promised.
-    pub(super) abilities: Abilities,
+    pub(super) abilities: ClientCapabilities,
     pub(super) id: Option<HeaderValue>,
     pub(super) version: HeaderValue,
 }
 
-impl Session {
+impl UpstreamSession {
     /// Puts session and version on a request.
     pub(crate) fn mark(&self, headers: &mut HeaderMap) {
         if let Some(id) = &self.id {
@@ -51,21 +51,21 @@ impl Session {
 
     /// Whether the server speaks 2026-07-28.
     pub(crate) fn speaks_modern(&self) -> bool {
-        self.era != Era::Older
+        self.era != Dialect::Older
     }
 
     /// A request of the hub's own with these params, an object.
     pub(super) fn request(&self, id: u64, method: &str, params: &str) -> String {
         let plain = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
         match self.era {
-            Era::Older | Era::Both => plain,
-            Era::Modern => translate::modernized(&plain, &translate::own_meta(self.abilities), ""),
+            Dialect::Older | Dialect::Both => plain,
+            Dialect::Modern => translate::modernized(&plain, &translate::own_meta(self.abilities), ""),
         }
     }
 }
 
 /// A request of the hub's own as 2026-07-28 has it, with these params, an object.
-pub(super) fn modern_request(id: u64, method: &str, params: &str, abilities: Abilities) -> String {
+pub(super) fn modern_request(id: u64, method: &str, params: &str, abilities: ClientCapabilities) -> String {
     let plain = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
     translate::modernized(&plain, &translate::own_meta(abilities), "")
 }

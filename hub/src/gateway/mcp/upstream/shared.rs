@@ -1,22 +1,22 @@
 //! (docs)
 
-use super::recalled::Recalled;
-use crate::gateway::mcp::session::store::Table;
+use super::recalled::RecalledOffers;
+use crate::gateway::mcp::session::store::SessionStore;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Notify;
 
 /// What all upstreams of a hub have in common.
 #[derive(Debug, Clone)]
-pub(crate) struct Common {
+pub(crate) struct UpstreamDeps {
     /// The sessions of agents.
-    pub(crate) clients: Arc<Table>,
+    pub(crate) clients: Arc<SessionStore>,
     /// The ids that servers see.
     pub(crate) ids: Arc<AtomicU64>,
     /// Woken whenever something changed that the board shows.
     pub(crate) dirty: Arc<Notify>,
     /// What servers offered in an earlier life of the hub.
-    pub(crate) recalled: Arc<Recalled>,
+    pub(crate) recalled: Arc<RecalledOffers>,
     /// The largest message.
     pub(crate) max_message: usize,
 }

@@ -4,7 +4,7 @@
 //! questions. Invariant: who has not the task hears nothing of it, and no client sees a server's name of a task.
 //! Never: waits for a client.
 
-use super::{Cause, Upstream};
+use super::{RequestCause, Upstream};
 use crate::gateway::mcp::protocol::json::{Span, splice};
 use crate::gateway::mcp::session::client::Client;
 use std::borrow::Cow;
@@ -49,9 +49,9 @@ impl Upstream {
     /// Whom to ask what this task needs, as soon as it can be asked: a client that polls comes for the question when it
     /// sees that its task needs input. The call on whose stream the question came counts only if the task is its
     /// client's, because a server may use any stream; or if nobody has the task, which may be about to be told.
-    pub(super) async fn cause_of_task(&self, id: &str, came: Option<Cause>) -> Option<Cause> {
+    pub(super) async fn cause_of_task(&self, id: &str, came: Option<RequestCause>) -> Option<RequestCause> {
         let begun = Instant::now();
-        let is_its = |cause: &Cause| cause.task.as_deref() == Some(id) || cause.client.has_task(&self.place, id);
+        let is_its = |cause: &RequestCause| cause.task.as_deref() == Some(id) || cause.client.has_task(&self.place, id);
         let came = match came {
             Some(cause) if is_its(&cause) => return Some(cause),
             came => came,
@@ -67,15 +67,15 @@ impl Upstream {
 
     /// The client that has this task, on the stream of its `tasks/result` where there is one, else on its own. The
     /// question stays open as long as that stream, or as long as the client.
-    fn asks_task(&self, id: &str) -> Option<Cause> {
-        let waits = |cause: &&Cause| cause.task.as_deref() == Some(id);
+    fn asks_task(&self, id: &str) -> Option<RequestCause> {
+        let waits = |cause: &&RequestCause| cause.task.as_deref() == Some(id);
         let waiting = self.calls.lock().values().filter(waits).max_by_key(|cause| cause.call).cloned();
         if waiting.is_some() {
             return waiting;
         }
         let client = self.clients.with_task(&self.place, id).into_iter().next()?;
         let (out, _) = mpsc::channel(1);
-        Some(Cause { call: self.next_id(), client, out, streams: false, token: None, task: Some(id.to_owned()) })
+        Some(RequestCause { call: self.next_id(), client, out, streams: false, token: None, task: Some(id.to_owned()) })
     }
 
     fn name_for(&self, client: &Client, id: &str) -> String {

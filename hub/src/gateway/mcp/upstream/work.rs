@@ -3,18 +3,18 @@
 //! Owns the tasks of one session: following the server's messages, fetching lists, saying what has to be said again.
 //! Invariant: a list is fetched by one task at a time; one that became stale meanwhile is fetched once more. However often
 //! a server announces, asks or fails, what it causes here is bounded. All tasks end with the session, because dropping
-//! [`Work`] ends them.
+//! [`SessionWork`] ends them.
 //! Never: publishes anything; what was fetched goes to the actor.
 
-use super::http_client::Broken;
-use super::session::{Era, Session};
+use super::http_client::SendError;
+use super::session::{Dialect, UpstreamSession};
 use super::{Upstream, ask, fetch, listen};
 use crate::gateway::mcp::catalog::list::List;
-use crate::gateway::mcp::protocol::capabilities::Lane;
+use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::json::quote;
 use crate::gateway::mcp::protocol::level::Level;
-use crate::gateway::mcp::protocol::list_kind::Kind;
-use crate::gateway::mcp::protocol::list_kind::Topic;
+use crate::gateway::mcp::protocol::list_kind::ListChange;
+use crate::gateway::mcp::protocol::list_kind::ListKind;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ const TOLD: Duration = Duration::from_secs(30);
 
 /// How it is with fetching one list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fetching {
+enum FetchState {
     No,
     Now,
     /// It is fetched now, and has become stale since that began.
@@ -48,8 +48,8 @@ enum Fetching {
 }
 
 /// What one task came to.
-enum Done {
-    List(Kind, Result<List, Broken>),
+enum WorkDone {
+    List(ListKind, Result<List, SendError>),
     /// The log level was told, or could not be.
     Level,
     /// A request of the server was answered.
@@ -59,12 +59,12 @@ enum Done {
 
 /// How it went with fetching one list.
 #[derive(Debug, Clone, Copy, Default)]
-struct Past {
+struct PastFetches {
     failures: u32,
     ended: Option<Instant>,
 }
 
-impl Past {
+impl PastFetches {
     fn doubled(self, delay: Duration) -> Duration {
         delay * 2_u32.pow(self.failures.min(MAX_DOUBLINGS))
     }
@@ -76,12 +76,12 @@ impl Past {
 }
 
 /// The tasks of one session.
-pub(super) struct Work {
+pub(super) struct SessionWork {
     upstream: Arc<Upstream>,
-    session: Arc<Session>,
+    session: Arc<UpstreamSession>,
     max_message: usize,
-    fetching: [Fetching; 4],
-    past: [Past; 4],
+    fetching: [FetchState; 4],
+    past: [PastFetches; 4],
     /// When the fetch of each list is due that waits.
     due: [watch::Sender<Instant>; 4],
     asked: usize,
@@ -89,18 +89,18 @@ pub(super) struct Work {
     level: Option<Level>,
     wanted: Option<Level>,
     telling: bool,
-    tasks: JoinSet<Done>,
+    tasks: JoinSet<WorkDone>,
 }
 
-impl Work {
+impl SessionWork {
     /// Nothing to do yet.
-    pub(super) fn new(upstream: Arc<Upstream>, session: Arc<Session>, max_message: usize) -> Self {
+    pub(super) fn new(upstream: Arc<Upstream>, session: Arc<UpstreamSession>, max_message: usize) -> Self {
         Self {
             upstream,
             session,
             max_message,
-            fetching: [Fetching::No; 4],
-            past: [Past::default(); 4],
+            fetching: [FetchState::No; 4],
+            past: [PastFetches::default(); 4],
             due: std::array::from_fn(|_| watch::Sender::new(Instant::now())),
             asked: 0,
             level: None,
@@ -112,16 +112,16 @@ impl Work {
 
     /// Begins what every session needs: its messages, its lists, and its clients' subscriptions.
     pub(super) fn begin(&mut self) {
-        let modern = self.session.era == Era::Modern;
+        let modern = self.session.era == Dialect::Modern;
         // Of a server on stdio, its instance gives everything that it says.
-        if !modern || self.upstream.place.lane == Lane::Shared {
+        if !modern || self.upstream.place.lane == SessionKind::Shared {
             let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
             self.spawn(async move { listen::listen(&upstream, &session).await });
         }
-        if self.session.era != Era::Older {
+        if self.session.era != Dialect::Older {
             self.spawn(listen::subscribe(Arc::clone(&self.upstream), Arc::clone(&self.session)));
         }
-        for kind in Kind::ALL {
+        for kind in ListKind::ALL {
             self.fetch(kind, Duration::ZERO);
         }
         if modern {
@@ -137,21 +137,21 @@ impl Work {
     }
 
     /// The server announces that a list changed.
-    pub(super) fn stale(&mut self, topic: Topic) {
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.topic() == topic) {
+    pub(super) fn stale(&mut self, topic: ListChange) {
+        for kind in ListKind::ALL.into_iter().filter(|kind| kind.topic() == topic) {
             self.fetch(kind, self.past[kind.index()].pause());
         }
     }
 
     /// A client wants to know whether a list changed.
-    pub(super) fn wanted(&mut self, topic: Topic) {
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.topic() == topic) {
+    pub(super) fn wanted(&mut self, topic: ListChange) {
+        for kind in ListKind::ALL.into_iter().filter(|kind| kind.topic() == topic) {
             self.fetch(kind, Duration::ZERO);
         }
     }
 
     /// A list could not be fetched. Whether that is news.
-    pub(super) fn again(&mut self, kind: Kind) -> bool {
+    pub(super) fn again(&mut self, kind: ListKind) -> bool {
         let past = &mut self.past[kind.index()];
         let delay = past.doubled(RETRY);
         past.failures = past.failures.saturating_add(1);
@@ -161,29 +161,29 @@ impl Work {
     }
 
     /// A list came.
-    pub(super) fn came(&mut self, kind: Kind) {
+    pub(super) fn came(&mut self, kind: ListKind) {
         self.past[kind.index()].failures = 0;
     }
 
     /// What was fetched. None as long as there is nothing to wait for.
-    pub(super) async fn fetched(&mut self) -> Option<(Kind, Result<List, Broken>)> {
+    pub(super) async fn fetched(&mut self) -> Option<(ListKind, Result<List, SendError>)> {
         loop {
             match self.tasks.join_next().await? {
-                Ok(Done::List(kind, fetched)) => return Some((kind, fetched)),
-                Ok(Done::Level) => {
+                Ok(WorkDone::List(kind, fetched)) => return Some((kind, fetched)),
+                Ok(WorkDone::Level) => {
                     self.telling = false;
                     self.tell_level();
                 }
-                Ok(Done::Asked) => self.asked -= 1,
-                Ok(Done::Other) | Err(_) => {}
+                Ok(WorkDone::Asked) => self.asked -= 1,
+                Ok(WorkDone::Other) | Err(_) => {}
             }
         }
     }
 
     /// A list was fetched, or could not be.
-    pub(super) fn done(&mut self, kind: Kind) {
+    pub(super) fn done(&mut self, kind: ListKind) {
         self.past[kind.index()].ended = Some(Instant::now());
-        if let Fetching::NowAndAgain(delay) = std::mem::replace(&mut self.fetching[kind.index()], Fetching::No) {
+        if let FetchState::NowAndAgain(delay) = std::mem::replace(&mut self.fetching[kind.index()], FetchState::No) {
             self.fetch(kind, delay.max(self.past[kind.index()].pause()));
         }
     }
@@ -191,7 +191,7 @@ impl Work {
     /// Asks for this log level, if the server logs and was not asked for it yet.
     pub(super) fn set_level(&mut self, level: Option<Level>) {
         // In 2026-07-28 each request says its own.
-        let asks = self.session.era != Era::Modern && self.session.about.offers("logging");
+        let asks = self.session.era != Dialect::Modern && self.session.about.offers("logging");
         self.wanted = level.filter(|_| asks);
         self.tell_level();
     }
@@ -203,7 +203,7 @@ impl Work {
         let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
         self.tasks.spawn(async move {
             say(&upstream, &session, "logging/setLevel", &format!(r#"{{"level":"{}"}}"#, wanted.as_str())).await;
-            Done::Level
+            WorkDone::Level
         });
     }
 
@@ -217,34 +217,34 @@ impl Work {
         let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
         self.tasks.spawn(async move {
             ask::answer(upstream, session, text, None).await;
-            Done::Asked
+            WorkDone::Asked
         });
     }
 
-    fn fetch(&mut self, kind: Kind, delay: Duration) {
+    fn fetch(&mut self, kind: ListKind, delay: Duration) {
         let (fetching, due) = (&mut self.fetching[kind.index()], &self.due[kind.index()]);
         let (now, at) = (Instant::now(), Instant::now() + delay);
-        if *fetching != Fetching::No {
+        if *fetching != FetchState::No {
             let waits = due.send_if_modified(|due| *due > now && at < std::mem::replace(due, at.min(*due)));
             if !waits && *due.borrow() <= now {
-                *fetching = Fetching::NowAndAgain(delay);
+                *fetching = FetchState::NowAndAgain(delay);
             }
             return;
         }
-        *fetching = Fetching::Now;
+        *fetching = FetchState::Now;
         due.send_replace(at);
         let (mut due, max) = (due.subscribe(), self.max_message);
         let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
         self.tasks.spawn(async move {
             is_due(&mut due).await;
-            Done::List(kind, fetch::fetch(&upstream, &session, kind, max).await)
+            WorkDone::List(kind, fetch::fetch(&upstream, &session, kind, max).await)
         });
     }
 
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(async move {
             task.await;
-            Done::Other
+            WorkDone::Other
         });
     }
 }
@@ -262,7 +262,7 @@ async fn is_due(due: &mut watch::Receiver<Instant>) {
 }
 
 /// Sends a request of which only the failure is of interest.
-async fn say(upstream: &Upstream, session: &Session, method: &str, params: &str) {
+async fn say(upstream: &Upstream, session: &UpstreamSession, method: &str, params: &str) {
     match timeout(TOLD, upstream.ask(session, method, params)).await {
         Ok(Ok(_)) => {}
         Ok(Err(broken)) => {

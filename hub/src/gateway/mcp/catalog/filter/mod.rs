@@ -1,6 +1,6 @@
 //! What an agent sees of all that there is.
 //!
-//! Owns [`Choice`]: the rules of the settings and those of one address's query (`/mcp?only=shop,files`), which project
+//! Owns [`Filter`]: the rules of the settings and those of one address's query (`/mcp?only=shop,files`), which project
 //! comes first, and whether tools are listed or searched. [`query`] reads and writes the query.
 //! Invariant: what is hidden is neither listed nor callable, and who asks for it is told by which rule. A session is
 //! bound to the query, which its client sends each time, so a choice outlives the hub.
@@ -14,24 +14,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The name under which the hub's own tools stand; no instance's own choice.
-pub(crate) const OWN: &str = "linchpin";
+pub(crate) const BUILTIN: &str = "linchpin";
 
 /// The rules of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Rules {
+pub(crate) struct FilterRules {
     allow: Vec<Pattern>,
     deny: Vec<Pattern>,
     own_tools: bool,
     tools: Tools,
 }
 
-impl Default for Rules {
+impl Default for FilterRules {
     fn default() -> Self {
         Self { allow: Vec::new(), deny: Vec::new(), own_tools: false, tools: Tools::All }
     }
 }
 
-impl From<&settings::Gateway> for Rules {
+impl From<&settings::Gateway> for FilterRules {
     fn from(settings: &settings::Gateway) -> Self {
         let settings::Gateway { allow, deny, own_tools, tools, .. } = settings.clone();
         Self { allow, deny, own_tools, tools }
@@ -40,24 +40,24 @@ impl From<&settings::Gateway> for Rules {
 
 /// A project's directory, and whether anything else is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Project {
+struct ProjectFilter {
     dir: PathBuf,
     alone: bool,
 }
 
 /// What one address shows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Choice {
-    rules: Arc<Rules>,
+pub(crate) struct Filter {
+    rules: Arc<FilterRules>,
     only: Vec<Pattern>,
     except: Vec<Pattern>,
-    project: Option<Project>,
+    project: Option<ProjectFilter>,
     tools: Option<Tools>,
 }
 
-impl Choice {
+impl Filter {
     /// That of an address without a query.
-    pub(crate) fn of(rules: &Arc<Rules>) -> Self {
+    pub(crate) fn of(rules: &Arc<FilterRules>) -> Self {
         Self { rules: Arc::clone(rules), ..Self::default() }
     }
 
@@ -77,7 +77,7 @@ impl Choice {
     /// The rule that hides this tool of the hub's own. They are not among what is chosen from, so only a rule that names
     /// them takes them away.
     pub(crate) fn hides_own(&self, tool: &str) -> Option<String> {
-        self.denies(&[OWN, "hub", tool])
+        self.denies(&[BUILTIN, "hub", tool])
     }
 
     fn denies(&self, path: &[&str]) -> Option<String> {
@@ -127,15 +127,15 @@ fn related(dir: &Path, other: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn choice(rules: &[(&str, &str)], query: &str) -> Choice {
+    fn choice(rules: &[(&str, &str)], query: &str) -> Filter {
         let of = |which: &str| -> Vec<Pattern> {
             rules.iter().filter(|(rule, _)| *rule == which).map(|(_, text)| Pattern::parse(text).unwrap()).collect()
         };
-        let rules = Rules { allow: of("allow"), deny: of("deny"), ..Rules::default() };
-        Choice::read(&Arc::new(rules), Some(query)).unwrap()
+        let rules = FilterRules { allow: of("allow"), deny: of("deny"), ..FilterRules::default() };
+        Filter::read(&Arc::new(rules), Some(query)).unwrap()
     }
 
-    fn hidden(choice: &Choice, path: &[&str]) -> Option<String> {
+    fn hidden(choice: &Filter, path: &[&str]) -> Option<String> {
         choice.hides(path, Path::new("/p/shop"))
     }
 

@@ -5,7 +5,7 @@
 //! Invariant: a parameter that does not exist, or cannot be read, is refused: one that is silently ignored would show
 //! what should be hidden. What is written reads back as the same choice. Never: reads a token.
 
-use super::{Choice, Project, Rules};
+use super::{Filter, FilterRules, ProjectFilter};
 use axum::extract::Query;
 use linchpin_shared::pattern::Pattern;
 use linchpin_shared::problem::{Code, Problem};
@@ -16,12 +16,12 @@ use std::sync::Arc;
 
 const PARAMETERS: &str = "only, except, project, project_only, tools";
 
-impl Choice {
+impl Filter {
     /// Reads the query of an address.
     ///
     /// # Errors
     /// [`Code::BadRequest`] for a parameter that does not exist or cannot be used.
-    pub(crate) fn read(rules: &Arc<Rules>, query: Option<&str>) -> Result<Self, Problem> {
+    pub(crate) fn read(rules: &Arc<FilterRules>, query: Option<&str>) -> Result<Self, Problem> {
         let uri = http::Uri::builder().path_and_query(format!("/?{}", query.unwrap_or_default())).build();
         let pairs = uri.ok().and_then(|uri| Query::<Vec<(String, String)>>::try_from_uri(&uri).ok());
         let Query(pairs) = pairs.ok_or_else(|| refused("the query of the address cannot be read"))?;
@@ -41,7 +41,7 @@ impl Choice {
             }
         }
         match dir {
-            Some(dir) => choice.project = Some(Project { dir, alone }),
+            Some(dir) => choice.project = Some(ProjectFilter { dir, alone }),
             None if alone => return Err(refused("project_only needs project")),
             None => {}
         }
@@ -66,7 +66,7 @@ fn patterns(list: &str, to: &mut Vec<Pattern>) -> Result<(), Problem> {
 }
 
 /// The query with its question mark; nothing where nothing was chosen.
-impl fmt::Display for Choice {
+impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect::<Vec<_>>().join(",");
         let mut parts = Vec::new();
@@ -76,7 +76,7 @@ impl fmt::Display for Choice {
         if !self.except.is_empty() {
             parts.push(format!("except={}", list(&self.except)));
         }
-        if let Some(Project { dir, alone }) = &self.project {
+        if let Some(ProjectFilter { dir, alone }) = &self.project {
             parts.push(format!("project={}", dir.display()));
             parts.extend(alone.then(|| String::from("project_only=true")));
         }
@@ -93,8 +93,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(query: &str) -> Result<Choice, Problem> {
-        Choice::read(&Arc::default(), Some(query))
+    fn read(query: &str) -> Result<Filter, Problem> {
+        Filter::read(&Arc::default(), Some(query))
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(one.to_string(), "?only=a/x/*,b&except=c&project=/p&project_only=true&tools=search");
         assert_eq!(read(&one.to_string()[1..]).unwrap(), one);
         assert_eq!(read("").unwrap().to_string(), "");
-        assert_eq!(Choice::read(&Arc::default(), None).unwrap(), read("").unwrap());
+        assert_eq!(Filter::read(&Arc::default(), None).unwrap(), read("").unwrap());
     }
 
     #[test]

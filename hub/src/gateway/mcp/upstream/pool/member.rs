@@ -1,17 +1,17 @@
 //! One instance: its link and vitals turned into an outlook for each of its servers.
 //!
-//! Owns [`Member`], [`Served`] and the task behind them, which begins an upstream for each server, and for each set of
+//! Owns [`InstanceUpstreams`], [`ServerUpstreams`] and the task behind them, which begins an upstream for each server, and for each set of
 //! abilities where a server has a session for each, and keeps their outlook up to date.
 //! Invariant: an upstream is kept while its instance is away, with all it knows; only the instance itself, once it is
 //! connected, can say that a server is no more. Never: outlives its link.
 
-use crate::gateway::mcp::catalog::server_key::Place;
-use crate::gateway::mcp::protocol::capabilities::{Abilities, Lane};
-use crate::gateway::mcp::session::capability_sets::Sets;
+use crate::gateway::mcp::catalog::server_key::ServerKey;
+use crate::gateway::mcp::protocol::capabilities::{ClientCapabilities, SessionKind};
+use crate::gateway::mcp::session::capability_sets::CapabilitySets;
 use crate::gateway::mcp::upstream::Upstream;
-use crate::gateway::mcp::upstream::actor::Actor;
-use crate::gateway::mcp::upstream::availability::{Outlook, Sight};
-use crate::gateway::mcp::upstream::shared::Common;
+use crate::gateway::mcp::upstream::actor::UpstreamActor;
+use crate::gateway::mcp::upstream::availability::{Availability, InstanceView};
+use crate::gateway::mcp::upstream::shared::UpstreamDeps;
 use crate::link::{Handle, State, Status};
 use linchpin_shared::failure::Failure;
 use linchpin_shared::protocol::vitals::{Transport, Vitals};
@@ -23,21 +23,21 @@ use uuid::Uuid;
 
 /// A server of an instance: the session that everybody shares, or one for each set of abilities.
 #[derive(Debug, Clone)]
-pub(crate) struct Served(Vec<Arc<Upstream>>);
+pub(crate) struct ServerUpstreams(Vec<Arc<Upstream>>);
 
-impl Served {
+impl ServerUpstreams {
     /// The session of clients without abilities, which there always is.
     pub(crate) fn base(&self) -> &Arc<Upstream> {
         &self.0[0]
     }
 
     /// The session of clients that can do this, or else the one that there always is.
-    pub(crate) fn of(&self, abilities: Abilities) -> &Arc<Upstream> {
+    pub(crate) fn of(&self, abilities: ClientCapabilities) -> &Arc<Upstream> {
         self.0.iter().find(|upstream| upstream.place.lane.serves(abilities)).unwrap_or(self.base())
     }
 
     /// Whether there is a session of clients that can do this, or one is being begun.
-    pub(crate) fn has(&self, abilities: Abilities) -> bool {
+    pub(crate) fn has(&self, abilities: ClientCapabilities) -> bool {
         self.0.iter().any(|upstream| upstream.place.lane.serves(abilities))
     }
 
@@ -47,19 +47,19 @@ impl Served {
 }
 
 /// An instance's servers, in order.
-type Upstreams = Arc<Vec<Served>>;
+type InstanceServers = Arc<Vec<ServerUpstreams>>;
 
 /// One instance. Dropping it ends all that follows it.
-pub(crate) struct Member {
+pub(crate) struct InstanceUpstreams {
     handle: Handle,
-    upstreams: watch::Receiver<Upstreams>,
+    upstreams: watch::Receiver<InstanceServers>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Member {
+impl InstanceUpstreams {
     /// Begins to follow an instance.
-    pub(crate) fn new(handle: Handle, common: Common) -> Self {
-        let (publish, upstreams) = watch::channel(Upstreams::default());
+    pub(crate) fn new(handle: Handle, common: UpstreamDeps) -> Self {
+        let (publish, upstreams) = watch::channel(InstanceServers::default());
         let mut follower = Follower {
             name: handle.name().into(),
             status: handle.status(),
@@ -92,7 +92,7 @@ impl Member {
     }
 
     /// Its servers.
-    pub(crate) fn servers(&self) -> Upstreams {
+    pub(crate) fn servers(&self) -> InstanceServers {
         Arc::clone(&self.upstreams.borrow())
     }
 
@@ -108,32 +108,32 @@ struct Follower {
     handle: Handle,
     status: watch::Receiver<Arc<Status>>,
     vitals: watch::Receiver<Option<Arc<Vitals>>>,
-    sets: watch::Receiver<Sets>,
-    common: Common,
+    sets: watch::Receiver<CapabilitySets>,
+    common: UpstreamDeps,
     /// What had gone wrong last while the instance was not gone.
     before: Option<Failure>,
-    servers: Vec<Server>,
-    publish: watch::Sender<Upstreams>,
+    servers: Vec<MemberServer>,
+    publish: watch::Sender<InstanceServers>,
 }
 
-struct Server {
-    outlook: watch::Sender<Outlook>,
+struct MemberServer {
+    outlook: watch::Sender<Availability>,
     /// The first one is there as long as the server.
-    lanes: Vec<Running>,
+    lanes: Vec<RunningUpstream>,
 }
 
-struct Running {
+struct RunningUpstream {
     upstream: Arc<Upstream>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Server {
-    fn place(&self) -> &Place {
+impl MemberServer {
+    fn place(&self) -> &ServerKey {
         &self.lanes[0].upstream.place
     }
 
-    fn served(&self) -> Served {
-        Served(self.lanes.iter().map(|lane| Arc::clone(&lane.upstream)).collect())
+    fn served(&self) -> ServerUpstreams {
+        ServerUpstreams(self.lanes.iter().map(|lane| Arc::clone(&lane.upstream)).collect())
     }
 }
 
@@ -159,7 +159,7 @@ impl Follower {
             self.before.clone_from(&status.last_failure);
         }
         let before = self.before.take();
-        let sight = Sight { status: &status, vitals: vitals.as_deref(), before: before.as_ref() };
+        let sight = InstanceView { status: &status, vitals: vitals.as_deref(), before: before.as_ref() };
         self.keep(&sight);
         for server in &self.servers {
             let outlook = sight.of(&server.place().server);
@@ -173,11 +173,15 @@ impl Follower {
     }
 
     /// Begins upstreams for servers that are new, and ends those of servers that the instance does not have any more.
-    fn keep(&mut self, sight: &Sight<'_>) {
+    fn keep(&mut self, sight: &InstanceView<'_>) {
         let sets = Arc::clone(&self.sets.borrow_and_update());
         let mut earlier = std::mem::take(&mut self.servers);
         for (name, transport) in sight.servers() {
-            let first = if transport == Transport::Stdio { Lane::Shared } else { Lane::Of(Abilities::NONE) };
+            let first = if transport == Transport::Stdio {
+                SessionKind::Shared
+            } else {
+                SessionKind::Of(ClientCapabilities::NONE)
+            };
             let known = earlier.iter().position(|known| *known.place().server == *name && known.place().lane == first);
             let mut server = known.map(|at| earlier.remove(at)).unwrap_or_else(|| self.begin(&name, first, sight));
             self.keep_lanes(&mut server, &sets);
@@ -186,7 +190,7 @@ impl Follower {
         if sight.vitals.is_none() {
             self.servers.append(&mut earlier);
         }
-        let served: Vec<_> = self.servers.iter().map(Server::served).collect();
+        let served: Vec<_> = self.servers.iter().map(MemberServer::served).collect();
         let changed = self.publish.send_if_modified(|known| {
             let differs = known.len() != served.len() || known.iter().zip(&served).any(|(a, b)| !a.is(b));
             if differs {
@@ -199,31 +203,32 @@ impl Follower {
         }
     }
 
-    fn begin(&self, name: &str, lane: Lane, sight: &Sight<'_>) -> Server {
-        let mut server = Server { outlook: watch::Sender::new(sight.of(name)), lanes: Vec::new() };
+    fn begin(&self, name: &str, lane: SessionKind, sight: &InstanceView<'_>) -> MemberServer {
+        let mut server = MemberServer { outlook: watch::Sender::new(sight.of(name)), lanes: Vec::new() };
         let project = sight.status.record.project_dir.as_path().into();
-        let place = Place { instance: Arc::clone(&self.name), server: name.into(), project, lane };
+        let place = ServerKey { instance: Arc::clone(&self.name), server: name.into(), project, lane };
         server.lanes.push(self.run_lane(place, &server.outlook));
         server
     }
 
     /// Begins sessions for sets that are new, and ends those of sets that nobody needs any more.
-    fn keep_lanes(&self, server: &mut Server, sets: &[Abilities]) {
-        if server.place().lane == Lane::Shared {
+    fn keep_lanes(&self, server: &mut MemberServer, sets: &[ClientCapabilities]) {
+        if server.place().lane == SessionKind::Shared {
             return;
         }
-        let needed = |set: Abilities| set == Abilities::NONE || sets.contains(&set);
+        let needed = |set: ClientCapabilities| set == ClientCapabilities::NONE || sets.contains(&set);
         server.lanes.retain(|lane| needed(lane.upstream.place.lane.abilities()));
         for set in sets {
-            if !server.lanes.iter().any(|lane| lane.upstream.place.lane == Lane::Of(*set)) {
-                let place = Place { lane: Lane::Of(*set), ..server.place().clone() };
+            if !server.lanes.iter().any(|lane| lane.upstream.place.lane == SessionKind::Of(*set)) {
+                let place = ServerKey { lane: SessionKind::Of(*set), ..server.place().clone() };
                 server.lanes.push(self.run_lane(place, &server.outlook));
             }
         }
     }
 
-    fn run_lane(&self, place: Place, outlook: &watch::Sender<Outlook>) -> Running {
-        let (upstream, actor) = Actor::new(self.handle.clone(), place, outlook.subscribe(), self.common.clone());
-        Running { upstream, _task: AbortOnDropHandle::new(tokio::spawn(actor.run())) }
+    fn run_lane(&self, place: ServerKey, outlook: &watch::Sender<Availability>) -> RunningUpstream {
+        let (upstream, actor) =
+            UpstreamActor::new(self.handle.clone(), place, outlook.subscribe(), self.common.clone());
+        RunningUpstream { upstream, _task: AbortOnDropHandle::new(tokio::spawn(actor.run())) }
     }
 }

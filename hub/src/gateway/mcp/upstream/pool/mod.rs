@@ -1,20 +1,20 @@
 //! All servers of all instances, and the board that clients are shown.
 //!
-//! Owns [`Fleet`]: one [`member`] per link, and [`Boards`], published whenever something on them changed.
+//! Owns [`UpstreamPool`]: one [`member`] per link, and [`Catalogs`], published whenever something on them changed.
 //! Invariant: a board is built in one place from what upstreams publish, so every reader sees one moment; a server
 //! that has been down for longer than its grace is on it, but not listed.
 //! Never: talks to a server.
 
 mod member;
 
-use super::shared::Common;
-use super::{Phase, State, Upstream};
-use crate::gateway::mcp::catalog::view::{Board, Named, Source};
-use crate::gateway::mcp::protocol::capabilities::Abilities;
-use crate::gateway::mcp::session::capability_sets::Sets;
+use super::shared::UpstreamDeps;
+use super::{Upstream, UpstreamPhase, UpstreamState};
+use crate::gateway::mcp::catalog::view::{InstanceEntry, ServerEntry, ToolCatalog};
+use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
+use crate::gateway::mcp::session::capability_sets::CapabilitySets;
 use crate::gateway::mcp::session::persisted::SETTLING;
 use crate::link::{Handle, Links};
-use member::{Member, Served};
+use member::{InstanceUpstreams, ServerUpstreams};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,45 +31,45 @@ const SWEEP: Duration = Duration::from_secs(60);
 const REST: u32 = 4;
 
 /// Every server, as it is shown.
-pub(crate) type Servers = Board<Arc<Upstream>>;
+pub(crate) type ServerCatalog = ToolCatalog<Arc<Upstream>>;
 
 /// Every server, as it is shown to clients with each set of abilities that is in use.
 #[derive(Debug)]
-pub(crate) struct Boards(Vec<(Abilities, Arc<Servers>)>);
+pub(crate) struct Catalogs(Vec<(ClientCapabilities, Arc<ServerCatalog>)>);
 
-impl Boards {
+impl Catalogs {
     /// What clients without abilities are shown.
-    pub(crate) fn base(&self) -> &Arc<Servers> {
+    pub(crate) fn base(&self) -> &Arc<ServerCatalog> {
         &self.0[0].1
     }
 
     /// What clients with these abilities are shown; none for a moment after the first of them came.
-    pub(crate) fn of(&self, abilities: Abilities) -> Option<&Arc<Servers>> {
+    pub(crate) fn of(&self, abilities: ClientCapabilities) -> Option<&Arc<ServerCatalog>> {
         self.0.iter().find(|(of, _)| *of == abilities).map(|(_, board)| board)
     }
 
     /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Abilities, &Arc<Servers>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClientCapabilities, &Arc<ServerCatalog>)> {
         self.0.iter().map(|(of, board)| (*of, board))
     }
 }
 
 /// All servers of all instances.
-pub(crate) struct Fleet {
+pub(crate) struct UpstreamPool {
     links: watch::Receiver<Arc<Vec<Handle>>>,
-    members: Vec<Member>,
-    common: Common,
+    members: Vec<InstanceUpstreams>,
+    common: UpstreamDeps,
     grace: Duration,
     /// From when on clients are told of changed lists.
     settled: Instant,
-    sets: watch::Receiver<Sets>,
-    publish: watch::Sender<Arc<Boards>>,
+    sets: watch::Receiver<CapabilitySets>,
+    publish: watch::Sender<Arc<Catalogs>>,
 }
 
-impl Fleet {
+impl UpstreamPool {
     /// A fleet of all links, and the board it publishes.
-    pub(crate) fn new(links: &Links, common: Common, grace: Duration) -> (Self, watch::Receiver<Arc<Boards>>) {
-        let nothing = Boards(vec![(Abilities::NONE, Arc::new(Board::new(Vec::new())))]);
+    pub(crate) fn new(links: &Links, common: UpstreamDeps, grace: Duration) -> (Self, watch::Receiver<Arc<Catalogs>>) {
+        let nothing = Catalogs(vec![(ClientCapabilities::NONE, Arc::new(ToolCatalog::new(Vec::new())))]);
         let (publish, boards) = watch::channel(Arc::new(nothing));
         let sets = common.clients.sets();
         let settled = Instant::now() + SETTLING;
@@ -102,7 +102,7 @@ impl Fleet {
             std::mem::take(&mut self.members).into_iter().map(|member| (member.id(), member)).collect();
         for handle in links.iter() {
             let known = earlier.remove(&handle.id()).filter(|member| member.follows(handle));
-            self.members.push(known.unwrap_or_else(|| Member::new(handle.clone(), self.common.clone())));
+            self.members.push(known.unwrap_or_else(|| InstanceUpstreams::new(handle.clone(), self.common.clone())));
         }
     }
 
@@ -113,8 +113,10 @@ impl Fleet {
         let sets = Arc::clone(&self.sets.borrow_and_update());
         // Members begin the sessions of a new set each in its own time, and say so; before that, its clients would be
         // served by sessions in which servers are promised less.
-        let begun = |set: &Abilities| self.shown().all(|member| member.servers().iter().all(|it| it.has(*set)));
-        let sets: Vec<_> = std::iter::once(Abilities::NONE).chain(sets.iter().copied().filter(begun)).collect();
+        let begun =
+            |set: &ClientCapabilities| self.shown().all(|member| member.servers().iter().all(|it| it.has(*set)));
+        let sets: Vec<_> =
+            std::iter::once(ClientCapabilities::NONE).chain(sets.iter().copied().filter(begun)).collect();
         sources.resize_with(sets.len(), Vec::new);
         for member in self.shown() {
             let servers = member.servers();
@@ -127,9 +129,9 @@ impl Fleet {
             }
         }
         let instances = self.instances();
-        let board = |sources| Arc::new(Board::new(sources).of_instances(Arc::clone(&instances)));
+        let board = |sources| Arc::new(ToolCatalog::new(sources).of_instances(Arc::clone(&instances)));
         let boards = sets.into_iter().zip(sources.into_iter().map(board));
-        let boards = Arc::new(Boards(boards.collect()));
+        let boards = Arc::new(Catalogs(boards.collect()));
         self.publish.send_replace(Arc::clone(&boards));
         // A hub that has just started learns of one instance after the other, and nothing of that is news.
         if now < self.settled {
@@ -142,7 +144,7 @@ impl Fleet {
     }
 
     /// The members but those that have left, or do not run, while another one has their name now.
-    fn shown(&self) -> impl Iterator<Item = &Member> {
+    fn shown(&self) -> impl Iterator<Item = &InstanceUpstreams> {
         let mut named: HashMap<&str, u8> = HashMap::new();
         for member in &self.members {
             let best = named.entry(member.name()).or_default();
@@ -152,8 +154,8 @@ impl Fleet {
     }
 
     /// All instances, with servers or without, in order.
-    fn instances(&self) -> Arc<Vec<Named>> {
-        let mut instances: Vec<Named> =
+    fn instances(&self) -> Arc<Vec<InstanceEntry>> {
+        let mut instances: Vec<InstanceEntry> =
             self.members.iter().map(|member| (member.name().into(), member.project().into())).collect();
         instances.sort();
         instances.dedup_by(|a, b| a.0 == b.0);
@@ -162,19 +164,24 @@ impl Fleet {
 }
 
 /// Whose name it is, if several have it: of who is there, else of who can be started.
-fn presence(member: &Member) -> u8 {
-    let of = |phase: &Phase| match phase {
-        Phase::Left { .. } => 0,
-        Phase::Dormant(_) => 1,
-        Phase::Starting | Phase::Ready(_) | Phase::Down { .. } => 2,
+fn presence(member: &InstanceUpstreams) -> u8 {
+    let of = |phase: &UpstreamPhase| match phase {
+        UpstreamPhase::Left { .. } => 0,
+        UpstreamPhase::Dormant(_) => 1,
+        UpstreamPhase::Starting | UpstreamPhase::Ready(_) | UpstreamPhase::Down { .. } => 2,
     };
     member.servers().iter().map(|served| of(&served.base().state().phase)).max().unwrap_or(0)
 }
 
 /// A server as clients with these abilities are shown it: what a session of their own has not listed yet as others see it.
-fn source(served: &Served, abilities: Abilities, alone: bool, listed: bool) -> Source<Arc<Upstream>> {
+fn source(
+    served: &ServerUpstreams,
+    abilities: ClientCapabilities,
+    alone: bool,
+    listed: bool,
+) -> ServerEntry<Arc<Upstream>> {
     let upstream = served.of(abilities);
-    Source {
+    ServerEntry {
         instance: Arc::clone(&upstream.place.instance),
         server: Arc::clone(&upstream.place.server),
         project: Arc::clone(&upstream.place.project),
@@ -186,11 +193,11 @@ fn source(served: &Served, abilities: Abilities, alone: bool, listed: bool) -> S
 }
 
 /// Whether a server's items are listed, and when that ends by itself.
-fn listed(state: &State, grace: Duration, now: Instant) -> (bool, Option<Instant>) {
+fn listed(state: &UpstreamState, grace: Duration, now: Instant) -> (bool, Option<Instant>) {
     let until = match (&state.phase, state.down_since) {
-        (Phase::Ready(_) | Phase::Dormant(_), _) | (_, None) => return (true, None),
-        (Phase::Starting | Phase::Down { .. }, Some(since)) => since + grace,
-        (Phase::Left { .. }, Some(since)) => since + grace.min(LEFT_GRACE),
+        (UpstreamPhase::Ready(_) | UpstreamPhase::Dormant(_), _) | (_, None) => return (true, None),
+        (UpstreamPhase::Starting | UpstreamPhase::Down { .. }, Some(since)) => since + grace,
+        (UpstreamPhase::Left { .. }, Some(since)) => since + grace.min(LEFT_GRACE),
     };
     if now < until { (true, Some(until)) } else { (false, None) }
 }
@@ -219,12 +226,13 @@ mod tests {
     #[test]
     fn a_server_that_is_down_is_listed_for_its_grace() {
         let (born, grace) = (Instant::now(), Duration::from_secs(60));
-        let state = |phase| State { phase, since: Timestamp::UNIX_EPOCH, last_seen: None, down_since: Some(born) };
-        let down = state(Phase::Down { why: String::new(), settled: true });
+        let state =
+            |phase| UpstreamState { phase, since: Timestamp::UNIX_EPOCH, last_seen: None, down_since: Some(born) };
+        let down = state(UpstreamPhase::Down { why: String::new(), settled: true });
         assert_eq!(listed(&down, grace, born), (true, Some(born + grace)));
         assert_eq!(listed(&down, grace, born + grace), (false, None));
-        assert_eq!(listed(&state(Phase::Starting), grace, born + grace), (false, None));
-        let left = state(Phase::Left { why: String::new() });
+        assert_eq!(listed(&state(UpstreamPhase::Starting), grace, born + grace), (false, None));
+        let left = state(UpstreamPhase::Left { why: String::new() });
         assert_eq!(listed(&left, grace, born), (true, Some(born + LEFT_GRACE)));
         assert_eq!(listed(&left, grace, born + LEFT_GRACE), (false, None));
     }
