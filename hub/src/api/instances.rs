@@ -141,7 +141,7 @@ pub(super) async fn one(extract::State(api): extract::State<Arc<Api>>, Path(name
 
 /// The instance of this name.
 pub(super) fn instance(api: &Api, name: &str) -> Result<Value, Problem> {
-    find(api, name).map(|link| json!(shown(&sessions(&api.gateway.catalog()), &link)))
+    find(api, name).map(|link| json!(shown(&sessions(&api.gateway.servers()), &link)))
 }
 
 /// The link's story: the instance's own fields and its last transitions.
@@ -179,7 +179,7 @@ fn list(api: &Api) -> All {
     let links = api.links.watch().borrow().clone();
     let live: BTreeSet<&str> = links.iter().filter(|link| !is_absent(link)).map(Handle::name).collect();
     let listed = links.iter().filter(|link| !(is_absent(link) && live.contains(link.name())));
-    let catalog = api.gateway.catalog();
+    let catalog = api.gateway.servers();
     let sessions = sessions(&catalog);
     All { instances: listed.map(|link| shown(&sessions, link)).collect() }
 }

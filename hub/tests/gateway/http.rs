@@ -104,7 +104,7 @@ async fn instance(world: &World, servers: &[(&str, &str)]) -> Result<Instance> {
     }
     let instance = builder.start().await.map_err(anyhow::Error::from)?;
     until("the servers are listed", || {
-        let catalog = world.hub().gateway.catalog();
+        let catalog = world.hub().gateway.servers();
         let listed = catalog.iter().filter(|server| !server.tools.is_empty()).count();
         ensure!(listed == servers.len(), "{catalog:?}");
         Ok(())

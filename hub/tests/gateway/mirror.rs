@@ -106,7 +106,7 @@ async fn web(world: &World) -> Result<(Arc<Web>, Instance)> {
     let instance = Instance::builder("web").home(world.home()).project_dir("/").mcp_server("w", &*url);
     let instance = instance.start().await.map_err(anyhow::Error::from)?;
     until("its tools are listed", || {
-        let catalog = world.hub().gateway.catalog();
+        let catalog = world.hub().gateway.servers();
         ensure!(catalog.iter().any(|server| !server.tools.is_empty()), "{catalog:?}");
         Ok(())
     })

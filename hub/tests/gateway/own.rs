@@ -57,7 +57,7 @@ async fn an_agent_sees_why_an_instance_does_not_answer_while_none_is_up() -> Res
     assert_eq!(status["instances"][0]["servers"][0]["session"], "ready");
     world.kill("shop")?;
     until("the hub knows", || {
-        let catalog = world.hub().gateway.catalog();
+        let catalog = world.hub().gateway.servers();
         ensure!(catalog.iter().all(|server| server.why.is_some()), "{catalog:?}");
         Ok(())
     })

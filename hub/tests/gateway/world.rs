@@ -184,7 +184,7 @@ impl World {
     /// Waits until the hub has a session with the server of an instance, and all its lists.
     pub(crate) async fn ready(&self, name: &str) -> Result<()> {
         until(&format!("{name} is ready"), || {
-            let catalog = self.hub.gateway.catalog();
+            let catalog = self.hub.gateway.servers();
             let ready = catalog.iter().any(|server| {
                 server.instance == name
                     && server.session == linchpin_hub::gateway::mcp::SessionState::Ready

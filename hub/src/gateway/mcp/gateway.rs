@@ -38,7 +38,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// The MCP gateway of a hub.
 #[derive(Debug)]
 pub struct Gateway {
-    boards: watch::Receiver<Arc<Catalogs>>,
+    catalogs: watch::Receiver<Arc<Catalogs>>,
     pub(crate) clients: Arc<SessionStore>,
     pub(crate) waiting: pending_input::PendingInputs,
     links: Links,
@@ -82,19 +82,19 @@ impl Gateway {
             recalled: Arc::clone(&recalled),
             max_message: settings.max_message_bytes,
         };
-        let (fleet, boards) = UpstreamPool::new(links, common, settings.grace);
-        tasks.spawn(fleet.run());
+        let (pool, catalogs) = UpstreamPool::new(links, common, settings.grace);
+        tasks.spawn(pool.run());
         if journal.is_kept() {
             let rooms = PersisterDeps {
                 clients: Arc::clone(&clients),
                 rules: Arc::clone(&rules),
-                boards: boards.clone(),
+                catalogs: catalogs.clone(),
                 recalled,
             };
             tasks.spawn(Persister::new(journal.clone(), rooms).run());
         }
         Arc::new(Self {
-            boards,
+            catalogs,
             clients,
             waiting: pending_input::PendingInputs::default(),
             links: links.clone(),
@@ -135,17 +135,17 @@ impl Gateway {
 
     /// What an address shows.
     pub(super) fn scope(&self, part: ScopePath, query: Option<&str>) -> Result<Scope, Problem> {
-        let choice = match query {
+        let filter = match query {
             None => Arc::clone(&self.plain),
             Some(_) => Arc::new(Filter::read(&self.rules, query)?),
         };
-        Ok(Scope { part, choice })
+        Ok(Scope { part, filter })
     }
 
     /// Every server that is known, with the state of its session.
     #[must_use]
-    pub fn catalog(&self) -> Vec<ServerStatus> {
-        self.board(ClientCapabilities::NONE).sources().iter().map(ServerStatus::of).collect()
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        self.catalog(ClientCapabilities::NONE).sources().iter().map(ServerStatus::of).collect()
     }
 
     /// The sessions of agents.
@@ -155,60 +155,61 @@ impl Gateway {
     }
 
     /// The board of clients with these abilities as it was published last.
-    pub(crate) fn board(&self, abilities: ClientCapabilities) -> Arc<ServerCatalog> {
-        let boards = self.boards.borrow();
-        Arc::clone(boards.of(abilities).unwrap_or(boards.base()))
+    pub(crate) fn catalog(&self, abilities: ClientCapabilities) -> Arc<ServerCatalog> {
+        let catalogs = self.catalogs.borrow();
+        Arc::clone(catalogs.of(abilities).unwrap_or(catalogs.base()))
     }
 
     /// The boards, now and whenever they change.
-    pub(crate) fn boards(&self) -> watch::Receiver<Arc<Catalogs>> {
-        self.boards.clone()
+    pub(crate) fn catalogs(&self) -> watch::Receiver<Arc<Catalogs>> {
+        self.catalogs.clone()
     }
 
     /// The board with the lists as they are at this moment, ahead of its publication.
-    pub(crate) fn fresh_board(&self, abilities: ClientCapabilities) -> ServerCatalog {
+    pub(crate) fn fresh_catalog(&self, abilities: ClientCapabilities) -> ServerCatalog {
         let refreshed = |source: &ServerEntry<Arc<Upstream>>| ServerEntry {
             lists: source.backend.known().lists.or(&source.lists),
             ..source.clone()
         };
-        let board = self.board(abilities);
-        ToolCatalog::new(board.sources().iter().map(refreshed).collect()).of_instances(Arc::clone(board.instances()))
+        let catalog = self.catalog(abilities);
+        ToolCatalog::new(catalog.sources().iter().map(refreshed).collect())
+            .of_instances(Arc::clone(catalog.instances()))
     }
 
     /// Waits until a hub that has just started knows its first instances, if there are any of this scope.
     pub(super) async fn meets(&self, scope: &Scope) {
         let deadline = self.first_instances_by(scope);
-        let known = |boards: &Arc<Catalogs>| boards.base().view(scope).backends().next().is_some();
+        let known = |catalogs: &Arc<Catalogs>| catalogs.base().view(scope).backends().next().is_some();
         // Either way what is known then is what there is.
-        let _ = timeout_at(deadline, self.boards().wait_for(known)).await;
+        let _ = timeout_at(deadline, self.catalogs().wait_for(known)).await;
     }
 
     /// Waits until there are sessions for clients with these abilities, or being begun. It takes no time but for the
     /// first request of the first of them.
-    pub(crate) async fn has_lane(&self, abilities: ClientCapabilities) {
-        if self.boards.borrow().of(abilities).is_none() {
+    pub(crate) async fn has_session_for(&self, abilities: ClientCapabilities) {
+        if self.catalogs.borrow().of(abilities).is_none() {
             // If the fleet is that busy, what everybody is shown has to do.
-            let _ = timeout(FIRST_LOOK, self.boards().wait_for(|boards| boards.of(abilities).is_some())).await;
+            let _ = timeout(FIRST_LOOK, self.catalogs().wait_for(|catalogs| catalogs.of(abilities).is_some())).await;
         }
     }
 
     /// Waits until every server of this scope gave this list, or is known to be down, or took too long.
     pub(crate) async fn settle(&self, abilities: ClientCapabilities, scope: &Scope, kind: ListKind) {
-        self.has_lane(abilities).await;
-        self.board(abilities).view(scope).backends().for_each(|upstream| upstream.wake_for(kind));
-        let mut boards = self.boards();
+        self.has_session_for(abilities).await;
+        self.catalog(abilities).view(scope).backends().for_each(|upstream| upstream.wake_for(kind));
+        let mut catalogs = self.catalogs();
         loop {
-            boards.mark_unchanged();
-            let pending = self.pending(&self.board(abilities), scope, kind);
+            catalogs.mark_unchanged();
+            let pending = self.pending(&self.catalog(abilities), scope, kind);
             let Some(deadline) = pending.filter(|deadline| *deadline > Instant::now()) else { return };
             // Whether it changed or the time is over: look again.
-            let _ = timeout_at(deadline, boards.changed()).await;
+            let _ = timeout_at(deadline, catalogs.changed()).await;
         }
     }
 
     /// Until when this list is worth waiting for, if it is not complete.
-    fn pending(&self, board: &ServerCatalog, scope: &Scope, kind: ListKind) -> Option<Instant> {
-        let view = board.view(scope);
+    fn pending(&self, catalog: &ServerCatalog, scope: &Scope, kind: ListKind) -> Option<Instant> {
+        let view = catalog.view(scope);
         if view.backends().next().is_none() {
             return Some(self.first_instances_by(scope));
         }
@@ -226,14 +227,14 @@ impl Gateway {
 
     /// Waits a moment for what an address shows to exist: agent and instance are often started together.
     pub(crate) async fn appears(&self, scope: &Scope) -> Result<(), Problem> {
-        let mut boards = self.boards();
+        let mut catalogs = self.catalogs();
         let mut links = self.links.watch();
         let deadline = Instant::now() + self.list_wait;
         loop {
-            boards.mark_unchanged();
+            catalogs.mark_unchanged();
             let Some(missing) = self.missing(scope) else { return Ok(()) };
             let changed = async {
-                tokio::select! { changed = boards.changed() => changed, changed = links.changed() => changed }
+                tokio::select! { changed = catalogs.changed() => changed, changed = links.changed() => changed }
             };
             if !matches!(timeout_at(deadline, changed).await, Ok(Ok(()))) {
                 return Err(missing);
@@ -243,9 +244,9 @@ impl Gateway {
 
     /// What of a scope does not exist.
     fn missing(&self, scope: &Scope) -> Option<Problem> {
-        let board = self.board(ClientCapabilities::NONE);
+        let catalog = self.catalog(ClientCapabilities::NONE);
         // What is hidden exists.
-        if board.view(&scope.part.clone().into()).backends().next().is_some() {
+        if catalog.view(&scope.part.clone().into()).backends().next().is_some() {
             return None;
         }
         match &scope.part {
@@ -253,8 +254,8 @@ impl Gateway {
             ScopePath::Instance(name) => self.links.get(name).is_none().then(|| self.no_instance(name)),
             ScopePath::Server(name, _) if self.links.get(name).is_none() => Some(self.no_instance(name)),
             ScopePath::Server(name, server) => {
-                let view = board.view(&ScopePath::Instance(Arc::clone(name)).into());
-                let servers: Vec<_> = view.backends().map(|upstream| upstream.place.server.to_string()).collect();
+                let view = catalog.view(&ScopePath::Instance(Arc::clone(name)).into());
+                let servers: Vec<_> = view.backends().map(|upstream| upstream.server_key.server.to_string()).collect();
                 let detail = format!("{name} has no MCP server {server:?}");
                 Some(Problem::new(Code::ServerNotFound, detail).seen("servers", servers).next("linchpin status"))
             }
@@ -273,13 +274,13 @@ impl Gateway {
     }
 
     /// The server of a subscription that nobody has any more.
-    pub(crate) fn unwanted(&self, place: &ServerKey, uri: &str) -> Option<Arc<Upstream>> {
-        if self.clients.subscribed(place).contains(uri) {
+    pub(crate) fn unwanted(&self, server_key: &ServerKey, uri: &str) -> Option<Arc<Upstream>> {
+        if self.clients.subscribed(server_key).contains(uri) {
             return None;
         }
-        let boards = self.boards.borrow();
-        let mut upstreams = boards.iter().flat_map(|(_, board)| board.sources()).map(|source| &source.backend);
-        upstreams.find(|upstream| upstream.place == *place).cloned()
+        let catalogs = self.catalogs.borrow();
+        let mut upstreams = catalogs.iter().flat_map(|(_, catalog)| catalog.sources()).map(|source| &source.backend);
+        upstreams.find(|upstream| upstream.server_key == *server_key).cloned()
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct PersisterDeps {
     /// What the settings choose.
     pub(crate) rules: Arc<FilterRules>,
     /// The servers.
-    pub(crate) boards: watch::Receiver<Arc<Catalogs>>,
+    pub(crate) catalogs: watch::Receiver<Arc<Catalogs>>,
     /// What servers offered in an earlier life of the hub.
     pub(crate) recalled: Arc<RecalledOffers>,
 }
@@ -67,7 +67,7 @@ impl Persister {
             let wait = if self.keep().await { USE } else { AGAIN };
             tokio::select! {
                 () = bell.notified() => {}
-                changed = self.rooms.boards.changed() => if changed.is_err() { return },
+                changed = self.rooms.catalogs.changed() => if changed.is_err() { return },
                 Ok(()) = self.facts.changed() => {}
                 () = tokio::time::sleep(wait) => {}
                 _ = used.tick() => {
@@ -112,11 +112,11 @@ impl Persister {
         if all {
             self.lists.clear();
         }
-        let boards = Arc::clone(&self.rooms.boards.borrow_and_update());
-        for source in boards.iter().flat_map(|(_, board)| board.sources()) {
-            let (id, place) = (source.backend.handle().id(), &source.backend.place);
-            let kept = self.lists.entry((id, place.clone())).or_default();
-            changes.extend(source.backend.known().news(id, place, kept).into_iter().map(Change::List));
+        let catalogs = Arc::clone(&self.rooms.catalogs.borrow_and_update());
+        for source in catalogs.iter().flat_map(|(_, catalog)| catalog.sources()) {
+            let (id, server_key) = (source.backend.handle().id(), &source.backend.server_key);
+            let kept = self.lists.entry((id, server_key.clone())).or_default();
+            changes.extend(source.backend.known().news(id, server_key, kept).into_iter().map(Change::List));
         }
         changes
     }

@@ -69,7 +69,7 @@ impl ClientStatus {
             address: client.scope.to_string(),
             version: client.version.as_str(),
             listening: client.is_listening(),
-            in_flight: client.inflight.len(),
+            in_flight: client.in_flight.len(),
         }
     }
 }

@@ -118,7 +118,7 @@ pub(crate) fn instance(facts: &dyn HubApi, scope: &Scope, name: &str) -> Result<
     let found = facts.instance(name);
     let rule = match &found {
         Ok(instance) => hidden(scope, instance),
-        Err(_) => scope.choice.hides(&[name], Path::new("/")),
+        Err(_) => scope.filter.hides(&[name], Path::new("/")),
     };
     match rule {
         None => found,
@@ -131,7 +131,7 @@ pub(crate) fn instance(facts: &dyn HubApi, scope: &Scope, name: &str) -> Result<
 
 fn hidden(scope: &Scope, instance: &Value) -> Option<String> {
     let text = |key: &str| instance[key].as_str().unwrap_or_default();
-    scope.choice.hides(&[text("name")], Path::new(text("project_dir")))
+    scope.filter.hides(&[text("name")], Path::new(text("project_dir")))
 }
 
 /// The end of a text, in whole lines.

@@ -106,8 +106,8 @@ impl BuiltinTool {
     pub(crate) fn find(kind: ListKind, scope: &Scope, name: &str) -> Option<Result<Self, RpcError>> {
         let name = name.strip_prefix(BUILTIN)?.strip_prefix("__")?;
         let offered = scope.is_all() && kind == ListKind::Tools;
-        let own = Self::ALL.into_iter().find(|own| offered && own.name() == name && own.is_on(&scope.choice))?;
-        Some(scope.choice.hides_own(own.name()).map_or(Ok(own), |rule| {
+        let own = Self::ALL.into_iter().find(|own| offered && own.name() == name && own.is_on(&scope.filter))?;
+        Some(scope.filter.hides_own(own.name()).map_or(Ok(own), |rule| {
             let detail = format!("the tool {BUILTIN}__{name} is hidden: {rule}");
             let problem = Problem::new(Code::UnknownTool, detail);
             Err(RpcError::unknown(problem.next("a person can change that: linchpin config show --origin")))
@@ -122,31 +122,31 @@ impl BuiltinTool {
         }
     }
 
-    fn is_on(self, choice: &Filter) -> bool {
-        if self.needs_search() { choice.searches() } else { choice.own_tools() }
+    fn is_on(self, filter: &Filter) -> bool {
+        if self.needs_search() { filter.searches() } else { filter.own_tools() }
     }
 }
 
 /// What the hub adds to a list, of its own and of these instances.
-pub(crate) fn listed(kind: ListKind, choice: &Filter, instances: &[&str]) -> Vec<String> {
-    let shown = |own: &BuiltinTool| own.is_on(choice) && choice.hides_own(own.name()).is_none();
+pub(crate) fn listed(kind: ListKind, filter: &Filter, instances: &[&str]) -> Vec<String> {
+    let shown = |own: &BuiltinTool| own.is_on(filter) && filter.hides_own(own.name()).is_none();
     match kind {
         ListKind::Tools => BuiltinTool::ALL.into_iter().filter(shown).map(|own| schema::of(own).to_string()).collect(),
         ListKind::Prompts => Vec::new(),
-        ListKind::Resources | ListKind::Templates if !choice.own_tools() => Vec::new(),
+        ListKind::Resources | ListKind::Templates if !filter.own_tools() => Vec::new(),
         ListKind::Resources => resources::listed(instances),
         ListKind::Templates => resources::templates(),
     }
 }
 
 /// Whether a name that some instance offers is one of the hub's own.
-pub(crate) fn takes(kind: ListKind, choice: &Filter, name: &str) -> bool {
+pub(crate) fn takes(kind: ListKind, filter: &Filter, name: &str) -> bool {
     match kind {
         ListKind::Tools => {
             let own = name.strip_prefix(BUILTIN).and_then(|rest| rest.strip_prefix("__"));
-            own.is_some_and(|name| BuiltinTool::ALL.into_iter().any(|own| own.name() == name && own.is_on(choice)))
+            own.is_some_and(|name| BuiltinTool::ALL.into_iter().any(|own| own.name() == name && own.is_on(filter)))
         }
         ListKind::Prompts => false,
-        ListKind::Resources | ListKind::Templates => choice.own_tools() && name.starts_with(resources::SCHEME),
+        ListKind::Resources | ListKind::Templates => filter.own_tools() && name.starts_with(resources::SCHEME),
     }
 }

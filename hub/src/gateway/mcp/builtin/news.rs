@@ -22,14 +22,19 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_millis(500);
 
 /// Where the subscriptions to the hub's own resources are kept: no instance has this name.
-pub(crate) fn place() -> ServerKey {
-    ServerKey { instance: "".into(), server: BUILTIN.into(), project: Path::new("/").into(), lane: SessionKind::Shared }
+pub(crate) fn server_key() -> ServerKey {
+    ServerKey {
+        instance: "".into(),
+        server: BUILTIN.into(),
+        project: Path::new("/").into(),
+        session_kind: SessionKind::Shared,
+    }
 }
 
 /// What was seen of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SeenInstance {
-    print: u64,
+    fingerprint: u64,
     project: PathBuf,
 }
 
@@ -60,7 +65,7 @@ impl StatusChanges {
         for (client, uri) in subscribed {
             let visible = |name: &&&String| {
                 let seen = now.get(**name).or_else(|| before.get(**name));
-                seen.is_some_and(|seen| client.scope.choice.hides(&[name], &seen.project).is_none())
+                seen.is_some_and(|seen| client.scope.filter.hides(&[name], &seen.project).is_none())
             };
             if changed.iter().filter(visible).any(|name| resources::is_about(uri, name)) {
                 client.send(&format!(
@@ -74,9 +79,9 @@ impl StatusChanges {
 
 /// Who wants to hear of which of them.
 fn subscribed(clients: &SessionStore) -> Vec<(Arc<Client>, String)> {
-    let place = place();
+    let server_key = server_key();
     let of = |client: Arc<Client>| {
-        let own = client.subscriptions().into_iter().filter(|(at, _)| *at == place).map(|(_, uri)| uri);
+        let own = client.subscriptions().into_iter().filter(|(at, _)| *at == server_key).map(|(_, uri)| uri);
         own.map(|uri| (Arc::clone(&client), uri)).collect::<Vec<_>>()
     };
     clients.all().into_iter().flat_map(of).collect()
@@ -93,7 +98,10 @@ fn seen(instance: &Value) -> (String, SeenInstance) {
     for server in instance["servers"].as_array().into_iter().flatten() {
         (text(&server["name"]), server["up"].to_string(), server["session"].to_string()).hash(&mut hasher);
     }
-    (text(&instance["name"]), SeenInstance { print: hasher.finish(), project: text(&instance["project_dir"]).into() })
+    (
+        text(&instance["name"]),
+        SeenInstance { fingerprint: hasher.finish(), project: text(&instance["project_dir"]).into() },
+    )
 }
 
 #[cfg(test)]

@@ -72,8 +72,9 @@ pub(crate) async fn read(facts: Arc<dyn HubApi>, scope: &Scope, uri: &str) -> Re
         }
         [name, "logs"] => {
             let which = json!({"instance": name}).to_string();
-            let told = answer::of(BuiltinTool::Logs, facts, scope, &which).await.map_err(RpcError::unknown_resource)?;
-            ("text/plain", told.0)
+            let notified =
+                answer::of(BuiltinTool::Logs, facts, scope, &which).await.map_err(RpcError::unknown_resource)?;
+            ("text/plain", notified.0)
         }
         _ => {
             let problem = Problem::new(Code::NotFound, format!("the hub has no resource {uri:?}"));

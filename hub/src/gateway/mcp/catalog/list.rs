@@ -21,7 +21,7 @@ pub(crate) struct CallHints {
     /// Whether it can only be called as a task of 2025-11-25.
     pub(crate) needs_task: bool,
     /// Which arguments headers repeat.
-    pub(crate) mirror: Option<Arc<ParamHeaders>>,
+    pub(crate) param_headers: Option<Arc<ParamHeaders>>,
 }
 
 /// One tool, prompt, resource or template.
@@ -30,7 +30,7 @@ pub(crate) struct ListItem {
     json: Box<str>,
     key: Box<str>,
     place: Span,
-    how: CallHints,
+    hints: CallHints,
     /// Why its definition is invalid for clients over HTTP.
     invalid: Option<Box<str>>,
 }
@@ -42,19 +42,19 @@ impl ListItem {
         let hints = object.object(json, "annotations").ok().flatten();
         let hinted =
             |name: &str| hints.as_ref().and_then(|hints| hints.get(name)).is_some_and(|at| at.of(json) == "true");
-        let mirror = if kind == ListKind::Tools { ParamHeaders::of_tool(json) } else { Ok(None) };
-        let (mirror, invalid) = match mirror {
-            Ok(mirror) => (mirror.map(Arc::new), None),
+        let param_headers = if kind == ListKind::Tools { ParamHeaders::of_tool(json) } else { Ok(None) };
+        let (param_headers, invalid) = match param_headers {
+            Ok(param_headers) => (param_headers.map(Arc::new), None),
             Err(why) => (None, Some(why.into())),
         };
         let execution = object.object(json, "execution").ok().flatten();
         let support = execution.and_then(|execution| execution.get("taskSupport"));
-        let how = CallHints {
+        let hints = CallHints {
             repeatable: hinted("readOnlyHint") || hinted("idempotentHint"),
             needs_task: support.is_some_and(|at| at.of(json) == "\"required\""),
-            mirror,
+            param_headers,
         };
-        Some(Self { key: place.string(json)?.into(), place, how, invalid, json: json.into() })
+        Some(Self { key: place.string(json)?.into(), place, hints, invalid, json: json.into() })
     }
 
     /// Its name or URI, as the backend has it.
@@ -63,8 +63,8 @@ impl ListItem {
     }
 
     /// How it may be called.
-    pub(crate) fn how(&self) -> &CallHints {
-        &self.how
+    pub(crate) fn hints(&self) -> &CallHints {
+        &self.hints
     }
 
     /// Its JSON under another name.
@@ -82,7 +82,7 @@ pub(crate) struct List {
     items: Vec<ListItem>,
     /// Places of the items in the order of their keys.
     by_key: Vec<u32>,
-    print: u64,
+    fingerprint: u64,
 }
 
 impl List {
@@ -116,8 +116,8 @@ impl List {
     }
 
     /// What tells it apart from other lists.
-    pub(crate) fn print(&self) -> u64 {
-        self.print
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 }
 
@@ -167,7 +167,7 @@ impl ListDraft {
         self.items.iter().for_each(|item| item.json.hash(&mut hasher));
         let mut by_key: Vec<u32> = (0_u32..).take(self.items.len()).collect();
         by_key.sort_by(|a, b| self.items[*a as usize].key.cmp(&self.items[*b as usize].key));
-        List { items: self.items, by_key, print: hasher.finish() }
+        List { items: self.items, by_key, fingerprint: hasher.finish() }
     }
 }
 
@@ -189,7 +189,7 @@ impl Lists {
     /// Takes a new one and says whether it differs from what was known.
     pub(crate) fn set(&mut self, kind: ListKind, list: List) -> bool {
         let slot = &mut self.0[kind.index()];
-        let differs = slot.as_ref().is_none_or(|known| known.print != list.print);
+        let differs = slot.as_ref().is_none_or(|known| known.fingerprint != list.fingerprint);
         if differs {
             *slot = Some(Arc::new(list));
         }
@@ -226,7 +226,7 @@ pub(crate) mod tests {
         );
         let list = draft.finish();
         assert_eq!(list.items().iter().map(ListItem::key).collect::<Vec<_>>(), ["b", "a"]);
-        assert!(list.find("a").unwrap().how().repeatable && !list.find("b").unwrap().how().repeatable);
+        assert!(list.find("a").unwrap().hints().repeatable && !list.find("b").unwrap().hints().repeatable);
         assert!(list.find("c").is_none());
         assert!(ListDraft::new(ListKind::Tools).page(r#"{"prompts":[]}"#).is_err());
     }

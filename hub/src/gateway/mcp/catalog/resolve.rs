@@ -20,7 +20,7 @@ pub(crate) enum Lookup<'b, B> {
         /// The name there.
         name: &'b str,
         /// How it may be called.
-        how: &'b CallHints,
+        hints: &'b CallHints,
     },
     /// To these backends, whose lists are not known yet.
     Unlisted(Vec<&'b B>),
@@ -120,7 +120,7 @@ impl<'b, B> CatalogView<'b, B> {
 
     /// Nothing of this name: for want of lists, or although they are known.
     fn missing(&self, sources: &'b [ServerEntry<B>], kind: ListKind) -> Lookup<'b, B> {
-        let hides = |source: &ServerEntry<B>| self.choice.hides(&[&source.instance, &source.server], &source.project);
+        let hides = |source: &ServerEntry<B>| self.filter.hides(&[&source.instance, &source.server], &source.project);
         let shown: Vec<_> = sources.iter().filter(|source| hides(source).is_none()).collect();
         if let (true, Some(rule)) = (shown.is_empty(), sources.iter().find_map(hides)) {
             return Lookup::Hidden(rule);
@@ -136,7 +136,7 @@ impl<'b, B> CatalogView<'b, B> {
 }
 
 fn found<'b, B>(source: &'b ServerEntry<B>, item: &'b ListItem) -> Lookup<'b, B> {
-    Lookup::Found { backend: &source.backend, name: item.key(), how: item.how() }
+    Lookup::Found { backend: &source.backend, name: item.key(), hints: item.hints() }
 }
 
 #[cfg(test)]
@@ -150,10 +150,10 @@ mod tests {
     use std::sync::Arc;
 
     fn chosen(part: ScopePath, query: &str) -> Scope {
-        Scope { part, choice: Arc::new(Filter::read(&Arc::default(), Some(query)).unwrap()) }
+        Scope { part, filter: Arc::new(Filter::read(&Arc::default(), Some(query)).unwrap()) }
     }
 
-    fn board(shop: &[&str]) -> ToolCatalog<String> {
+    fn catalog(shop: &[&str]) -> ToolCatalog<String> {
         let mut blog = source("blog", "files", true, &["read"]);
         let mut last = source("shop", "b", false, &["read"]);
         blog.lists.set(ListKind::Resources, listed(ListKind::Resources, &["x://1"]));
@@ -163,27 +163,27 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_neither_listed_nor_found_and_the_rest_keeps_its_names() {
-        let (board, scope) = (board(&["read", "write"]), chosen(ScopePath::All, "except=shop/a/write,blog"));
-        assert_eq!(names(&board, &scope), ["shop__a__read", "shop__b__read"]);
-        let view = board.view(&scope);
+        let (catalog, scope) = (catalog(&["read", "write"]), chosen(ScopePath::All, "except=shop/a/write,blog"));
+        assert_eq!(names(&catalog, &scope), ["shop__a__read", "shop__b__read"]);
+        let view = catalog.view(&scope);
         let hidden = |name: &str| matches!(view.resolve(ListKind::Tools, name), Lookup::Hidden(_));
         assert!(hidden("shop__a__write") && hidden("blog__read") && hidden("blog__none"));
         assert!(!hidden("shop__a__read") && !hidden("shop__b__none"));
         // What an instance shows under untouched names does not change with what is hidden.
         let one = chosen(ScopePath::Instance("shop".into()), "except=shop/a/read");
-        assert_eq!(names(&board, &one), ["write", "b__read"]);
-        let view = board.view(&one);
+        assert_eq!(names(&catalog, &one), ["write", "b__read"]);
+        let view = catalog.view(&one);
         assert!(matches!(view.resolve(ListKind::Tools, "b__read"), Lookup::Found { .. }));
-        assert!(board.view(&chosen(ScopePath::Instance("blog".into()), "except=blog")).single().is_none());
+        assert!(catalog.view(&chosen(ScopePath::Instance("blog".into()), "except=blog")).single().is_none());
     }
 
     #[test]
     fn a_hidden_resource_is_that_of_the_next_who_has_it() {
-        let board = board(&[]);
-        assert_eq!(board.view(&chosen(ScopePath::All, "")).resource("x://1"), ["blog/files"]);
-        assert_eq!(board.view(&chosen(ScopePath::All, "except=blog")).resource("x://1"), ["shop/b"]);
+        let catalog = catalog(&[]);
+        assert_eq!(catalog.view(&chosen(ScopePath::All, "")).resource("x://1"), ["blog/files"]);
+        assert_eq!(catalog.view(&chosen(ScopePath::All, "except=blog")).resource("x://1"), ["shop/b"]);
         let scope = chosen(ScopePath::All, "except=*/*/x://*");
-        let view = board.view(&scope);
+        let view = catalog.view(&scope);
         assert!(view.resource("x://1").is_empty() && view.hidden("x://1").is_some());
         assert!(view.names(ListKind::Resources).is_empty());
     }
@@ -191,18 +191,18 @@ mod tests {
     #[test]
     fn a_change_of_what_is_hidden_is_no_change() {
         let scope = chosen(ScopePath::All, "except=shop/a/write*");
-        let print = |tools: &[&str]| board(tools).view(&scope).print(ListKind::Tools);
-        assert_eq!(print(&["read", "write"]), print(&["read", "write", "write_all"]));
-        assert_ne!(print(&["read", "write"]), print(&["read", "list"]));
+        let fingerprint = |tools: &[&str]| catalog(tools).view(&scope).fingerprint(ListKind::Tools);
+        assert_eq!(fingerprint(&["read", "write"]), fingerprint(&["read", "write", "write_all"]));
+        assert_ne!(fingerprint(&["read", "write"]), fingerprint(&["read", "list"]));
     }
 
     #[test]
     fn the_instances_of_a_project_come_first() {
         let scope = chosen(ScopePath::All, "project=/p/shop");
-        let board = board(&["read"]);
-        assert_eq!(names(&board, &scope), ["shop__a__read", "shop__b__read", "blog__read"]);
-        assert_eq!(board.view(&scope).resource("x://1"), ["shop/b"]);
+        let catalog = catalog(&["read"]);
+        assert_eq!(names(&catalog, &scope), ["shop__a__read", "shop__b__read", "blog__read"]);
+        assert_eq!(catalog.view(&scope).resource("x://1"), ["shop/b"]);
         let alone = chosen(ScopePath::All, "project=/p/shop&project_only=true");
-        assert_eq!(names(&board, &alone), ["shop__a__read", "shop__b__read"]);
+        assert_eq!(names(&catalog, &alone), ["shop__a__read", "shop__b__read"]);
     }
 }

@@ -26,19 +26,19 @@ pub(crate) struct Scope {
     /// Which instances and servers.
     pub(crate) part: ScopePath,
     /// What of them.
-    pub(crate) choice: Arc<Filter>,
+    pub(crate) filter: Arc<Filter>,
 }
 
 impl Scope {
     /// Whether this server is shown.
-    pub(crate) fn covers(&self, place: &ServerKey) -> bool {
-        let ServerKey { instance, server, project, .. } = place;
+    pub(crate) fn covers(&self, server_key: &ServerKey) -> bool {
+        let ServerKey { instance, server, project, .. } = server_key;
         let within = match &self.part {
             ScopePath::All => true,
             ScopePath::Instance(name) => name == instance,
             ScopePath::Server(name, only) => name == instance && only == server,
         };
-        within && self.choice.hides(&[instance, server], project).is_none()
+        within && self.filter.hides(&[instance, server], project).is_none()
     }
 
     /// Whether all instances stand together.
@@ -56,7 +56,7 @@ impl Scope {
             ["", "i", name, server, "mcp"] => ScopePath::Server(name.into(), server.into()),
             _ => return None,
         };
-        Some(Self { part, choice: Arc::new(Filter::read(rules, query).ok()?) })
+        Some(Self { part, filter: Arc::new(Filter::read(rules, query).ok()?) })
     }
 
     /// The instance, where only one is shown.
@@ -71,7 +71,7 @@ impl Scope {
 /// All that a path shows.
 impl From<ScopePath> for Scope {
     fn from(part: ScopePath) -> Self {
-        Self { part, choice: Arc::default() }
+        Self { part, filter: Arc::default() }
     }
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for Scope {
             ScopePath::Instance(name) => write!(f, "/i/{name}/mcp"),
             ScopePath::Server(name, server) => write!(f, "/i/{name}/{server}/mcp"),
         }?;
-        write!(f, "{}", self.choice)
+        write!(f, "{}", self.filter)
     }
 }
 
@@ -93,21 +93,21 @@ pub(crate) mod tests {
     use crate::gateway::mcp::protocol::capabilities::SessionKind;
     use std::path::Path;
 
-    pub(crate) fn place(instance: &str, server: &str) -> ServerKey {
+    pub(crate) fn server_key(instance: &str, server: &str) -> ServerKey {
         let project = Path::new("/p").into();
-        ServerKey { instance: instance.into(), server: server.into(), project, lane: SessionKind::Shared }
+        ServerKey { instance: instance.into(), server: server.into(), project, session_kind: SessionKind::Shared }
     }
 
     #[test]
     fn each_scope_covers_its_own() {
         let instance = Scope::from(ScopePath::Instance("a".into()));
         let server = Scope::from(ScopePath::Server("a".into(), "x".into()));
-        let (ax, ay, bx) = (place("a", "x"), place("a", "y"), place("b", "x"));
+        let (ax, ay, bx) = (server_key("a", "x"), server_key("a", "y"), server_key("b", "x"));
         assert!(Scope::from(ScopePath::All).covers(&ax) && instance.covers(&ax) && server.covers(&ax));
         assert!(instance.covers(&ay) && !instance.covers(&bx));
         assert!(!server.covers(&ay) && !server.covers(&bx));
-        let choice = Filter::read(&Arc::default(), Some("only=b,a/y")).unwrap();
-        let chosen = Scope { part: ScopePath::All, choice: Arc::new(choice) };
+        let filter = Filter::read(&Arc::default(), Some("only=b,a/y")).unwrap();
+        let chosen = Scope { part: ScopePath::All, filter: Arc::new(filter) };
         assert!(!chosen.covers(&ax) && chosen.covers(&ay) && chosen.covers(&bx));
         assert_eq!(chosen.to_string(), "/mcp?only=a/y,b");
         for scope in [chosen, instance, server] {

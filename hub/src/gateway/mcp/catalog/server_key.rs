@@ -14,5 +14,5 @@ pub(crate) struct ServerKey {
     /// The instance's project directory.
     pub(crate) project: Arc<Path>,
     /// For whom.
-    pub(crate) lane: SessionKind,
+    pub(crate) session_kind: SessionKind,
 }

@@ -92,7 +92,7 @@ impl<B> ToolCatalog<B> {
                 sources.iter().find(|source| source.server == *server).map_or(&[][..], std::slice::from_ref)
             }
         };
-        CatalogView { sources, instances: &self.instances, prefixed: scope.is_all(), choice: Arc::clone(&scope.choice) }
+        CatalogView { sources, instances: &self.instances, prefixed: scope.is_all(), filter: Arc::clone(&scope.filter) }
     }
 }
 
@@ -108,7 +108,7 @@ pub(crate) struct CatalogView<'b, B> {
     pub(super) sources: &'b [ServerEntry<B>],
     instances: &'b [InstanceEntry],
     pub(super) prefixed: bool,
-    pub(super) choice: Arc<Filter>,
+    pub(super) filter: Arc<Filter>,
 }
 
 impl<'b, B> CatalogView<'b, B> {
@@ -120,19 +120,19 @@ impl<'b, B> CatalogView<'b, B> {
     /// The sources of which anything is shown, those of the preferred project first.
     pub(super) fn shown_sources(&self) -> impl Iterator<Item = &'b ServerEntry<B>> {
         let sources = self.sources;
-        let (first, then) = (Arc::clone(&self.choice), Arc::clone(&self.choice));
+        let (first, then) = (Arc::clone(&self.filter), Arc::clone(&self.filter));
         let preferred = sources.iter().filter(move |source| first.prefers(&source.project));
         let others = sources.iter().filter(move |source| !then.prefers(&source.project));
-        let choice = Arc::clone(&self.choice);
+        let filter = Arc::clone(&self.filter);
         let shown = move |source: &&ServerEntry<B>| {
-            choice.hides(&[&source.instance, &source.server], &source.project).is_none()
+            filter.hides(&[&source.instance, &source.server], &source.project).is_none()
         };
         preferred.chain(others).filter(shown)
     }
 
     /// The rule that hides this item of a source.
     pub(super) fn hides(&self, source: &ServerEntry<B>, key: &str) -> Option<String> {
-        self.choice.hides(&[&source.instance, &source.server, key], &source.project)
+        self.filter.hides(&[&source.instance, &source.server, key], &source.project)
     }
 
     /// The only backend, where there is only one to be shown and names are untouched.
@@ -147,7 +147,7 @@ impl<'b, B> CatalogView<'b, B> {
     pub(crate) fn list(&self, kind: ListKind) -> String {
         let items = if self.searches(kind) { Vec::new() } else { self.items(kind) };
         let theirs = items.iter().map(|(name, _, item)| item.renamed(name));
-        let own = if self.prefixed { builtin::listed(kind, &self.choice, &self.instances()) } else { Vec::new() };
+        let own = if self.prefixed { builtin::listed(kind, &self.filter, &self.instances()) } else { Vec::new() };
         let mut out = String::from("[");
         for json in theirs.chain(own.into_iter().map(Cow::Owned)) {
             if out.len() > 1 {
@@ -161,13 +161,13 @@ impl<'b, B> CatalogView<'b, B> {
 
     /// The names of the instances of which anything is shown.
     pub(crate) fn instances(&self) -> Vec<&'b str> {
-        let shown = |(name, project): &&InstanceEntry| self.choice.hides(&[name], project).is_none();
+        let shown = |(name, project): &&InstanceEntry| self.filter.hides(&[name], project).is_none();
         self.instances.iter().filter(shown).map(|(name, _)| &**name).collect()
     }
 
     /// Whether this list has nothing of the instances, because it is searched instead.
     pub(crate) fn searches(&self, kind: ListKind) -> bool {
-        self.prefixed && kind == ListKind::Tools && self.choice.searches()
+        self.prefixed && kind == ListKind::Tools && self.filter.searches()
     }
 
     /// The names of the merged list.
@@ -176,26 +176,26 @@ impl<'b, B> CatalogView<'b, B> {
     }
 
     /// What tells this list apart from others.
-    pub(crate) fn print(&self, kind: ListKind) -> u64 {
+    pub(crate) fn fingerprint(&self, kind: ListKind) -> u64 {
         let mut hasher = DefaultHasher::new();
         if self.searches(kind) {
             return hasher.finish();
         }
-        if self.prefixed && kind == ListKind::Resources && self.choice.own_tools() {
+        if self.prefixed && kind == ListKind::Resources && self.filter.own_tools() {
             self.instances().hash(&mut hasher);
         }
         for source in self.shown_sources() {
-            if let Some(print) = source.shown(kind).and_then(|list| self.print_of(source, list)) {
-                (&source.instance, &source.server, source.alone, print).hash(&mut hasher);
+            if let Some(fingerprint) = source.shown(kind).and_then(|list| self.fingerprint_of(source, list)) {
+                (&source.instance, &source.server, source.alone, fingerprint).hash(&mut hasher);
             }
         }
         hasher.finish()
     }
 
     /// What tells the shown part of one list apart from others; none if nothing of it is shown.
-    fn print_of(&self, source: &ServerEntry<B>, list: &List) -> Option<u64> {
-        if self.choice.shows_everything() {
-            return Some(list.print()).filter(|_| !list.items().is_empty());
+    fn fingerprint_of(&self, source: &ServerEntry<B>, list: &List) -> Option<u64> {
+        if self.filter.shows_everything() {
+            return Some(list.fingerprint()).filter(|_| !list.items().is_empty());
         }
         let mut hasher = DefaultHasher::new();
         let mut shown = list.items().iter().filter(|item| self.hides(source, item.key()).is_none()).peekable();
@@ -223,7 +223,7 @@ impl<'b, B> CatalogView<'b, B> {
                     continue;
                 }
                 let name = self.shown_name(kind, source, item.key(), &mut seen);
-                let name = name.filter(|name| !(self.prefixed && builtin::takes(kind, &self.choice, name)));
+                let name = name.filter(|name| !(self.prefixed && builtin::takes(kind, &self.filter, name)));
                 // A hidden tool keeps its name, so that those of others do not depend on what is hidden.
                 if let Some(name) = name.filter(|_| !hidden) {
                     out.push((name, source, item));
@@ -293,11 +293,11 @@ pub(super) mod tests {
         ScopePath::All.into()
     }
 
-    pub(crate) fn names(board: &ToolCatalog<String>, scope: &Scope) -> Vec<String> {
-        board.view(scope).names(ListKind::Tools)
+    pub(crate) fn names(catalog: &ToolCatalog<String>, scope: &Scope) -> Vec<String> {
+        catalog.view(scope).names(ListKind::Tools)
     }
 
-    fn board() -> ToolCatalog<String> {
+    fn catalog() -> ToolCatalog<String> {
         ToolCatalog::new(vec![
             source("shop", "b", false, &["read", "list"]),
             source("shop", "a", false, &["read"]),
@@ -307,25 +307,25 @@ pub(super) mod tests {
 
     #[test]
     fn names_are_prefixed_where_instances_stand_together() {
-        let board = board();
+        let catalog = catalog();
         assert_eq!(
-            names(&board, &all()),
+            names(&catalog, &all()),
             ["blog__read", "blog__a__b", "shop__b__read", "shop__b__list", "shop__a__read"]
         );
-        assert_eq!(names(&board, &Scope::from(ScopePath::Instance("blog".into()))), ["read", "a__b"]);
-        assert_eq!(names(&board, &Scope::from(ScopePath::Instance("shop".into()))), ["read", "list", "a__read"]);
-        assert_eq!(names(&board, &Scope::from(ScopePath::Server("shop".into(), "a".into()))), ["read"]);
-        assert!(names(&board, &Scope::from(ScopePath::Instance("none".into()))).is_empty());
+        assert_eq!(names(&catalog, &Scope::from(ScopePath::Instance("blog".into()))), ["read", "a__b"]);
+        assert_eq!(names(&catalog, &Scope::from(ScopePath::Instance("shop".into()))), ["read", "list", "a__read"]);
+        assert_eq!(names(&catalog, &Scope::from(ScopePath::Server("shop".into(), "a".into()))), ["read"]);
+        assert!(names(&catalog, &Scope::from(ScopePath::Instance("none".into()))).is_empty());
         assert_eq!(
-            board.view(&Scope::from(ScopePath::Instance("blog".into()))).list(ListKind::Tools),
+            catalog.view(&Scope::from(ScopePath::Instance("blog".into()))).list(ListKind::Tools),
             r#"[{"name":"read","n":1.0},{"name":"a__b","n":1.0}]"#
         );
     }
 
     #[test]
     fn a_name_leads_to_its_backend_or_says_what_is_missing() {
-        let board = board();
-        let view = board.view(&all());
+        let catalog = catalog();
+        let view = catalog.view(&all());
         let found = |name: &'static str| match view.resolve(ListKind::Tools, name) {
             Lookup::Found { backend, name, .. } => Some((backend.as_str(), name)),
             Lookup::Unlisted(_) | Lookup::Hidden(_) | Lookup::Missing(_) => None,
@@ -345,12 +345,12 @@ pub(super) mod tests {
     fn a_backend_beyond_its_grace_is_unlisted_but_resolves() {
         let mut away = source("shop", "s", true, &["read"]);
         away.listed = false;
-        let board = ToolCatalog::new(vec![away]);
-        assert!(names(&board, &all()).is_empty());
-        assert!(matches!(board.view(&all()).resolve(ListKind::Tools, "shop__read"), Lookup::Found { .. }));
+        let catalog = ToolCatalog::new(vec![away]);
+        assert!(names(&catalog, &all()).is_empty());
+        assert!(matches!(catalog.view(&all()).resolve(ListKind::Tools, "shop__read"), Lookup::Found { .. }));
         assert_eq!(
-            board.view(&all()).print(ListKind::Tools),
-            ToolCatalog::<String>::new(vec![]).view(&all()).print(ListKind::Tools)
+            catalog.view(&all()).fingerprint(ListKind::Tools),
+            ToolCatalog::<String>::new(vec![]).view(&all()).fingerprint(ListKind::Tools)
         );
     }
 
@@ -360,8 +360,8 @@ pub(super) mod tests {
         a.lists.set(ListKind::Resources, listed(ListKind::Resources, &["x://1"]));
         b.lists.set(ListKind::Resources, listed(ListKind::Resources, &["x://1", "x://2"]));
         b.lists.set(ListKind::Templates, listed(ListKind::Templates, &["x://{id}"]));
-        let board = ToolCatalog::new(vec![b, a]);
-        let view = board.view(&all());
+        let catalog = ToolCatalog::new(vec![b, a]);
+        let view = catalog.view(&all());
         assert_eq!(view.resource("x://1"), ["a/s"]);
         assert_eq!(view.resource("x://2"), ["b/s"]);
         assert_eq!(view.resource("x://3"), ["b/s"]);
@@ -383,9 +383,9 @@ pub(super) mod tests {
                 let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
                 source(instance, server, alone, &tools)
             });
-            let board = ToolCatalog::new(sources.collect());
+            let catalog = ToolCatalog::new(sources.collect());
             let scope = if scoped { Scope::from(ScopePath::Instance("a".into())) } else { all() };
-            let view = board.view(&scope);
+            let view = catalog.view(&scope);
             let mut found = HashSet::new();
             for name in view.names(ListKind::Tools) {
                 let Lookup::Found { backend, name: original, .. } = view.resolve(ListKind::Tools, &name) else {

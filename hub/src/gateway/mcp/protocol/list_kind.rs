@@ -103,11 +103,11 @@ impl ListChange {
         }
     }
 
-    pub(crate) const fn of(self, prints: Fingerprints) -> u64 {
+    pub(crate) const fn of(self, fingerprints: Fingerprints) -> u64 {
         match self {
-            Self::Tools => prints.tools,
-            Self::Prompts => prints.prompts,
-            Self::Resources => prints.resources,
+            Self::Tools => fingerprints.tools,
+            Self::Prompts => fingerprints.prompts,
+            Self::Resources => fingerprints.resources,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::json::{Object, Span, quote, splice};
 use super::level::Level;
 use super::list_kind::ListChange;
 use super::stateless::META_SUBSCRIPTION;
-use super::task_fields::{STATUS, TOLD};
+use super::task_fields::{TASK_NOTIFICATION, TASK_STATUS_NOTIFICATION};
 use std::borrow::Cow;
 
 /// The first thing that a server says on such a stream.
@@ -48,7 +48,7 @@ impl Notification {
             "notifications/progress" => param("progressToken").map(Self::Progress),
             ACKNOWLEDGED => subscription(text, params).map(Self::Acknowledged),
             "notifications/cancelled" => param("requestId").map(Self::Cancelled),
-            TOLD | STATUS => param("taskId").map(Self::Task),
+            TASK_NOTIFICATION | TASK_STATUS_NOTIFICATION => param("taskId").map(Self::Task),
             _ => None,
         };
         known.unwrap_or(Self::Other)

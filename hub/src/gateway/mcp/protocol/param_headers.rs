@@ -40,12 +40,12 @@ impl ParamHeaders {
         if schema.contains_key(ANNOTATION) || has_stray(schema, true) {
             return Err(format!("{ANNOTATION} stands where no chain of properties leads to"));
         }
-        let mut mirror = Self::default();
-        mirror.collect(schema, &mut Vec::new())?;
+        let mut param_headers = Self::default();
+        param_headers.collect(schema, &mut Vec::new())?;
         let mut seen = HashSet::new();
-        match mirror.0.iter().find(|repeated| !seen.insert(&repeated.header)) {
+        match param_headers.0.iter().find(|repeated| !seen.insert(&repeated.header)) {
             Some(repeated) => Err(format!("two arguments want the header {}", repeated.header)),
-            None => Ok(Some(mirror).filter(|mirror| !mirror.0.is_empty())),
+            None => Ok(Some(param_headers).filter(|param_headers| !param_headers.0.is_empty())),
         }
     }
 
@@ -168,7 +168,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn mirror(properties: &Value) -> Result<Option<ParamHeaders>, String> {
+    fn param_headers(properties: &Value) -> Result<Option<ParamHeaders>, String> {
         ParamHeaders::of_tool(
             &json!({"name": "t", "inputSchema": {"type": "object", "properties": properties}}).to_string(),
         )
@@ -176,7 +176,7 @@ mod tests {
 
     fn good() -> ParamHeaders {
         let at = json!({"type": "object", "properties": {"floor": {"type": "integer", "x-mcp-header": "Floor"}}});
-        mirror(&json!({"region": {"type": "string", "x-mcp-header": "Region"}, "at": at})).unwrap().unwrap()
+        param_headers(&json!({"region": {"type": "string", "x-mcp-header": "Region"}, "at": at})).unwrap().unwrap()
     }
 
     fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
@@ -203,18 +203,21 @@ mod tests {
 
     #[test]
     fn invalid_annotations_make_the_tool_invalid() {
-        let with = |name: Value, kind: &str| mirror(&json!({"a": {"type": kind, "x-mcp-header": name}}));
-        assert!(with(json!("A"), "string").is_ok_and(|mirror| mirror.is_some()));
+        let with = |name: Value, kind: &str| param_headers(&json!({"a": {"type": kind, "x-mcp-header": name}}));
+        assert!(with(json!("A"), "string").is_ok_and(|param_headers| param_headers.is_some()));
         for (name, kind) in [("", "string"), ("a b", "string"), ("a:b", "string"), ("ä", "string"), ("A", "number")] {
             assert!(with(json!(name), kind).is_err(), "{name:?} {kind}");
         }
         assert!(with(json!(7), "string").is_err() && with(json!("A"), "object").is_err());
         let one = json!({"type": "string", "x-mcp-header": "A"});
-        assert!(mirror(&json!({"a": one, "b": {"type": "string", "x-mcp-header": "a"}})).is_err(), "twice");
-        assert!(mirror(&json!({"a": {"type": "array", "items": one}})).is_err());
-        assert!(mirror(&json!({"a": {"oneOf": [one]}})).is_err());
-        assert!(mirror(&json!({"a": {"enum": [{"x-mcp-header": "A"}]}})).is_ok_and(|mirror| mirror.is_none()));
-        assert!(mirror(&json!({"a": {"type": "string"}})).is_ok_and(|mirror| mirror.is_none()));
+        assert!(param_headers(&json!({"a": one, "b": {"type": "string", "x-mcp-header": "a"}})).is_err(), "twice");
+        assert!(param_headers(&json!({"a": {"type": "array", "items": one}})).is_err());
+        assert!(param_headers(&json!({"a": {"oneOf": [one]}})).is_err());
+        assert!(
+            param_headers(&json!({"a": {"enum": [{"x-mcp-header": "A"}]}}))
+                .is_ok_and(|param_headers| param_headers.is_none())
+        );
+        assert!(param_headers(&json!({"a": {"type": "string"}})).is_ok_and(|param_headers| param_headers.is_none()));
     }
 
     proptest! {

@@ -12,10 +12,10 @@ use super::json::{Object, Span};
 pub(crate) const EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
 /// The notification of 2026-07-28.
-pub(crate) const TOLD: &str = "notifications/tasks";
+pub(crate) const TASK_NOTIFICATION: &str = "notifications/tasks";
 
 /// The notification of 2025-11-25.
-pub(crate) const STATUS: &str = "notifications/tasks/status";
+pub(crate) const TASK_STATUS_NOTIFICATION: &str = "notifications/tasks/status";
 
 /// The member of `_meta` by which messages of 2025-11-25 name the task that they belong to.
 pub(crate) const RELATED: &str = "io.modelcontextprotocol/related-task";

@@ -36,7 +36,7 @@ fn members(info: &str, abilities: ClientCapabilities, level: Option<Level>) -> S
 }
 
 /// Whether a member of `_meta` says what older versions say in a session.
-fn told(key: &str) -> bool {
+fn notified(key: &str) -> bool {
     matches!(key, META_VERSION | META_INFO | META_CAPABILITIES | META_LEVEL)
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn plain(text: String) -> String {
         let Ok(Envelope::Request { params, .. }) = Envelope::parse_trusted(&text) else { return None };
         let params = Object::parse(&text, params?).ok()?;
         let (at, meta) = (params.get("_meta")?, params.object(&text, "_meta").ok()??);
-        let kept = meta.members().filter(|(key, _)| !told(key));
+        let kept = meta.members().filter(|(key, _)| !notified(key));
         let kept: Vec<_> = kept.map(|(key, value)| format!("{}:{}", quote(key), value.of(&text))).collect();
         Some((at, Cow::Owned(format!("{{{}}}", kept.join(",")))))
     };
@@ -67,7 +67,7 @@ pub(crate) fn modernized(text: &str, meta: &str, more: &str) -> String {
     out.push_str(meta);
     let kept = params.and_then(|at| Object::parse(text, at).ok());
     let earlier = kept.as_ref().and_then(|params| params.object(text, "_meta").ok()?);
-    for (key, value) in earlier.iter().flat_map(Object::members).filter(|(key, _)| !told(key)) {
+    for (key, value) in earlier.iter().flat_map(Object::members).filter(|(key, _)| !notified(key)) {
         out.push_str(&format!(",{}:{}", quote(key), value.of(text)));
     }
     out.push('}');

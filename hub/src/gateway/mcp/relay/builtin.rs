@@ -107,8 +107,8 @@ impl RequestHandler {
     async fn search(&self, arguments: &str) -> Result<(String, Value), Problem> {
         let SearchQuery { query, limit } = answer::arguments(arguments)?;
         self.settle(ListKind::Tools).await;
-        let board = self.gateway.fresh_board(self.client.lane());
-        let view = board.view(&self.client.scope);
+        let catalog = self.gateway.fresh_catalog(self.client.session_kind());
+        let view = catalog.view(&self.client.scope);
         let tools = view.items(ListKind::Tools).into_iter();
         let tools: Vec<_> = tools.map(|(name, _, item)| described(&name, &item.renamed(&name))).collect();
         let all = tools.len();
@@ -127,8 +127,8 @@ impl RequestHandler {
         let ToolName { name } = answer::arguments(arguments)?;
         // The same errors as a call would have: unknown, hidden, or not there just now.
         self.route(ListKind::Tools, &name).await.map_err(RpcError::into_problem)?;
-        let board = self.gateway.fresh_board(self.client.lane());
-        let items = board.view(&self.client.scope).items(ListKind::Tools);
+        let catalog = self.gateway.fresh_catalog(self.client.session_kind());
+        let items = catalog.view(&self.client.scope).items(ListKind::Tools);
         let json = items.into_iter().find(|(shown, _, _)| *shown == name).map(|(_, _, item)| item.renamed(&name));
         let json = json.ok_or_else(|| {
             let detail = format!("the tool {name:?} is not listed just now: its server has been away for long");
@@ -141,7 +141,7 @@ impl RequestHandler {
     /// Whether this is a resource of the hub's own.
     pub(crate) fn is_own(&self, uri: &str) -> bool {
         let scope = &self.client.scope;
-        uri.starts_with(resources::SCHEME) && scope.is_all() && scope.choice.own_tools()
+        uri.starts_with(resources::SCHEME) && scope.is_all() && scope.filter.own_tools()
     }
 
     /// `completion/complete` for a template of them.
@@ -150,8 +150,8 @@ impl RequestHandler {
         let argument = call.params()?.and_then(|params| params.object(&call.text, "argument").ok()?);
         let member = |key: &str| argument.as_ref()?.get(key)?.string(&call.text);
         let (name, begun) = member("name").zip(member("value")).ok_or_else(wrong)?;
-        let board = self.board();
-        let names = board.view(&self.client.scope).instances();
+        let catalog = self.catalog();
+        let names = catalog.view(&self.client.scope).instances();
         let completed = resources::completed(template, &name, &begun, &names);
         completed.map(RequestReply::Result).ok_or_else(|| RpcError::invalid_params("there is nothing to complete"))
     }

@@ -21,8 +21,8 @@ pub(crate) async fn discover(gateway: &Gateway, scope: &Scope) -> Result<String,
         gateway.appears(scope).await.map_err(RpcError::unknown)?;
         gateway.settle(ClientCapabilities::NONE, scope, ListKind::Tools).await;
     }
-    let board = gateway.board(ClientCapabilities::NONE);
-    let view = board.view(scope);
+    let catalog = gateway.catalog(ClientCapabilities::NONE);
+    let view = catalog.view(scope);
     let about = view.single().and_then(|upstream| upstream.known().about.clone());
     let can = about.as_ref().and_then(|about| about.shown_to_modern());
     let own = || own_result(scope, Version::LATEST);

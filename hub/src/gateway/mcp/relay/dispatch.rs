@@ -5,7 +5,7 @@
 //! Invariant: a request gets exactly one answer, or none if its client cancelled it; and an error is always an error.
 //! Never: holds a lock, or a lookup's borrow, across an await.
 
-pub(crate) use super::resources::{release, subscribe, tell_all};
+pub(crate) use super::resources::{notify_all, release, subscribe};
 
 use super::call::{ClientRequest, RequestReply};
 use super::forward::Relay;
@@ -50,23 +50,23 @@ pub(crate) struct RequestHandler {
     /// Whether the client reads what it is asked there.
     pub(crate) streams: bool,
     /// What a request without session says beside its message.
-    pub(crate) besides: RequestContext,
+    pub(crate) context: RequestContext,
 }
 
 impl RequestHandler {
     /// The board of clients that can do what this one can.
-    pub(crate) fn board(&self) -> Arc<ServerCatalog> {
-        self.gateway.board(self.client.lane())
+    pub(crate) fn catalog(&self) -> Arc<ServerCatalog> {
+        self.gateway.catalog(self.client.session_kind())
     }
 
     /// Waits for a list of all that the client sees.
     pub(crate) async fn settle(&self, kind: ListKind) {
-        self.gateway.settle(self.client.lane(), &self.client.scope, kind).await;
+        self.gateway.settle(self.client.session_kind(), &self.client.scope, kind).await;
     }
 
     /// The response; none if the client cancelled the request.
     pub(crate) async fn answer(&self, call: &ClientRequest) -> Option<String> {
-        let reply = match self.client.inflight.begin(call.id()) {
+        let reply = match self.client.in_flight.begin(call.id()) {
             Ok(mut entry) => self.dispatch(call, &mut entry).await,
             Err(TooManyInFlight) => Err(RpcError::on_the_way(
                 Problem::new(Code::Overloaded, "this session has too many requests under way")
@@ -117,16 +117,17 @@ impl RequestHandler {
         let arguments = call.params()?.and_then(|params| params.get("arguments"));
         self.check_headers(&routed, arguments.map_or("{}", |at| at.of(&call.text)))?;
         let edits = routed.rename(at, &name).into_iter().collect();
-        let repeatable = kind == ListKind::Prompts || routed.how.repeatable;
-        let routed = Routed { how: CallHints { repeatable, ..routed.how }, ..routed };
+        let repeatable = kind == ListKind::Prompts || routed.hints.repeatable;
+        let routed = Routed { hints: CallHints { repeatable, ..routed.hints }, ..routed };
         self.called(call, &routed, edits, arguments.map_or("{}", |at| at.of(&call.text)), entry).await
     }
 
     /// Holds the headers of a request against its arguments. One that comes over stdio has none that could be wrong.
     pub(super) fn check_headers(&self, routed: &Routed, arguments: &str) -> Result<(), RpcError> {
-        let mirror = routed.how.mirror.as_ref().filter(|_| self.client.is_modern() && !self.besides.over_stdio);
-        let Some(mirror) = mirror else { return Ok(()) };
-        mirror.check(&self.besides.params, arguments).map_err(|why| RpcError::header_mismatch(&why))
+        let param_headers =
+            routed.hints.param_headers.as_ref().filter(|_| self.client.is_stateless() && !self.context.over_stdio);
+        let Some(param_headers) = param_headers else { return Ok(()) };
+        param_headers.check(&self.context.params, arguments).map_err(|why| RpcError::header_mismatch(&why))
     }
 
     /// `completion/complete`: to the backend that offers what is referred to.
@@ -170,13 +171,13 @@ impl RequestHandler {
 
     /// A method that we do not know: to the backend, where there is only one that it can be meant for.
     async fn anything_else(&self, call: &ClientRequest, entry: &mut InFlightEntry) -> Result<RequestReply, RpcError> {
-        let settled = async {
+        let likely_permanent = async {
             self.settle(ListKind::Tools).await;
             Ok(())
         };
-        let Some(()) = unless_cancelled(entry, settled).await? else { return Ok(RequestReply::Cancelled) };
-        let board = self.board();
-        let single = board.view(&self.client.scope).single().cloned();
+        let Some(()) = unless_cancelled(entry, likely_permanent).await? else { return Ok(RequestReply::Cancelled) };
+        let catalog = self.catalog();
+        let single = catalog.view(&self.client.scope).single().cloned();
         let upstream = single.ok_or_else(|| RpcError::method_not_found(&call.method))?;
         Relay::new(self, call, &upstream, Vec::new(), false)?.run(entry).await
     }

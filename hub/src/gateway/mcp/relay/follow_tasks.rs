@@ -48,8 +48,8 @@ pub(crate) async fn follow(gateway: &Gateway, client: &Client, names: &[String])
     let mut servers: Vec<FollowedTasks> = Vec::new();
     for name in names {
         let Some((upstream, task)) = server_of(gateway, client, name) else { continue };
-        client.began_task(&upstream.place, &task, None);
-        match servers.iter_mut().find(|(known, _)| known.place == upstream.place) {
+        client.began_task(&upstream.server_key, &task, None);
+        match servers.iter_mut().find(|(known, _)| known.server_key == upstream.server_key) {
             Some((_, tasks)) => tasks.push((name.clone(), task)),
             None => servers.push((upstream, vec![(name.clone(), task)])),
         }
@@ -72,18 +72,18 @@ pub(crate) async fn follow(gateway: &Gateway, client: &Client, names: &[String])
 
 fn server_of(gateway: &Gateway, client: &Client, name: &str) -> Option<(Arc<Upstream>, String)> {
     let task = task_id::open(gateway.clients.key(), client.owner(), name)?;
-    let board = gateway.board(ClientCapabilities::NONE);
-    let view = board.view(&client.scope);
+    let catalog = gateway.catalog(ClientCapabilities::NONE);
+    let view = catalog.view(&client.scope);
     let mut backends = view.backends();
     let upstream =
-        backends.find(|it| *it.place.instance == *task.instance && *it.place.server == *task.server)?.clone();
+        backends.find(|it| *it.server_key.instance == *task.instance && *it.server_key.server == *task.server)?.clone();
     upstream.session().is_some_and(|session| session.speaks_modern()).then_some((upstream, task.id))
 }
 
 /// Asks a server to tell of these tasks, again and again.
 async fn keep_up(upstream: Arc<Upstream>, tasks: Vec<String>, agree: oneshot::Sender<Vec<String>>) {
     let mut agree = Some(agree);
-    if upstream.place.lane == SessionKind::Shared {
+    if upstream.server_key.session_kind == SessionKind::Shared {
         // Who asked does not wait any more if this fails.
         let _ = agree.take().map(|agree| agree.send(tasks.clone()));
     }
@@ -108,14 +108,14 @@ async fn listen(
     let _open = OpenTaskStream { upstream: Arc::clone(upstream), session: Arc::clone(session), id };
     let routing = RoutingHeaders::of(LISTEN, None);
     match upstream.call(RequestHeaders::Modern(session, &routing), request(id, tasks)).await {
-        Ok(stream) => told(upstream, stream, agree).await,
+        Ok(stream) => notified(upstream, stream, agree).await,
         Err(broken) => {
             tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "no news of its tasks");
         }
     }
 }
 
-async fn told(upstream: &Upstream, mut stream: ResponseMessages, agree: &mut Option<oneshot::Sender<Vec<String>>>) {
+async fn notified(upstream: &Upstream, mut stream: ResponseMessages, agree: &mut Option<oneshot::Sender<Vec<String>>>) {
     while let Ok(Some(message)) = stream.next().await {
         let Some((text, Envelope::Notification { method, params })) = read(&message) else { continue };
         if method == ACKNOWLEDGED {
@@ -151,7 +151,7 @@ struct OpenTaskStream {
 
 impl Drop for OpenTaskStream {
     fn drop(&mut self) {
-        if self.upstream.place.lane != SessionKind::Shared {
+        if self.upstream.server_key.session_kind != SessionKind::Shared {
             return;
         }
         let (upstream, session, id) = (Arc::clone(&self.upstream), Arc::clone(&self.session), self.id);

@@ -78,7 +78,7 @@ impl<'a> Relay<'a> {
     ) -> Result<Self, RpcError> {
         let (token, patience) = (call.progress_token()?, caller.gateway.wait);
         let tasks = if caller.may_begin_task(call)? { TaskUse::MayBegin } else { TaskUse::None };
-        let headers = caller.besides.params.clone();
+        let headers = caller.context.params.clone();
         let input = String::new();
         Ok(Self { caller, call, upstream, edits, token, about: None, tasks, headers, repeatable, patience, input })
     }
@@ -94,9 +94,9 @@ impl<'a> Relay<'a> {
     }
 
     /// With headers that repeat these arguments, as far as the backend wants any.
-    pub(crate) fn repeating(mut self, mirror: Option<&ParamHeaders>, arguments: &str) -> Self {
-        if let Some(mirror) = mirror {
-            self.headers = mirror.made(arguments);
+    pub(crate) fn repeating(mut self, param_headers: Option<&ParamHeaders>, arguments: &str) -> Self {
+        if let Some(param_headers) = param_headers {
+            self.headers = param_headers.made(arguments);
         }
         self
     }
@@ -151,11 +151,11 @@ impl<'a> Relay<'a> {
         let mut exchange = std::pin::pin!(self.exchange(session, id));
         tokio::select! {
             done = &mut exchange => {
-                given_up.told = true;
+                given_up.notified = true;
                 done.map_or_else(Attempt::SendError, Attempt::Answered)
             }
             notification = entry.cancelled() => {
-                given_up.told = true;
+                given_up.notified = true;
                 self.cancel(session, id, &notification).await;
                 Attempt::Cancelled
             }
@@ -205,15 +205,19 @@ impl<'a> Relay<'a> {
     fn answered(&self, text: String, answered: Span, result: Option<Span>, call: u64) -> String {
         let mut edits = vec![(answered, Cow::Borrowed(self.call.id()))];
         let RequestHandler { gateway, client, .. } = self.caller;
-        let (key, place) = (gateway.clients.key(), &self.upstream.place);
-        let name = |at: Span| at.string(&text).map(|id| (at, Cow::Owned(client.name_of(key, place, &id))));
+        let (key, server_key) = (gateway.clients.key(), &self.upstream.server_key);
+        let name = |at: Span| at.string(&text).map(|id| (at, Cow::Owned(client.name_of(key, server_key, &id))));
         match (self.tasks, result) {
             (TaskUse::None, _) | (_, None) => {}
             (TaskUse::MayBegin, Some(result)) => {
                 if let Some((at, id)) = crate::gateway::mcp::protocol::task_fields::made(&text, result)
                     .and_then(|at| Some((at, at.string(&text)?)))
                 {
-                    client.began_task(place, &id, self.token.map(|token| (call, token.of(&self.call.text).to_owned())));
+                    client.began_task(
+                        server_key,
+                        &id,
+                        self.token.map(|token| (call, token.of(&self.call.text).to_owned())),
+                    );
                     edits.extend(name(at));
                 }
             }
@@ -237,12 +241,12 @@ impl<'a> Relay<'a> {
 
     /// Whether client and backend both speak 2026-07-28.
     fn goes_as_it_is(&self, session: &UpstreamSession) -> bool {
-        self.caller.client.is_modern() && session.era != Dialect::Older
+        self.caller.client.is_stateless() && session.era != Dialect::Older
     }
 
     /// Whether an older client meets a backend that speaks 2026-07-28 only.
     pub(super) fn is_bridged(&self, session: &UpstreamSession) -> bool {
-        !self.caller.client.is_modern() && session.era == Dialect::Modern
+        !self.caller.client.is_stateless() && session.era == Dialect::Modern
     }
 
     /// The request as the backend sees it.
@@ -251,7 +255,7 @@ impl<'a> Relay<'a> {
         edits.push((self.call.id, id.into()));
         edits.extend(self.token.map(|token| (token, id.into())));
         let message = splice(&self.call.text, &mut edits);
-        match (self.caller.client.is_modern(), session.era) {
+        match (self.caller.client.is_stateless(), session.era) {
             (true, Dialect::Both | Dialect::Modern) | (false, Dialect::Older | Dialect::Both) => message,
             (true, Dialect::Older) => translate::plain(message),
             (false, Dialect::Modern) => {
@@ -273,10 +277,10 @@ impl<'a> Relay<'a> {
             },
             Notification::Task(at) => return self.upstream.task_told(text, at),
             Notification::Log(level) => {
-                let RequestHandler { gateway, client, besides, .. } = self.caller;
-                let shown = match client.is_modern() {
-                    true => besides.level.is_some_and(|wanted| level >= wanted),
-                    false => gateway.clients.shows(client, &self.upstream.place, level),
+                let RequestHandler { gateway, client, context, .. } = self.caller;
+                let shown = match client.is_stateless() {
+                    true => context.level.is_some_and(|wanted| level >= wanted),
+                    false => gateway.clients.shows(client, &self.upstream.server_key, level),
                 };
                 if !shown {
                     return;
@@ -305,8 +309,8 @@ impl<'a> Relay<'a> {
         let request = Object::parse(notification, params).ok().and_then(|params| params.get("requestId"));
         let Some(request) = request else { return };
         let message = splice(notification, &mut [(request, id.to_string().into())]);
-        let told = tokio::time::timeout(TELL, self.upstream.cancel(session, message)).await;
-        if !matches!(told, Ok(Ok(()))) {
+        let notified = tokio::time::timeout(TELL, self.upstream.cancel(session, message)).await;
+        if !matches!(notified, Ok(Ok(()))) {
             tracing::debug!(server = %self.upstream, "a cancellation did not reach it");
         }
     }
@@ -318,19 +322,19 @@ struct GiveUpOnDrop {
     upstream: Arc<Upstream>,
     session: Arc<UpstreamSession>,
     id: u64,
-    told: bool,
+    notified: bool,
 }
 
 impl GiveUpOnDrop {
     fn of(relay: &Relay<'_>, session: &Arc<UpstreamSession>, id: u64) -> Self {
-        let told = !relay.caller.client.is_modern();
-        Self { upstream: Arc::clone(relay.upstream), session: Arc::clone(session), id, told }
+        let notified = !relay.caller.client.is_stateless();
+        Self { upstream: Arc::clone(relay.upstream), session: Arc::clone(session), id, notified }
     }
 }
 
 impl Drop for GiveUpOnDrop {
     fn drop(&mut self) {
-        if self.told {
+        if self.notified {
             return;
         }
         let (upstream, session, id) = (Arc::clone(&self.upstream), Arc::clone(&self.session), self.id);

@@ -12,7 +12,7 @@ use crate::gateway::mcp::protocol::json::{Object, Span};
 use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::protocol::version::Version;
 use crate::gateway::mcp::session::client::{Client, ClientInfo};
-use crate::gateway::mcp::session::store::{StoreFull, prints};
+use crate::gateway::mcp::session::store::{StoreFull, fingerprints};
 use crate::gateway::mcp::upstream::loop_guard;
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
@@ -39,15 +39,15 @@ pub(crate) async fn begin(
         gateway.settle(ClientCapabilities::NONE, &scope, ListKind::Tools).await;
     }
 
-    let board = gateway.board(abilities);
-    let view = board.view(&scope);
+    let catalog = gateway.catalog(abilities);
+    let view = catalog.view(&scope);
     let about = view.single().and_then(|upstream| upstream.known().about.clone());
     let result = about.map_or_else(|| own_result(&scope, version), |about| about.shown(version));
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| {
         RpcError::on_the_way(Problem::new(Code::Internal, format!("the system has no randomness: {error}")))
     })?;
-    let client = gateway.clients.begin(scope, ClientInfo { version, abilities }, prints(&view), random).map_err(
+    let client = gateway.clients.begin(scope, ClientInfo { version, abilities }, fingerprints(&view), random).map_err(
         |StoreFull| {
             let problem = Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use");
             RpcError::on_the_way(problem.next("end sessions that are not needed"))
@@ -62,11 +62,11 @@ pub(crate) async fn begin(
 /// What an address says of itself that shows several servers.
 pub(crate) fn own_result(scope: &Scope, version: Version) -> String {
     let instructions = match scope.part {
-        ScopePath::All if scope.choice.searches() => {
+        ScopePath::All if scope.filter.searches() => {
             "The tools of all running projects. Find one with linchpin__search_tools, see how it is called with \
              linchpin__describe_tool, and call it with linchpin__call_tool."
         }
-        ScopePath::All if scope.choice.own_tools() => {
+        ScopePath::All if scope.filter.own_tools() => {
             "Tools and prompts of all running projects. A name is INSTANCE__TOOL, or INSTANCE__SERVER__TOOL where an \
              instance has several servers. Instances come and go: list again when the list changes. When one does not \
              answer, linchpin__status, linchpin__explain and linchpin__logs say why, and linchpin__restart may mend it."

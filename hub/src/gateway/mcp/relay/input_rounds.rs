@@ -100,7 +100,7 @@ impl Relay<'_> {
         let detail = format!("{} wants to ask before it goes on: {why}", self.upstream);
         RpcError::on_the_way(
             Problem::new(Code::BadRequest, detail)
-                .seen("instance", &*self.upstream.place.instance)
+                .seen("instance", &*self.upstream.server_key.instance)
                 .next("use a client that can be asked this, or call the tool so that it does not need to ask"),
         )
     }

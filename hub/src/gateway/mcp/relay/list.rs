@@ -9,7 +9,7 @@ use super::dispatch::RequestHandler;
 use super::route::refresh;
 use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::list_kind::ListKind;
-use crate::gateway::mcp::session::store::prints;
+use crate::gateway::mcp::session::store::fingerprints;
 use crate::gateway::mcp::upstream::Upstream;
 use std::sync::Arc;
 
@@ -21,11 +21,11 @@ impl RequestHandler {
             return Err(RpcError::invalid_params("params.cursor is none of ours: lists are given whole"));
         }
         let scope = &self.client.scope;
-        if self.board().view(scope).searches(kind) {
+        if self.catalog().view(scope).searches(kind) {
             return Ok(self.listed(kind));
         }
         self.settle(kind).await;
-        let silent: Vec<_> = self.board().view(scope).backends().filter(|it| is_silent(it, kind)).cloned().collect();
+        let silent: Vec<_> = self.catalog().view(scope).backends().filter(|it| is_silent(it, kind)).cloned().collect();
         refresh(&silent, kind).await;
 
         Ok(self.listed(kind))
@@ -33,11 +33,11 @@ impl RequestHandler {
 
     /// What is known now.
     fn listed(&self, kind: ListKind) -> RequestReply {
-        let (board, scope) = (self.gateway.fresh_board(self.client.lane()), &self.client.scope);
-        let view = board.view(scope);
-        self.client.fetched(kind.topic(), prints(&view));
+        let (catalog, scope) = (self.gateway.fresh_catalog(self.client.session_kind()), &self.client.scope);
+        let view = catalog.view(scope);
+        self.client.fetched(kind.topic(), fingerprints(&view));
         // It may have changed meanwhile, and the client been told before it was given this one.
-        self.client.lists_are(prints(&self.gateway.fresh_board(self.client.lane()).view(scope)));
+        self.client.lists_are(fingerprints(&self.gateway.fresh_catalog(self.client.session_kind()).view(scope)));
         RequestReply::Result(format!(r#"{{"{}":{}}}"#, kind.member(), view.list(kind)))
     }
 }

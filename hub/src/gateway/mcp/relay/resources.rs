@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long a server may take for what nobody waits for.
-const TOLD: Duration = Duration::from_secs(5);
+const TASK_NOTIFICATION: Duration = Duration::from_secs(5);
 
 impl RequestHandler {
     /// `resources/read`.
@@ -47,7 +47,7 @@ impl RequestHandler {
             if !tells(&uri) {
                 return Err(RpcError::invalid_params("this resource tells no updates: it is read anew each time"));
             }
-            self.client.subscribe(&news::place(), &uri);
+            self.client.subscribe(&news::server_key(), &uri);
             return Ok(RequestReply::nothing());
         }
         if !self.client.may_subscribe(&uri) {
@@ -57,7 +57,7 @@ impl RequestHandler {
         }
         let (reply, upstream) = self.try_each(call, &uri, entry).await?;
         if let Some(upstream) = upstream.filter(|_| succeeded(&reply)) {
-            self.client.subscribe(&upstream.place, &uri);
+            self.client.subscribe(&upstream.server_key, &uri);
             resubscribe(&upstream).await;
         }
         Ok(reply)
@@ -70,12 +70,13 @@ impl RequestHandler {
         entry: &mut InFlightEntry,
     ) -> Result<RequestReply, RpcError> {
         let (_, uri) = call.string("uri")?;
-        let Some(place) = self.client.subscriptions().into_iter().find(|(_, of)| *of == uri).map(|(place, _)| place)
+        let Some(server_key) =
+            self.client.subscriptions().into_iter().find(|(_, of)| *of == uri).map(|(server_key, _)| server_key)
         else {
             return Ok(RequestReply::nothing());
         };
-        self.client.unsubscribe(&place, &uri);
-        match self.gateway.unwanted(&place, &uri) {
+        self.client.unsubscribe(&server_key, &uri);
+        match self.gateway.unwanted(&server_key, &uri) {
             Some(upstream) => {
                 let reply = Relay::new(self, call, &upstream, Vec::new(), true)?.impatient().run(entry).await;
                 resubscribe(&upstream).await;
@@ -92,15 +93,17 @@ impl RequestHandler {
         uri: &str,
         entry: &mut InFlightEntry,
     ) -> Result<(RequestReply, Option<Arc<Upstream>>), RpcError> {
-        let settled = async {
+        let likely_permanent = async {
             self.settle(ListKind::Resources).await;
             self.settle(ListKind::Templates).await;
             Ok(())
         };
-        let Some(()) = unless_cancelled(entry, settled).await? else { return Ok((RequestReply::Cancelled, None)) };
-        let board = self.board();
-        let candidates: Vec<_> = board.view(&self.client.scope).resource(uri).into_iter().cloned().collect();
-        let mut last = Err(self.unknown(&board, ListKind::Resources, uri));
+        let Some(()) = unless_cancelled(entry, likely_permanent).await? else {
+            return Ok((RequestReply::Cancelled, None));
+        };
+        let catalog = self.catalog();
+        let candidates: Vec<_> = catalog.view(&self.client.scope).resource(uri).into_iter().cloned().collect();
+        let mut last = Err(self.unknown(&catalog, ListKind::Resources, uri));
         for upstream in &candidates {
             let relay = Relay::new(self, call, upstream, Vec::new(), true)?.about(uri);
             let relay = if candidates.len() == 1 { relay } else { relay.impatient() };
@@ -134,15 +137,15 @@ fn succeeded(reply: &RequestReply) -> bool {
 
 /// Has a client be told when this resource changes. What nobody has is not an error: it may come.
 pub(crate) async fn subscribe(gateway: &super::dispatch::Gateway, client: &Client, uri: &str) {
-    if uri.starts_with(SCHEME) && client.scope.is_all() && client.scope.choice.own_tools() {
+    if uri.starts_with(SCHEME) && client.scope.is_all() && client.scope.filter.own_tools() {
         if tells(uri) {
-            client.subscribe(&news::place(), uri);
+            client.subscribe(&news::server_key(), uri);
         }
         return;
     }
-    let board = gateway.board(client.lane());
-    let Some(upstream) = board.view(&client.scope).resource(uri).into_iter().next().cloned() else { return };
-    client.subscribe(&upstream.place, uri);
+    let catalog = gateway.catalog(client.session_kind());
+    let Some(upstream) = catalog.view(&client.scope).resource(uri).into_iter().next().cloned() else { return };
+    client.subscribe(&upstream.server_key, uri);
     let Some(session) = upstream.session() else { return };
     if let Err(broken) = upstream.subscribe(&session, uri).await {
         tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "no subscription");
@@ -150,12 +153,12 @@ pub(crate) async fn subscribe(gateway: &super::dispatch::Gateway, client: &Clien
 }
 
 /// Tells a client's notification to all servers that it sees.
-pub(crate) async fn tell_all(gateway: &super::dispatch::Gateway, client: &Client, text: &str) {
-    let board = gateway.board(client.lane());
-    let upstreams: Vec<_> = board.view(&client.scope).backends().cloned().collect();
+pub(crate) async fn notify_all(gateway: &super::dispatch::Gateway, client: &Client, text: &str) {
+    let catalog = gateway.catalog(client.session_kind());
+    let upstreams: Vec<_> = catalog.view(&client.scope).backends().cloned().collect();
     for upstream in upstreams {
         let Some(session) = upstream.session() else { continue };
-        if !matches!(timeout(TOLD, upstream.notify(&session, text.to_owned())).await, Ok(Ok(()))) {
+        if !matches!(timeout(TASK_NOTIFICATION, upstream.notify(&session, text.to_owned())).await, Ok(Ok(()))) {
             tracing::debug!(server = %upstream, "it was not told");
         }
     }
@@ -163,17 +166,17 @@ pub(crate) async fn tell_all(gateway: &super::dispatch::Gateway, client: &Client
 
 /// Ends the subscriptions that nobody but this client had.
 pub(crate) async fn release(gateway: &super::dispatch::Gateway, client: &Client) {
-    for (place, uri) in client.subscriptions() {
-        client.unsubscribe(&place, &uri);
-        if let Some(upstream) = gateway.unwanted(&place, &uri) {
-            forget(&upstream, &place, &uri).await;
+    for (server_key, uri) in client.subscriptions() {
+        client.unsubscribe(&server_key, &uri);
+        if let Some(upstream) = gateway.unwanted(&server_key, &uri) {
+            forget(&upstream, &server_key, &uri).await;
         }
     }
 }
 
-async fn forget(upstream: &Upstream, place: &ServerKey, uri: &str) {
+async fn forget(upstream: &Upstream, server_key: &ServerKey, uri: &str) {
     let Some(session) = upstream.session() else { return };
-    if !matches!(timeout(TOLD, upstream.unsubscribe(&session, uri)).await, Ok(Ok(()))) {
-        tracing::debug!(?place, "a subscription was not ended");
+    if !matches!(timeout(TASK_NOTIFICATION, upstream.unsubscribe(&session, uri)).await, Ok(Ok(()))) {
+        tracing::debug!(?server_key, "a subscription was not ended");
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Routed {
     /// The backend.
     pub(crate) upstream: Arc<Upstream>,
     /// How it may be called there.
-    pub(crate) how: CallHints,
+    pub(crate) hints: CallHints,
     /// Its name there.
     pub(crate) name: String,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Routed {
 impl Routed {
     /// A name that is in no list, where only one backend can be meant: what it is, is that backend's to say.
     fn unlisted(upstream: &Arc<Upstream>, name: &str) -> Self {
-        Self { upstream: Arc::clone(upstream), how: CallHints::default(), name: name.to_owned() }
+        Self { upstream: Arc::clone(upstream), hints: CallHints::default(), name: name.to_owned() }
     }
 
     /// The edit that puts the backend's name in the place of the client's, if they differ.
@@ -61,19 +61,20 @@ enum RouteStep {
 impl RequestHandler {
     /// The backend that offers this tool or prompt.
     pub(crate) async fn route(&self, kind: ListKind, name: &str) -> Result<Routed, RpcError> {
-        let mut boards = self.gateway.boards();
+        let mut catalogs = self.gateway.catalogs();
         let deadline = Instant::now() + self.gateway.wait;
         let mut asked = false;
         loop {
-            boards.mark_unchanged();
-            let board = if asked { Arc::new(self.gateway.fresh_board(self.client.lane())) } else { self.board() };
-            let view = board.view(&self.client.scope);
+            catalogs.mark_unchanged();
+            let catalog =
+                if asked { Arc::new(self.gateway.fresh_catalog(self.client.session_kind())) } else { self.catalog() };
+            let view = catalog.view(&self.client.scope);
             let until = match (step(view.resolve(kind, name)), view.single()) {
                 (RouteStep::Go(routed), _) => return Ok(routed),
                 (RouteStep::Refuse(rule), _) => return Err(hidden(kind, name, &rule)),
                 (RouteStep::Wait(_) | RouteStep::Ask(_), Some(only)) => return Ok(Routed::unlisted(only, name)),
                 (RouteStep::Wait(upstreams), None) if is_dormant(&upstreams) => {
-                    rouse(&upstreams, deadline).await?;
+                    ensure_started(&upstreams, deadline).await?;
                     continue;
                 }
                 (RouteStep::Wait(_), None) => deadline,
@@ -82,13 +83,13 @@ impl RequestHandler {
                 }
                 (RouteStep::Ask(upstreams), None) if !asked => {
                     asked = true;
-                    rouse(&upstreams, deadline).await?;
+                    ensure_started(&upstreams, deadline).await?;
                     refresh(&upstreams, kind).await;
                     continue;
                 }
-                (RouteStep::Ask(_), None) => return Err(self.unknown(&board, kind, name)),
+                (RouteStep::Ask(_), None) => return Err(self.unknown(&catalog, kind, name)),
             };
-            if !matches!(timeout_at(until, boards.changed()).await, Ok(Ok(()))) {
+            if !matches!(timeout_at(until, catalogs.changed()).await, Ok(Ok(()))) {
                 return Err(self.given_up(kind, name).await);
             }
         }
@@ -97,19 +98,19 @@ impl RequestHandler {
     /// The backend that offers this resource template, or the first that may know it.
     pub(crate) async fn template(&self, template: &str) -> Result<Arc<Upstream>, RpcError> {
         self.settle(ListKind::Templates).await;
-        let board = self.board();
-        let view = board.view(&self.client.scope);
+        let catalog = self.catalog();
+        let view = catalog.view(&self.client.scope);
         let upstream = view.template(template).or_else(|| view.resource(template).into_iter().next());
-        upstream.cloned().ok_or_else(|| self.unknown(&board, ListKind::Templates, template))
+        upstream.cloned().ok_or_else(|| self.unknown(&catalog, ListKind::Templates, template))
     }
 
     /// Waiting was in vain: because lists are still missing, or because nobody has the name.
     async fn given_up(&self, kind: ListKind, name: &str) -> RpcError {
-        let board = self.board();
-        match step(board.view(&self.client.scope).resolve(kind, name)) {
+        let catalog = self.catalog();
+        match step(catalog.view(&self.client.scope).resolve(kind, name)) {
             RouteStep::Wait(upstreams) => self.not_listed(&upstreams).await,
             RouteStep::Refuse(rule) => hidden(kind, name, &rule),
-            RouteStep::Go(_) | RouteStep::Ask(_) => self.unknown(&board, kind, name),
+            RouteStep::Go(_) | RouteStep::Ask(_) => self.unknown(&catalog, kind, name),
         }
     }
 
@@ -125,8 +126,8 @@ impl RequestHandler {
     }
 
     /// There is nothing of this name.
-    pub(crate) fn unknown(&self, board: &ServerCatalog, kind: ListKind, name: &str) -> RpcError {
-        let view = board.view(&self.client.scope);
+    pub(crate) fn unknown(&self, catalog: &ServerCatalog, kind: ListKind, name: &str) -> RpcError {
+        let view = catalog.view(&self.client.scope);
         if let Some(instance) = self.client.scope.instance().filter(|_| view.backends().next().is_none()) {
             return RpcError::on_the_way(self.gateway.no_instance(instance));
         }
@@ -157,7 +158,7 @@ fn is_dormant(upstreams: &[Arc<Upstream>]) -> bool {
 }
 
 /// Waits until those of them that were dormant are there.
-async fn rouse(upstreams: &[Arc<Upstream>], deadline: Instant) -> Result<(), RpcError> {
+async fn ensure_started(upstreams: &[Arc<Upstream>], deadline: Instant) -> Result<(), RpcError> {
     for upstream in upstreams.iter().filter(|upstream| upstream.is_dormant()) {
         upstream.ready(0, deadline).await.map_err(RpcError::on_the_way)?;
     }
@@ -195,8 +196,8 @@ pub(crate) async fn refresh(upstreams: &[Arc<Upstream>], kind: ListKind) {
 fn step(lookup: Lookup<'_, Arc<Upstream>>) -> RouteStep {
     let owned = |backends: Vec<&Arc<Upstream>>| backends.into_iter().cloned().collect();
     match lookup {
-        Lookup::Found { backend, name, how } => {
-            RouteStep::Go(Routed { upstream: Arc::clone(backend), how: how.clone(), name: name.to_owned() })
+        Lookup::Found { backend, name, hints } => {
+            RouteStep::Go(Routed { upstream: Arc::clone(backend), hints: hints.clone(), name: name.to_owned() })
         }
         Lookup::Unlisted(backends) => RouteStep::Wait(owned(backends)),
         Lookup::Hidden(rule) => RouteStep::Refuse(rule),

@@ -26,8 +26,8 @@ const PAGE: usize = 32;
 impl RequestHandler {
     /// Whether the result of this request may be a task: its client asks for one, or takes one as it comes.
     pub(crate) fn may_begin_task(&self, call: &ClientRequest) -> Result<bool, RpcError> {
-        if call.method != "tools/call" || self.client.is_modern() {
-            return Ok(self.besides.tasks && call.method == "tools/call");
+        if call.method != "tools/call" || self.client.is_stateless() {
+            return Ok(self.context.tasks && call.method == "tools/call");
         }
         // Most calls do not have the word anywhere.
         Ok(call.text.contains("\"task\"") && call.params()?.is_some_and(|params| params.get("task").is_some()))
@@ -35,18 +35,20 @@ impl RequestHandler {
 
     /// A request about one task.
     pub(crate) async fn task(&self, call: &ClientRequest, entry: &mut InFlightEntry) -> Result<RequestReply, RpcError> {
-        let has = if self.client.is_modern() { "tasks/update" } else { "tasks/result" };
+        let has = if self.client.is_stateless() { "tasks/update" } else { "tasks/result" };
         if !matches!(call.method.as_str(), "tasks/get" | "tasks/cancel") && call.method != has {
             return Err(RpcError::method_not_found(&call.method));
         }
-        if self.client.is_modern() && !self.besides.tasks {
+        if self.client.is_stateless() && !self.context.tasks {
             return Err(RpcError::needs_tasks());
         }
         let (at, name) = call.string("taskId")?;
         let task =
             task_id::open(self.gateway.clients.key(), self.client.owner(), &name).ok_or_else(|| unknown(&name))?;
-        let settled = async { self.task_server(&task).await };
-        let Some(upstream) = unless_cancelled(entry, settled).await? else { return Ok(RequestReply::Cancelled) };
+        let likely_permanent = async { self.task_server(&task).await };
+        let Some(upstream) = unless_cancelled(entry, likely_permanent).await? else {
+            return Ok(RequestReply::Cancelled);
+        };
         let mut edits = vec![(at, quote(&task.id).into())];
         edits.extend(
             call.params
@@ -59,21 +61,21 @@ impl RequestHandler {
 
     /// The server that has a task, if this client sees it.
     async fn task_server(&self, task: &TaskId) -> Result<Arc<Upstream>, RpcError> {
-        self.gateway.has_lane(self.client.lane()).await;
+        self.gateway.has_session_for(self.client.session_kind()).await;
         let scope = &self.client.scope;
         let is_its = |upstream: &&Arc<Upstream>| {
-            *upstream.place.instance == *task.instance && *upstream.place.server == *task.server
+            *upstream.server_key.instance == *task.instance && *upstream.server_key.server == *task.server
         };
         // A hub that has just started may not have heard of it yet.
-        let mut boards = self.gateway.boards();
+        let mut catalogs = self.gateway.catalogs();
         let deadline = tokio::time::Instant::now() + self.gateway.wait;
         loop {
-            boards.mark_unchanged();
-            let board = self.board();
-            if let Some(upstream) = board.view(scope).backends().find(is_its) {
+            catalogs.mark_unchanged();
+            let catalog = self.catalog();
+            if let Some(upstream) = catalog.view(scope).backends().find(is_its) {
                 return Ok(Arc::clone(upstream));
             }
-            if !matches!(tokio::time::timeout_at(deadline, boards.changed()).await, Ok(Ok(()))) {
+            if !matches!(tokio::time::timeout_at(deadline, catalogs.changed()).await, Ok(Ok(()))) {
                 let TaskId { instance, server, .. } = task;
                 let detail = format!("the MCP server {server:?} of {instance}, which has this task, is not there");
                 let problem = Problem::new(Code::InstanceUnavailable, detail).seen("instance", instance.as_str());
@@ -88,7 +90,7 @@ impl RequestHandler {
         call: &ClientRequest,
         entry: &mut InFlightEntry,
     ) -> Result<RequestReply, RpcError> {
-        if self.client.is_modern() {
+        if self.client.is_stateless() {
             return Err(RpcError::method_not_found(&call.method));
         }
         let (key, owner) = (self.gateway.clients.key(), self.client.owner());
@@ -130,7 +132,7 @@ impl RequestHandler {
 
     /// A task as it stands in the list; none if its server does not know it any more.
     async fn look_up(&self, begun: &StartedTask) -> Result<Option<String>, RpcError> {
-        let (instance, server) = (begun.place.instance.to_string(), begun.place.server.to_string());
+        let (instance, server) = (begun.server_key.instance.to_string(), begun.server_key.server.to_string());
         let upstream = self.task_server(&TaskId { instance, server, id: begun.id.clone() }).await?;
         let call = ClientRequest::read(format!(
             r#"{{"jsonrpc":"2.0","id":0,"method":"tasks/get","params":{{"taskId":{}}}}}"#,
@@ -146,7 +148,7 @@ impl RequestHandler {
             Ok(Envelope::Response { .. } | Envelope::Request { .. } | Envelope::Notification { .. }) | Err(_) => {
                 let detail = format!("{upstream} does not say how its task is");
                 let problem = Problem::new(Code::ServerUnavailable, detail).seen("answer", answer);
-                Err(RpcError::on_the_way(problem.next(format!("linchpin logs {}", begun.place.instance))))
+                Err(RpcError::on_the_way(problem.next(format!("linchpin logs {}", begun.server_key.instance))))
             }
         }
     }

@@ -28,14 +28,14 @@ impl RequestHandler {
         arguments: &str,
         entry: &mut InFlightEntry,
     ) -> Result<RequestReply, RpcError> {
-        if routed.how.needs_task && self.client.is_modern() && is_older(&routed.upstream) {
+        if routed.hints.needs_task && self.client.is_stateless() && is_older(&routed.upstream) {
             return self.driven(call, routed, edits, entry).await;
         }
-        let relay = |how: &CallHints, edits| {
-            let relay = Relay::new(self, call, &routed.upstream, edits, how.repeatable)?;
-            Ok::<_, RpcError>(relay.about(&routed.name).repeating(how.mirror.as_deref(), arguments))
+        let relay = |hints: &CallHints, edits| {
+            let relay = Relay::new(self, call, &routed.upstream, edits, hints.repeatable)?;
+            Ok::<_, RpcError>(relay.about(&routed.name).repeating(hints.param_headers.as_deref(), arguments))
         };
-        let reply = relay(&routed.how, edits.clone())?.run(entry).await?;
+        let reply = relay(&routed.hints, edits.clone())?.run(entry).await?;
         if !is_mismatch(&reply) {
             return Ok(reply);
         }
@@ -43,10 +43,10 @@ impl RequestHandler {
         refresh(std::slice::from_ref(&routed.upstream), ListKind::Tools).await;
         let lists = routed.upstream.known().lists.get(ListKind::Tools).cloned();
         let item = lists.as_ref().and_then(|list| list.find(&routed.name));
-        match item.filter(|item| item.how().mirror != routed.how.mirror) {
+        match item.filter(|item| item.hints().param_headers != routed.hints.param_headers) {
             Some(item) => {
-                self.check_headers(&Routed { how: item.how().clone(), ..routed.clone() }, arguments)?;
-                relay(item.how(), edits)?.run(entry).await
+                self.check_headers(&Routed { hints: item.hints().clone(), ..routed.clone() }, arguments)?;
+                relay(item.hints(), edits)?.run(entry).await
             }
             None => Ok(reply),
         }

@@ -32,7 +32,7 @@ pub(super) struct KnownLists {
     /// The list that it fetched last; none if that was in an earlier life of the hub.
     pub(super) fetched: Option<u64>,
     /// The list that it was told of last.
-    pub(crate) told: u64,
+    pub(crate) notified: u64,
 }
 
 /// What a client said when it began its session.
@@ -56,9 +56,9 @@ pub(crate) struct Client {
     /// What it can do.
     pub(crate) abilities: ClientCapabilities,
     /// Its requests under way.
-    pub(crate) inflight: InFlight,
+    pub(crate) in_flight: InFlight,
     /// What servers asked it.
-    pub(crate) questions: ServerRequests,
+    pub(crate) server_requests: ServerRequests,
     /// The streams of its requests.
     pub(crate) streams: ReplayBuffers,
     /// The news of its roots that the servers are to hear.
@@ -91,10 +91,10 @@ pub(super) struct SessionMemory {
 impl Client {
     /// A session. `fresh` tells whether the client has seen nothing but these lists; a session that is continued from
     /// an earlier life of the hub may have seen others.
-    pub(crate) fn new(id: String, scope: Scope, about: ClientInfo, prints: Fingerprints, fresh: bool) -> Self {
+    pub(crate) fn new(id: String, scope: Scope, about: ClientInfo, fingerprints: Fingerprints, fresh: bool) -> Self {
         let knowledge = ListChange::ALL.map(|topic| {
-            let told = topic.of(prints);
-            KnownLists { fetched: fresh.then_some(told), told }
+            let notified = topic.of(fingerprints);
+            KnownLists { fetched: fresh.then_some(notified), notified }
         });
         let memory = SessionMemory {
             level: None,
@@ -113,8 +113,8 @@ impl Client {
             scope,
             version: about.version,
             abilities: about.abilities,
-            inflight: InFlight::default(),
-            questions: ServerRequests::default(),
+            in_flight: InFlight::default(),
+            server_requests: ServerRequests::default(),
             roots: LatestOnly::default(),
             listen: None,
             outbox: Arc::default(),
@@ -124,9 +124,9 @@ impl Client {
     }
 
     /// One request of a client, which has no session.
-    pub(crate) fn of_request(scope: Scope, abilities: ClientCapabilities, prints: Fingerprints) -> Self {
+    pub(crate) fn of_request(scope: Scope, abilities: ClientCapabilities, fingerprints: Fingerprints) -> Self {
         let about = ClientInfo { version: Version::V2026_07_28, abilities };
-        Self::new(String::new(), scope, about, prints, true)
+        Self::new(String::new(), scope, about, fingerprints, true)
     }
 
     /// The stream that one request of a client asked for. `id` is known to nobody else.
@@ -134,19 +134,19 @@ impl Client {
         id: String,
         scope: Scope,
         abilities: ClientCapabilities,
-        prints: Fingerprints,
+        fingerprints: Fingerprints,
         listen: Subscription,
     ) -> Self {
-        Self { id, listen: Some(listen), ..Self::of_request(scope, abilities, prints) }
+        Self { id, listen: Some(listen), ..Self::of_request(scope, abilities, fingerprints) }
     }
 
     /// The set of abilities whose sessions with servers it is served by.
-    pub(crate) fn lane(&self) -> ClientCapabilities {
+    pub(crate) fn session_kind(&self) -> ClientCapabilities {
         self.abilities
     }
 
     /// Whether it has no session.
-    pub(crate) fn is_modern(&self) -> bool {
+    pub(crate) fn is_stateless(&self) -> bool {
         self.version == Version::V2026_07_28
     }
 
@@ -163,7 +163,7 @@ impl Client {
     }
 
     /// Puts the news of a list on the client's stream, if it is not there already.
-    fn tell(&self, topic: ListChange) {
+    fn notify(&self, topic: ListChange) {
         match &self.listen {
             None => self.outbox.push_once(topic.message()),
             Some(listen) => {
@@ -175,16 +175,16 @@ impl Client {
     }
 
     /// Opens the client's stream, in place of an earlier one.
-    pub(crate) fn open_stream(&self, prints: Fingerprints) -> OutboxReader {
-        self.open_stream_after(prints, u64::MAX)
+    pub(crate) fn open_stream(&self, fingerprints: Fingerprints) -> OutboxReader {
+        self.open_stream_after(fingerprints, u64::MAX)
     }
 
     /// The same after this event of an earlier one, as far as later ones are kept.
-    pub(crate) fn open_stream_after(&self, prints: Fingerprints, after: u64) -> OutboxReader {
+    pub(crate) fn open_stream_after(&self, fingerprints: Fingerprints, after: u64) -> OutboxReader {
         let memory = self.memory.lock();
         for (topic, known) in ListChange::ALL.into_iter().zip(&memory.knowledge) {
-            if known.fetched != Some(topic.of(prints)) && !memory.waits_for_lists(known) {
-                self.tell(topic);
+            if known.fetched != Some(topic.of(fingerprints)) && !memory.waits_for_lists(known) {
+                self.notify(topic);
             }
         }
         drop(memory);
@@ -198,22 +198,22 @@ impl Client {
     }
 
     /// The lists are these now.
-    pub(crate) fn lists_are(&self, prints: Fingerprints) {
+    pub(crate) fn lists_are(&self, fingerprints: Fingerprints) {
         let mut memory = self.memory.lock();
         for (topic, known) in ListChange::ALL.into_iter().zip(&mut memory.knowledge) {
-            if known.told != topic.of(prints) {
-                known.told = topic.of(prints);
-                self.tell(topic);
+            if known.notified != topic.of(fingerprints) {
+                known.notified = topic.of(fingerprints);
+                self.notify(topic);
             }
         }
     }
 
-    /// The client was given a list of this topic as it is in `prints`.
-    pub(crate) fn fetched(&self, topic: ListChange, prints: Fingerprints) {
-        let print = topic.of(prints);
+    /// The client was given a list of this topic as it is in `fingerprints`.
+    pub(crate) fn fetched(&self, topic: ListChange, fingerprints: Fingerprints) {
+        let fingerprint = topic.of(fingerprints);
         let mut memory = self.memory.lock();
         for (_, known) in ListChange::ALL.into_iter().zip(&mut memory.knowledge).filter(|(each, _)| *each == topic) {
-            *known = KnownLists { fetched: Some(print), told: print };
+            *known = KnownLists { fetched: Some(fingerprint), notified: fingerprint };
         }
         self.changed(memory);
     }
@@ -230,16 +230,16 @@ impl Client {
     }
 
     /// Remembers a subscription.
-    pub(crate) fn subscribe(&self, place: &ServerKey, uri: &str) {
+    pub(crate) fn subscribe(&self, server_key: &ServerKey, uri: &str) {
         let mut memory = self.memory.lock();
-        memory.subscriptions.insert((place.clone(), uri.to_owned()));
+        memory.subscriptions.insert((server_key.clone(), uri.to_owned()));
         self.changed(memory);
     }
 
     /// Forgets a subscription.
-    pub(crate) fn unsubscribe(&self, place: &ServerKey, uri: &str) {
+    pub(crate) fn unsubscribe(&self, server_key: &ServerKey, uri: &str) {
         let mut memory = self.memory.lock();
-        memory.subscriptions.remove(&(place.clone(), uri.to_owned()));
+        memory.subscriptions.remove(&(server_key.clone(), uri.to_owned()));
         self.changed(memory);
     }
 
@@ -249,13 +249,13 @@ impl Client {
     }
 
     /// Whether an update of this resource concerns the client. A server may tell of a part of what was subscribed to.
-    pub(crate) fn is_subscribed(&self, place: &ServerKey, uri: &str) -> bool {
-        self.memory.lock().subscriptions.iter().any(|(of, wanted)| of == place && uri.starts_with(wanted.as_str()))
+    pub(crate) fn is_subscribed(&self, server_key: &ServerKey, uri: &str) -> bool {
+        self.memory.lock().subscriptions.iter().any(|(of, wanted)| of == server_key && uri.starts_with(wanted.as_str()))
     }
 
     /// Whether it sees this session with a server.
-    pub(crate) fn sees(&self, place: &ServerKey) -> bool {
-        place.lane.serves(self.abilities) && self.scope.covers(place)
+    pub(crate) fn sees(&self, server_key: &ServerKey) -> bool {
+        server_key.session_kind.serves(self.abilities) && self.scope.covers(server_key)
     }
 
     /// Whether it reads its stream.
@@ -268,7 +268,7 @@ impl Client {
 pub(crate) mod tests {
     use super::*;
     use crate::gateway::mcp::catalog::scope::ScopePath;
-    use crate::gateway::mcp::catalog::scope::tests::place;
+    use crate::gateway::mcp::catalog::scope::tests::server_key;
 
     const A: Fingerprints = Fingerprints { tools: 1, prompts: 2, resources: 3 };
     const B: Fingerprints = Fingerprints { tools: 9, ..A };
@@ -322,11 +322,11 @@ pub(crate) mod tests {
     #[test]
     fn a_part_of_a_subscribed_resource_concerns_the_client() {
         let client = client(true);
-        let place = place("a", "s");
-        client.subscribe(&place, "file:///a");
-        assert!(client.is_subscribed(&place, "file:///a/b"));
-        assert!(!client.is_subscribed(&ServerKey { instance: "b".into(), ..place.clone() }, "file:///a"));
-        client.unsubscribe(&place, "file:///a");
-        assert!(!client.is_subscribed(&place, "file:///a"));
+        let server_key = server_key("a", "s");
+        client.subscribe(&server_key, "file:///a");
+        assert!(client.is_subscribed(&server_key, "file:///a/b"));
+        assert!(!client.is_subscribed(&ServerKey { instance: "b".into(), ..server_key.clone() }, "file:///a"));
+        client.unsubscribe(&server_key, "file:///a");
+        assert!(!client.is_subscribed(&server_key, "file:///a"));
     }
 }

@@ -32,7 +32,7 @@ impl Client {
 
     /// Since when the client has not shown itself; none while it reads its stream or waits for an answer.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        let busy = self.outbox.is_read() || self.inflight.len() > 0;
+        let busy = self.outbox.is_read() || self.in_flight.len() > 0;
         (!busy).then(|| self.memory.lock().used)
     }
 

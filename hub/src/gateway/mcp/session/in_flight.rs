@@ -94,23 +94,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancellation_finds_the_latest_request_of_its_id() {
-        let inflight = InFlight::default();
-        let first = inflight.begin("1").unwrap();
-        let mut second = inflight.begin("1").unwrap();
+        let in_flight = InFlight::default();
+        let first = in_flight.begin("1").unwrap();
+        let mut second = in_flight.begin("1").unwrap();
         drop(first);
-        inflight.cancel("2", String::from("other"));
-        inflight.cancel("1", String::from("stop"));
+        in_flight.cancel("2", String::from("other"));
+        in_flight.cancel("1", String::from("stop"));
         assert_eq!(second.cancelled().await, "stop");
         drop(second);
-        assert_eq!(inflight.len(), 0);
+        assert_eq!(in_flight.len(), 0);
     }
 
     #[test]
     fn there_is_a_bound() {
-        let inflight = InFlight::default();
-        let entries: Vec<_> = (0..MAX).map(|n| inflight.begin(&n.to_string()).unwrap()).collect();
-        assert_eq!(inflight.begin("x").unwrap_err(), TooManyInFlight);
+        let in_flight = InFlight::default();
+        let entries: Vec<_> = (0..MAX).map(|n| in_flight.begin(&n.to_string()).unwrap()).collect();
+        assert_eq!(in_flight.begin("x").unwrap_err(), TooManyInFlight);
         drop(entries);
-        assert!(inflight.begin("x").is_ok());
+        assert!(in_flight.begin("x").is_ok());
     }
 }

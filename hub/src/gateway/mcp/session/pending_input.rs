@@ -88,7 +88,7 @@ impl PendingInput {
             responses.get(id).filter(|at| at.is_object(text))
         };
         let Some(at) = answer() else { return false };
-        self.client.questions.say(id, ClientReply::Answer(success(id, at.of(text))));
+        self.client.server_requests.say(id, ClientReply::Answer(success(id, at.of(text))));
         self.asked = None;
         true
     }

@@ -65,7 +65,7 @@ impl Client {
         for (known, fetched) in memory.knowledge.iter_mut().zip(saved.fetched) {
             if known.fetched.is_none() {
                 known.fetched = fetched;
-                known.told = fetched.unwrap_or(known.told);
+                known.notified = fetched.unwrap_or(known.notified);
             }
         }
         memory.recalled = Some(now);
@@ -140,7 +140,7 @@ impl SessionStore {
     pub(crate) fn unsaved(&self, all: bool) -> Vec<Session> {
         let now = Instant::now();
         let changed = |client: &Arc<Client>| std::mem::take(&mut client.memory.lock().unsaved) || all;
-        let clients = self.all().into_iter().filter(|client| !client.is_modern() && client.was_used());
+        let clients = self.all().into_iter().filter(|client| !client.is_stateless() && client.was_used());
         clients.filter(changed).map(|client| client.saved(now)).collect()
     }
 
@@ -162,41 +162,41 @@ impl SessionStore {
     }
 }
 
-fn subscription((place, uri): &(ServerKey, String)) -> Subscription {
-    subscription_to(place, uri.clone())
+fn subscription((server_key, uri): &(ServerKey, String)) -> Subscription {
+    subscription_to(server_key, uri.clone())
 }
 
-fn subscription_to(place: &ServerKey, uri: String) -> Subscription {
+fn subscription_to(server_key: &ServerKey, uri: String) -> Subscription {
     Subscription {
-        instance: place.instance.to_string(),
-        server: place.server.to_string(),
-        project: place.project.display().to_string(),
-        lane: place.lane.code(),
+        instance: server_key.instance.to_string(),
+        server: server_key.server.to_string(),
+        project: server_key.project.display().to_string(),
+        lane: server_key.session_kind.code(),
         uri,
     }
 }
 
 fn subscribed(saved: &Subscription) -> Option<(ServerKey, String)> {
-    let lane = SessionKind::of_code(&saved.lane)?;
+    let session_kind = SessionKind::of_code(&saved.lane)?;
     let (instance, server) = (saved.instance.as_str().into(), saved.server.as_str().into());
     let project = Path::new(&saved.project).into();
-    Some((ServerKey { instance, server, project, lane }, saved.uri.clone()))
+    Some((ServerKey { instance, server, project, session_kind }, saved.uri.clone()))
 }
 
 fn task(begun: StartedTask) -> SavedTask {
-    SavedTask { number: begun.number, of: subscription_to(&begun.place, begun.id) }
+    SavedTask { number: begun.number, of: subscription_to(&begun.server_key, begun.id) }
 }
 
 fn begun(saved: &SavedTask) -> Option<StartedTask> {
-    let (place, id) = subscribed(&saved.of)?;
-    Some(StartedTask { number: saved.number, place, id, token: None })
+    let (server_key, id) = subscribed(&saved.of)?;
+    Some(StartedTask { number: saved.number, server_key, id, token: None })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gateway::mcp::catalog::scope::ScopePath;
-    use crate::gateway::mcp::catalog::scope::tests::place;
+    use crate::gateway::mcp::catalog::scope::tests::server_key;
     use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
     use crate::gateway::mcp::protocol::version::Version;
     use crate::gateway::mcp::session::id::SessionKey;
@@ -220,9 +220,10 @@ mod tests {
     async fn a_session_is_recalled_with_all_it_had() {
         let first = table();
         let client = begun(&first);
-        let place = ServerKey { lane: SessionKind::Of(ClientCapabilities::ALL), ..place("shop", "files") };
-        client.subscribe(&place, "file:///a");
-        client.began_task(&place, "t1", None);
+        let server_key =
+            ServerKey { session_kind: SessionKind::Of(ClientCapabilities::ALL), ..server_key("shop", "files") };
+        client.subscribe(&server_key, "file:///a");
+        client.began_task(&server_key, "t1", None);
         first.set_level(&client, Level::Warning);
         client.began_with(r#"{"clientInfo":{}}"#);
         let saved = first.unsaved(false);
@@ -234,17 +235,17 @@ mod tests {
         let [again] = &all[..] else { panic!("{all:?}") };
         assert_eq!(
             (again.level(), again.subscriptions()),
-            (Some(Level::Warning), vec![(place.clone(), "file:///a".into())])
+            (Some(Level::Warning), vec![(server_key.clone(), "file:///a".into())])
         );
-        assert!(again.has_task(&place, "t1"));
+        assert!(again.has_task(&server_key, "t1"));
         let mut of_second = second.unsaved(true);
         of_second[0].used_at = saved[0].used_at;
         assert_eq!(of_second, saved);
 
         again.lists_are(SEEN);
         again.send("{\"end\":1}");
-        let told = again.open_stream(SEEN).next().await.unwrap();
-        assert!(String::from_utf8_lossy(&told).contains("end"), "nothing changed: {told:?}");
+        let notified = again.open_stream(SEEN).next().await.unwrap();
+        assert!(String::from_utf8_lossy(&notified).contains("end"), "nothing changed: {notified:?}");
     }
 
     #[test]

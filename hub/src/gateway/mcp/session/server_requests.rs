@@ -93,14 +93,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_taken_once_and_progress_leaves_room_for_it() {
-        let questions = ServerRequests::default();
-        let mut question = questions.put(7, 1).unwrap();
+        let server_requests = ServerRequests::default();
+        let mut question = server_requests.put(7, 1).unwrap();
         for n in 0..20 {
-            questions.say("7", ClientReply::Progress(n.to_string()));
+            server_requests.say("7", ClientReply::Progress(n.to_string()));
         }
-        questions.say("8", ClientReply::Answer(String::from("other")));
-        questions.say("\"7\"", ClientReply::Answer(String::from("yes")));
-        questions.say("7", ClientReply::Answer(String::from("again")));
+        server_requests.say("8", ClientReply::Answer(String::from("other")));
+        server_requests.say("\"7\"", ClientReply::Answer(String::from("yes")));
+        server_requests.say("7", ClientReply::Answer(String::from("again")));
         for n in 0..WAITING - 1 {
             assert_eq!(question.said().await, Some(ClientReply::Progress(n.to_string())));
         }
@@ -110,12 +110,12 @@ mod tests {
 
     #[test]
     fn there_is_a_bound() {
-        let questions = ServerRequests::default();
-        let open: Vec<_> = (0..MAX as u64).map(|id| questions.put(id, 2).unwrap()).collect();
-        assert!(questions.put(1000, 1).is_none());
-        assert!(questions.end(1).is_empty());
-        assert_eq!(questions.end(2).len(), MAX);
+        let server_requests = ServerRequests::default();
+        let open: Vec<_> = (0..MAX as u64).map(|id| server_requests.put(id, 2).unwrap()).collect();
+        assert!(server_requests.put(1000, 1).is_none());
+        assert!(server_requests.end(1).is_empty());
+        assert_eq!(server_requests.end(2).len(), MAX);
         assert!(!open[0].close());
-        assert!(questions.put(1000, 1).is_some());
+        assert!(server_requests.put(1000, 1).is_some());
     }
 }

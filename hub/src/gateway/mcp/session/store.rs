@@ -35,7 +35,7 @@ pub(crate) struct SessionStore {
     /// So many sessions are remembered.
     pub(crate) most: usize,
     pub(crate) inner: Mutex<StoreState>,
-    wishes: watch::Sender<EffectiveLevels>,
+    levels: watch::Sender<EffectiveLevels>,
     pub(crate) sets: watch::Sender<CapabilitySets>,
     pub(crate) requests: StatelessRequests,
     /// Rung when the journal should have a session otherwise.
@@ -69,9 +69,9 @@ pub(crate) enum FoundSession {
 impl SessionStore {
     /// No sessions, and room for so many.
     pub(crate) fn new(key: SessionKey, most: usize) -> Self {
-        let (wishes, sets) = (watch::Sender::default(), watch::Sender::default());
+        let (levels, sets) = (watch::Sender::default(), watch::Sender::default());
         let requests = StatelessRequests::default();
-        Self { key, most, inner: Mutex::default(), wishes, sets, requests, bell: Arc::default() }
+        Self { key, most, inner: Mutex::default(), levels, sets, requests, bell: Arc::default() }
     }
 
     /// Begins a session of a client that sees these lists.
@@ -79,11 +79,11 @@ impl SessionStore {
         &self,
         scope: Scope,
         about: ClientInfo,
-        prints: Fingerprints,
+        fingerprints: Fingerprints,
         random: [u8; 16],
     ) -> Result<Arc<Client>, StoreFull> {
         let id = self.key.sign(about.version, about.abilities, &scope, random);
-        self.add(Client::new(id, scope, about, prints, true))
+        self.add(Client::new(id, scope, about, fingerprints, true))
     }
 
     /// What signs.
@@ -97,7 +97,7 @@ impl SessionStore {
         &self,
         id: &str,
         scope: &Scope,
-        prints: impl FnOnce(ClientCapabilities) -> Fingerprints,
+        fingerprints: impl FnOnce(ClientCapabilities) -> Fingerprints,
     ) -> FoundSession {
         {
             let inner = self.inner.lock();
@@ -115,7 +115,7 @@ impl SessionStore {
         let Some((version, abilities)) = self.key.verify(id, scope) else { return FoundSession::Unknown };
         tracing::info!(scope = %scope, "a session of an earlier life is continued");
         let about = ClientInfo { version, abilities };
-        match self.add(Client::new(id.to_owned(), scope.clone(), about, prints(abilities), false)) {
+        match self.add(Client::new(id.to_owned(), scope.clone(), about, fingerprints(abilities), false)) {
             Ok(client) => FoundSession::Client(client),
             Err(StoreFull) => FoundSession::Full,
         }
@@ -164,9 +164,9 @@ impl SessionStore {
     }
 
     /// The sessions that see this server.
-    pub(crate) fn covering(&self, place: &ServerKey) -> Vec<Arc<Client>> {
+    pub(crate) fn covering(&self, server_key: &ServerKey) -> Vec<Arc<Client>> {
         let mut clients = self.all();
-        clients.retain(|client| client.sees(place));
+        clients.retain(|client| client.sees(server_key));
         clients
     }
 
@@ -176,18 +176,19 @@ impl SessionStore {
     }
 
     /// Tells every client with these abilities whose lists are others on this board.
-    pub(crate) fn tell<B>(&self, abilities: ClientCapabilities, board: &ToolCatalog<B>) {
+    pub(crate) fn notify<B>(&self, abilities: ClientCapabilities, catalog: &ToolCatalog<B>) {
         let mut known: HashMap<Scope, Fingerprints> = HashMap::new();
         for client in self.all().into_iter().filter(|client| client.abilities == abilities) {
-            let prints = *known.entry(client.scope.clone()).or_insert_with(|| prints(&board.view(&client.scope)));
-            client.lists_are(prints);
+            let fingerprints =
+                *known.entry(client.scope.clone()).or_insert_with(|| fingerprints(&catalog.view(&client.scope)));
+            client.lists_are(fingerprints);
         }
     }
 
     /// Shows a server's log message to every client that wants its level.
-    pub(crate) fn log(&self, place: &ServerKey, level: Level, text: &str) {
-        let upstream = wanted(&self.wishes.borrow(), place);
-        for client in self.covering(place) {
+    pub(crate) fn log(&self, server_key: &ServerKey, level: Level, text: &str) {
+        let upstream = wanted(&self.levels.borrow(), server_key);
+        for client in self.covering(server_key) {
             if shows(client.level(), upstream, level) {
                 client.send(text);
             }
@@ -195,13 +196,13 @@ impl SessionStore {
     }
 
     /// Whether a client is shown a server's log message that came with its own request.
-    pub(crate) fn shows(&self, client: &Client, place: &ServerKey, level: Level) -> bool {
-        shows(client.level(), wanted(&self.wishes.borrow(), place), level)
+    pub(crate) fn shows(&self, client: &Client, server_key: &ServerKey, level: Level) -> bool {
+        shows(client.level(), wanted(&self.levels.borrow(), server_key), level)
     }
 
     /// Hands on a message that means something only to who talks to this server alone.
-    pub(crate) fn other(&self, place: &ServerKey, text: &str) {
-        for client in self.covering(place) {
+    pub(crate) fn other(&self, server_key: &ServerKey, text: &str) {
+        for client in self.covering(server_key) {
             if !client.scope.is_all() {
                 client.send(text);
             }
@@ -209,9 +210,9 @@ impl SessionStore {
     }
 
     /// The resources that some client subscribed to at this server.
-    pub(crate) fn subscribed(&self, place: &ServerKey) -> HashSet<String> {
+    pub(crate) fn subscribed(&self, server_key: &ServerKey) -> HashSet<String> {
         let of = |client: &Arc<Client>| client.subscriptions();
-        self.all().iter().flat_map(of).filter(|(at, _)| at == place).map(|(_, uri)| uri).collect()
+        self.all().iter().flat_map(of).filter(|(at, _)| at == server_key).map(|(_, uri)| uri).collect()
     }
 
     /// Sets what a client wants to be logged.
@@ -221,27 +222,27 @@ impl SessionStore {
     }
 
     /// What the clients of each scope want to be logged, now and whenever it changes.
-    pub(crate) fn wishes(&self) -> watch::Receiver<EffectiveLevels> {
-        self.wishes.subscribe()
+    pub(crate) fn levels(&self) -> watch::Receiver<EffectiveLevels> {
+        self.levels.subscribe()
     }
 
     /// Whether the wishes are others with this client, who has just come.
     fn is_news(&self, client: &Client) -> bool {
-        let wishes = self.wishes.borrow();
-        let wish = wishes.get(&(client.scope.clone(), client.abilities));
+        let levels = self.levels.borrow();
+        let wish = levels.get(&(client.scope.clone(), client.abilities));
         wish.is_none_or(|wish| wish.and(client.level()) != *wish)
     }
 
     pub(crate) fn publish_wishes(&self) {
-        let mut wishes: HashMap<(Scope, ClientCapabilities), EffectiveLevel> = HashMap::new();
+        let mut levels: HashMap<(Scope, ClientCapabilities), EffectiveLevel> = HashMap::new();
         for client in self.all() {
-            let wish = wishes.entry((client.scope.clone(), client.abilities)).or_default();
+            let wish = levels.entry((client.scope.clone(), client.abilities)).or_default();
             *wish = wish.and(client.level());
         }
-        self.wishes.send_if_modified(|known| {
-            let differs = **known != wishes;
+        self.levels.send_if_modified(|known| {
+            let differs = **known != levels;
             if differs {
-                *known = Arc::new(wishes);
+                *known = Arc::new(levels);
             }
             differs
         });
@@ -265,21 +266,21 @@ impl Drop for ListeningSession {
 
 /// What to ask this server for.
 pub(crate) fn wanted(
-    wishes: &HashMap<(Scope, ClientCapabilities), EffectiveLevel>,
-    place: &ServerKey,
+    levels: &HashMap<(Scope, ClientCapabilities), EffectiveLevel>,
+    server_key: &ServerKey,
 ) -> Option<Level> {
-    let covers = |scope: &Scope, set| place.lane.serves(set) && scope.covers(place);
-    let covering = wishes.iter().filter(|((scope, set), _)| covers(scope, *set));
+    let covers = |scope: &Scope, set| server_key.session_kind.serves(set) && scope.covers(server_key);
+    let covering = levels.iter().filter(|((scope, set), _)| covers(scope, *set));
     covering.fold(EffectiveLevel::default(), |all, (_, wish)| all.merged(*wish)).upstream()
 }
 
 /// The fingerprints of what a view shows.
-pub(crate) fn prints<B>(view: &CatalogView<'_, B>) -> Fingerprints {
+pub(crate) fn fingerprints<B>(view: &CatalogView<'_, B>) -> Fingerprints {
     let mut resources = DefaultHasher::new();
-    (view.print(ListKind::Resources), view.print(ListKind::Templates)).hash(&mut resources);
+    (view.fingerprint(ListKind::Resources), view.fingerprint(ListKind::Templates)).hash(&mut resources);
     Fingerprints {
-        tools: view.print(ListKind::Tools),
-        prompts: view.print(ListKind::Prompts),
+        tools: view.fingerprint(ListKind::Tools),
+        prompts: view.fingerprint(ListKind::Prompts),
         resources: resources.finish(),
     }
 }
@@ -288,7 +289,7 @@ pub(crate) fn prints<B>(view: &CatalogView<'_, B>) -> Fingerprints {
 mod tests {
     use super::*;
     use crate::gateway::mcp::catalog::scope::ScopePath;
-    use crate::gateway::mcp::catalog::scope::tests::place;
+    use crate::gateway::mcp::catalog::scope::tests::server_key;
     use crate::gateway::mcp::protocol::version::Version;
     use crate::gateway::mcp::session::capability_sets::SET_IDLE;
 
@@ -336,12 +337,12 @@ mod tests {
                 random[..8].copy_from_slice(&n.to_be_bytes());
                 table.begin(ScopePath::All.into(), ABOUT, NOTHING, random).unwrap()
             })
-            .map(|client| (client.inflight.begin("1").unwrap(), client))
+            .map(|client| (client.in_flight.begin("1").unwrap(), client))
             .collect();
         assert_eq!(table.all().len(), MOST);
         let one_more = begin(&table, ScopePath::All.into(), 2);
         assert!(!table.all().iter().any(|client| client.id == quiet.id));
-        let entry = one_more.inflight.begin("1").unwrap();
+        let entry = one_more.in_flight.begin("1").unwrap();
         assert!(matches!(table.find(&quiet.id, &ScopePath::All.into(), |_| NOTHING), FoundSession::Full));
         drop(entry);
         assert!(matches!(table.find(&quiet.id, &ScopePath::All.into(), |_| NOTHING), FoundSession::Client(_)));
@@ -351,8 +352,8 @@ mod tests {
     #[test]
     fn the_lowest_level_of_all_who_see_a_server_is_wanted() {
         let table = table();
-        let place = place("a", "s");
-        let wanted = || wanted(&table.wishes().borrow(), &place);
+        let server_key = server_key("a", "s");
+        let wanted = || wanted(&table.levels().borrow(), &server_key);
         let (all, one) =
             (begin(&table, ScopePath::All.into(), 1), begin(&table, ScopePath::Instance("a".into()).into(), 2));
         let other = begin(&table, ScopePath::Instance("b".into()).into(), 3);

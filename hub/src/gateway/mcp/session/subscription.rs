@@ -8,7 +8,7 @@ use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::{Object, Span, elements, insert, quote};
 use crate::gateway::mcp::protocol::list_kind::ListChange;
 use crate::gateway::mcp::protocol::stateless::META_SUBSCRIPTION;
-use crate::gateway::mcp::protocol::task_fields::TOLD;
+use crate::gateway::mcp::protocol::task_fields::TASK_NOTIFICATION;
 
 /// What one stream wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Subscription {
             Some(topic) if !self.topics.contains(&topic) => return None,
             Some(_) => {}
             // Which resources and tasks a client is told of is the business of who tells it.
-            None if method == "notifications/resources/updated" || method == TOLD => {}
+            None if method == "notifications/resources/updated" || method == TASK_NOTIFICATION => {}
             None => return None,
         }
         match params {

@@ -22,7 +22,7 @@ pub(crate) struct StartedTask {
     /// Its place among those of the client: the later, the higher.
     pub(crate) number: u64,
     /// The server that has it.
-    pub(crate) place: ServerKey,
+    pub(crate) server_key: ServerKey,
     /// The server's name of it.
     pub(crate) id: String,
     /// The token of its progress, as the server and as the client have it. It outlasts the request, but not the hub.
@@ -41,35 +41,35 @@ impl TaskBook {
     pub(crate) fn recall(&mut self, earlier: Vec<StartedTask>) {
         let newer = std::mem::replace(&mut self.0, earlier.into());
         for begun in newer {
-            self.put(begun.place, begun.id, begun.token);
+            self.put(begun.server_key, begun.id, begun.token);
         }
     }
 
-    fn put(&mut self, place: ServerKey, id: String, token: Option<(u64, String)>) {
-        self.0.retain(|known| known.id != id || known.place != place);
+    fn put(&mut self, server_key: ServerKey, id: String, token: Option<(u64, String)>) {
+        self.0.retain(|known| known.id != id || known.server_key != server_key);
         let number = self.0.back().map_or(1, |last| last.number + 1);
         if self.0.len() >= MAX {
             self.0.pop_front();
         }
-        self.0.push_back(StartedTask { number, place, id, token });
+        self.0.push_back(StartedTask { number, server_key, id, token });
     }
 }
 
 impl Client {
     /// Whose tasks are this client's: those of its session, or of nobody in particular.
     pub(crate) fn owner(&self) -> &str {
-        if self.is_modern() { "" } else { &self.id }
+        if self.is_stateless() { "" } else { &self.id }
     }
 
     /// Its name of a task, as JSON.
-    pub(crate) fn name_of(&self, key: &SessionKey, place: &ServerKey, task: &str) -> String {
-        quote(&task_id::seal(key, self.owner(), place, task))
+    pub(crate) fn name_of(&self, key: &SessionKey, server_key: &ServerKey, task: &str) -> String {
+        quote(&task_id::seal(key, self.owner(), server_key, task))
     }
 
     /// Remembers a task.
-    pub(crate) fn began_task(&self, place: &ServerKey, task: &str, token: Option<(u64, String)>) {
+    pub(crate) fn began_task(&self, server_key: &ServerKey, task: &str, token: Option<(u64, String)>) {
         let mut memory = self.memory.lock();
-        memory.tasks.put(place.clone(), task.to_owned(), token);
+        memory.tasks.put(server_key.clone(), task.to_owned(), token);
         self.changed(memory);
     }
 
@@ -86,15 +86,15 @@ impl Client {
     }
 
     /// Whether this is one of them.
-    pub(crate) fn has_task(&self, place: &ServerKey, task: &str) -> bool {
-        self.memory.lock().tasks.0.iter().any(|known| known.id == task && known.place == *place)
+    pub(crate) fn has_task(&self, server_key: &ServerKey, task: &str) -> bool {
+        self.memory.lock().tasks.0.iter().any(|known| known.id == task && known.server_key == *server_key)
     }
 
     /// The client's token for the progress that this server tells under `number`, if that is of a task.
-    fn task_token(&self, place: &ServerKey, number: u64) -> Option<String> {
+    fn task_token(&self, server_key: &ServerKey, number: u64) -> Option<String> {
         let memory = self.memory.lock();
         let of = |begun: &&StartedTask| {
-            begun.place == *place && begun.token.as_ref().is_some_and(|(known, _)| *known == number)
+            begun.server_key == *server_key && begun.token.as_ref().is_some_and(|(known, _)| *known == number)
         };
         memory.tasks.0.iter().find(of)?.token.as_ref().map(|(_, token)| token.clone())
     }
@@ -102,38 +102,38 @@ impl Client {
 
 impl SessionStore {
     /// The clients that have this task of a server.
-    pub(crate) fn with_task(&self, place: &ServerKey, task: &str) -> Vec<Arc<Client>> {
-        let mut clients = self.covering(place);
-        clients.retain(|client| client.has_task(place, task));
+    pub(crate) fn with_task(&self, server_key: &ServerKey, task: &str) -> Vec<Arc<Client>> {
+        let mut clients = self.covering(server_key);
+        clients.retain(|client| client.has_task(server_key, task));
         clients
     }
 
     /// Who wants to hear of progress that this server tells under `number` after its request was answered, and under
     /// which token.
-    pub(crate) fn task_progress(&self, place: &ServerKey, number: u64) -> Option<(Arc<Client>, String)> {
-        let mut clients = self.covering(place).into_iter();
-        clients.find_map(|client| client.task_token(place, number).map(|token| (client, token)))
+    pub(crate) fn task_progress(&self, server_key: &ServerKey, number: u64) -> Option<(Arc<Client>, String)> {
+        let mut clients = self.covering(server_key).into_iter();
+        clients.find_map(|client| client.task_token(server_key, number).map(|token| (client, token)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::mcp::catalog::scope::tests::place;
+    use crate::gateway::mcp::catalog::scope::tests::server_key;
 
     #[test]
     fn the_newest_tasks_are_kept_in_order() {
         let mut tasks = TaskBook::default();
         for n in 0..MAX + 2 {
-            tasks.put(place("a", "s"), n.to_string(), None);
+            tasks.put(server_key("a", "s"), n.to_string(), None);
         }
-        tasks.put(place("a", "s"), String::from("5"), None);
-        tasks.put(place("b", "s"), String::from("5"), None);
+        tasks.put(server_key("a", "s"), String::from("5"), None);
+        tasks.put(server_key("b", "s"), String::from("5"), None);
         let all = tasks.all();
         assert_eq!((all.len(), all[0].id.as_str(), all[MAX - 1].id.as_str()), (MAX, "3", "5"));
         assert!(all.is_sorted_by_key(|begun| begun.number));
         let mut later = TaskBook::default();
-        later.put(place("c", "s"), String::from("new"), None);
+        later.put(server_key("c", "s"), String::from("new"), None);
         later.recall(all);
         assert_eq!(later.all().last().map(|begun| begun.id.clone()), Some(String::from("new")));
     }

@@ -30,8 +30,8 @@ pub(crate) struct TaskId {
 
 /// The name under which `owner` knows the task that this server calls `id`. The owner of what is begun without a session
 /// is the empty string.
-pub(crate) fn seal(key: &SessionKey, owner: &str, place: &ServerKey, id: &str) -> String {
-    let what = serde_json::json!([&*place.instance, &*place.server, id]).to_string();
+pub(crate) fn seal(key: &SessionKey, owner: &str, server_key: &ServerKey, id: &str) -> String {
+    let what = serde_json::json!([&*server_key.instance, &*server_key.server, id]).to_string();
     let what = URL_SAFE_NO_PAD.encode(what);
     let proof = URL_SAFE_NO_PAD.encode(proof(key, "tasks", owner, &what).finalize().into_bytes());
     format!("{FORM}{what}.{proof}")
@@ -75,13 +75,13 @@ fn proof(key: &SessionKey, purpose: &str, owner: &str, what: &str) -> Hmac<Sha25
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::mcp::catalog::scope::tests::place;
+    use crate::gateway::mcp::catalog::scope::tests::server_key;
     use proptest::prelude::*;
 
     #[test]
     fn a_name_is_good_for_its_owner_and_every_life_of_the_hub() {
         let key = SessionKey::from_token("t");
-        let name = seal(&key, "me", &place("shop", "files"), "t \"1\"");
+        let name = seal(&key, "me", &server_key("shop", "files"), "t \"1\"");
         let task = TaskId { instance: "shop".into(), server: "files".into(), id: "t \"1\"".into() };
         assert_eq!(open(&SessionKey::from_token("t"), "me", &name), Some(task));
         assert_eq!(open(&key, "you", &name), None);
@@ -104,7 +104,7 @@ mod tests {
             let key = SessionKey::from_token("t");
             prop_assert_eq!(open(&key, "", &text), None);
             prop_assert_eq!(open_cursor(&key, "", &text), None);
-            let good = seal(&key, "", &place("shop", "files"), "1");
+            let good = seal(&key, "", &server_key("shop", "files"), "1");
             let mut forged: Vec<char> = good.chars().collect();
             let at = at % forged.len();
             forged[at] = with;

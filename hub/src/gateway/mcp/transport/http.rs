@@ -13,15 +13,15 @@ use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::errors::{RpcError, success};
 use crate::gateway::mcp::protocol::json::{Object, Span};
 use crate::gateway::mcp::protocol::sse;
-use crate::gateway::mcp::protocol::stateless::{VERSION, is as is_modern};
+use crate::gateway::mcp::protocol::stateless::{VERSION, is as is_stateless};
 use crate::gateway::mcp::protocol::version::Version;
 use crate::gateway::mcp::relay::call::ClientRequest;
-use crate::gateway::mcp::relay::dispatch::{RequestContext, RequestHandler, release, tell_all};
+use crate::gateway::mcp::relay::dispatch::{RequestContext, RequestHandler, notify_all, release};
 use crate::gateway::mcp::relay::initialize;
 use crate::gateway::mcp::session::client::Client;
 use crate::gateway::mcp::session::replay::StreamPosition;
 use crate::gateway::mcp::session::server_requests::ClientReply;
-use crate::gateway::mcp::session::store::{FoundSession, prints};
+use crate::gateway::mcp::session::store::{FoundSession, fingerprints};
 use crate::table::Table;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -87,7 +87,7 @@ async fn post(gateway: Arc<Gateway>, scope: Scope, headers: &HeaderMap, body: Bo
     }
     let (text, held) = arrives(body, &gateway).await?;
     let envelope = Envelope::parse(&text).map_err(|error| refused(RpcError::from(&error)))?;
-    let modern = |params: &Option<Span>| is_modern(headers, &text, *params);
+    let modern = |params: &Option<Span>| is_stateless(headers, &text, *params);
     match envelope {
         Envelope::Request { id, method, params } if modern(&params) => Ok(super::stateless::answer(
             gateway,
@@ -116,7 +116,7 @@ async fn in_session(
     envelope: Envelope,
 ) -> Result<Response, Rejection> {
     let client = client(&gateway, scope, headers)?;
-    gateway.has_lane(client.abilities).await;
+    gateway.has_session_for(client.abilities).await;
     match envelope {
         Envelope::Request { id, method, params } => {
             let call = ClientRequest { text, id, method, params, _held: Some(held) };
@@ -128,7 +128,7 @@ async fn in_session(
                 client: Arc::clone(&client),
                 out,
                 streams: may_stream,
-                besides: RequestContext::default(),
+                context: RequestContext::default(),
             };
             let answer = Box::pin(async move { caller.answer(&call).await });
             Ok(super::response::PendingResponse::way(answer, messages).resumable(&client, id).respond(may_stream).await)
@@ -139,7 +139,7 @@ async fn in_session(
         }
         Envelope::Response { id, .. } => {
             let id = id.of(&text).to_owned();
-            client.questions.say(&id, ClientReply::Answer(text));
+            client.server_requests.say(&id, ClientReply::Answer(text));
             Ok(StatusCode::ACCEPTED.into_response())
         }
     }
@@ -166,26 +166,28 @@ fn notified(gateway: &Arc<Gateway>, client: &Arc<Client>, text: String, method: 
     match method {
         "notifications/cancelled" => {
             if let Some(request) = param("requestId") {
-                client.inflight.cancel(&request, text);
+                client.in_flight.cancel(&request, text);
             }
         }
         "notifications/progress" => {
             if let Some(token) = param("progressToken") {
-                client.questions.say(&token, ClientReply::Progress(text));
+                client.server_requests.say(&token, ClientReply::Progress(text));
             }
         }
         // Nobody waits for the backends to hear of it.
-        "notifications/roots/list_changed" if client.roots.put(text) => drop(tokio::spawn(tell_news(gateway, client))),
+        "notifications/roots/list_changed" if client.roots.put(text) => {
+            drop(tokio::spawn(notify_roots_changed(gateway, client)))
+        }
         _ => {}
     }
 }
 
 /// Tells the servers the latest news of a client's roots until there are none.
-fn tell_news(gateway: &Arc<Gateway>, client: &Arc<Client>) -> impl Future<Output = ()> + Send + use<> {
+fn notify_roots_changed(gateway: &Arc<Gateway>, client: &Arc<Client>) -> impl Future<Output = ()> + Send + use<> {
     let (gateway, client) = (Arc::clone(gateway), Arc::clone(client));
     async move {
         while let Some(text) = client.roots.take() {
-            tell_all(&gateway, &client, &text).await;
+            notify_all(&gateway, &client, &text).await;
         }
     }
 }
@@ -199,7 +201,7 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
     }
     let client = client(gateway, scope, headers)?;
     let place = gateway.stream_place().map_err(refused)?;
-    let seen = prints(&gateway.board(client.abilities).view(scope));
+    let seen = fingerprints(&gateway.catalog(client.abilities).view(scope));
     let reader = match client.streams.place(header(headers, &HeaderName::from_static("last-event-id"))) {
         Some(StreamPosition::Of(stream, event)) => match client.streams.resume(stream, event) {
             Some(reader) => return Ok(super::response::resumed(reader)),
@@ -237,7 +239,7 @@ fn client(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Arc<C
             .next("initialize first, and send the session id of that answer");
         return Err((StatusCode::BAD_REQUEST, RpcError::on_the_way(problem)));
     }
-    let seen = |abilities| prints(&gateway.board(abilities).view(scope));
+    let seen = |abilities| fingerprints(&gateway.catalog(abilities).view(scope));
     match gateway.clients.find(id, scope, seen) {
         FoundSession::Client(client) => {
             client.touch(Instant::now());

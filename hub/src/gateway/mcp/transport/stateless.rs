@@ -22,7 +22,7 @@ use crate::gateway::mcp::relay::follow_tasks::{Following, follow};
 use crate::gateway::mcp::session::client::Client;
 use crate::gateway::mcp::session::eviction::MAX_SUBSCRIPTIONS;
 use crate::gateway::mcp::session::pending_input::PendingInput;
-use crate::gateway::mcp::session::store::{ListeningSession, SessionStore, StoreFull, prints};
+use crate::gateway::mcp::session::store::{ListeningSession, SessionStore, StoreFull, fingerprints};
 use crate::gateway::mcp::session::subscription::Subscription;
 use crate::gateway::mcp::upstream::loop_guard;
 use axum::http::{HeaderMap, StatusCode};
@@ -80,7 +80,7 @@ async fn begin(
     }
     gateway.appears(&scope).await.map_err(RpcError::unknown)?;
     let kept = SessionStore::using(&gateway.clients, meta.abilities);
-    gateway.has_lane(meta.abilities).await;
+    gateway.has_session_for(meta.abilities).await;
     if call.method == "subscriptions/listen" {
         return listen(gateway, scope, &call, meta).await.map(StartedRequest::Answer);
     }
@@ -88,17 +88,17 @@ async fn begin(
         return Ok(StartedRequest::ClientRequest(held));
     }
     let about = about(&scope, &call);
-    let seen = prints(&gateway.board(meta.abilities).view(&scope));
+    let seen = fingerprints(&gateway.catalog(meta.abilities).view(&scope));
     let client = Arc::new(Client::of_request(scope, meta.abilities, seen));
     let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
     let over_stdio = headers.contains_key(mcp::OVER_STDIO);
-    let besides = RequestContext {
+    let context = RequestContext {
         level: meta.level,
         params: crate::gateway::mcp::protocol::headers::params(headers),
         tasks: meta.tasks,
         over_stdio,
     };
-    let caller = RequestHandler { gateway, client: Arc::clone(&client), out, streams: true, besides };
+    let caller = RequestHandler { gateway, client: Arc::clone(&client), out, streams: true, context };
     let answer = Box::pin(async move { caller.answer(&call).await });
     Ok(StartedRequest::ClientRequest(PendingInput { answer, messages, client, about, _kept: kept, asked: None }))
 }
@@ -141,7 +141,7 @@ async fn listen(
     let asked = wanted.clone();
     // What a client saw before the hub was started again is not news.
     gateway.meets(&scope).await;
-    let seen = prints(&gateway.board(meta.abilities).view(&scope));
+    let seen = fingerprints(&gateway.catalog(meta.abilities).view(&scope));
     let id = format!("{:x}-{:x}", random()?, random()?);
     let client = Client::of_stream(id, scope, meta.abilities, seen, wanted);
     let listening = SessionStore::listening(&gateway.clients, client).map_err(|StoreFull| {

@@ -47,12 +47,12 @@ impl ServerInfo {
         let meta = said.object(result, "_meta")?;
         let info = meta.as_ref().and_then(|meta| meta.get(META_SERVER)).or(said.get("serverInfo"));
         let mut members = vec![format!(r#""protocolVersion":"{VERSION}""#)];
-        let mut tell = |name: &str, at: Option<Span>| {
+        let mut notify = |name: &str, at: Option<Span>| {
             members.extend(at.map(|at| format!(r#""{name}":{}"#, at.of(result))));
         };
-        tell("capabilities", said.get("capabilities"));
-        tell("serverInfo", info);
-        tell("instructions", said.get("instructions"));
+        notify("capabilities", said.get("capabilities"));
+        notify("serverInfo", info);
+        notify("instructions", said.get("instructions"));
         Self::parse(&format!("{{{}}}", members.join(",")))
     }
 

@@ -35,8 +35,8 @@ const PACE: Policy =
 /// The life of an upstream.
 pub(crate) struct UpstreamActor {
     upstream: Arc<Upstream>,
-    outlook: watch::Receiver<Availability>,
-    wishes: watch::Receiver<EffectiveLevels>,
+    availability: watch::Receiver<Availability>,
+    levels: watch::Receiver<EffectiveLevels>,
     inbox: mpsc::Receiver<UpstreamInput>,
     state: watch::Sender<UpstreamState>,
     known: watch::Sender<Arc<KnownOffer>>,
@@ -65,20 +65,20 @@ impl UpstreamActor {
     /// An upstream for this server of the instance behind `handle`, and what keeps it going.
     pub(crate) fn new(
         handle: Handle,
-        place: ServerKey,
-        outlook: watch::Receiver<Availability>,
+        server_key: ServerKey,
+        availability: watch::Receiver<Availability>,
         common: UpstreamDeps,
     ) -> (Arc<Upstream>, Self) {
         let born = Instant::now();
-        let phase = UpstreamPhase::Down { why: String::from("the hub has just heard of it"), settled: false };
+        let phase = UpstreamPhase::Down { why: String::from("the hub has just heard of it"), likely_permanent: false };
         let (state, state_seen) =
             watch::channel(UpstreamState { phase, since: Timestamp::now(), last_seen: None, down_since: Some(born) });
-        let (known, known_seen) = watch::channel(Arc::new(common.recalled.take(handle.id(), &place)));
+        let (known, known_seen) = watch::channel(Arc::new(common.recalled.take(handle.id(), &server_key)));
         let (inbox, inputs) = mpsc::channel(INBOX);
         let opening = Handshake::of(known_seen.borrow().about.as_deref());
         let upstream = Arc::new(Upstream {
-            wire: HttpClient::new(handle, place.clone(), common.max_message, common.clients.key().hub_name()),
-            place,
+            wire: HttpClient::new(handle, server_key.clone(), common.max_message, common.clients.key().hub_name()),
+            server_key,
             born,
             state: state_seen,
             known: known_seen,
@@ -92,8 +92,8 @@ impl UpstreamActor {
         });
         let actor = Self {
             upstream: Arc::clone(&upstream),
-            outlook,
-            wishes: common.clients.wishes(),
+            availability,
+            levels: common.clients.levels(),
             inbox: inputs,
             state,
             known,
@@ -128,15 +128,15 @@ impl UpstreamActor {
     /// Waits until the server can be talked to.
     async fn look(&mut self) -> Result<NextStep, LinkClosed> {
         loop {
-            let phase = match self.outlook.borrow_and_update().clone() {
+            let phase = match self.availability.borrow_and_update().clone() {
                 Availability::Up(life) => return Ok(NextStep::Start(life)),
-                Availability::Away { why, settled } => UpstreamPhase::Down { why, settled },
+                Availability::Away { why, likely_permanent } => UpstreamPhase::Down { why, likely_permanent },
                 Availability::Dormant(start) => UpstreamPhase::Dormant(start),
                 Availability::Left { why } => UpstreamPhase::Left { why },
             };
             self.publish(phase);
             tokio::select! {
-                changed = self.outlook.changed() => changed.map_err(|_| LinkClosed)?,
+                changed = self.availability.changed() => changed.map_err(|_| LinkClosed)?,
                 Some(_) = self.inbox.recv() => {}
             }
         }
@@ -161,7 +161,7 @@ impl UpstreamActor {
                     Ok(session) => NextStep::Serve(life, Arc::new(session)),
                     Err(not_begun) => self.failed(not_begun),
                 }),
-                moved = moved_on(&mut self.outlook, life) => {
+                moved = moved_on(&mut self.availability, life) => {
                     self.unanswered = Some(life);
                     return moved.map(|()| NextStep::Look);
                 }
@@ -185,7 +185,7 @@ impl UpstreamActor {
         }
         let why = why.into_problem().detail;
         tracing::debug!(server = %self.upstream, why, "no session");
-        self.publish(UpstreamPhase::Down { why, settled: true });
+        self.publish(UpstreamPhase::Down { why, likely_permanent: true });
         NextStep::Rest(self.pace.next_delay(random()))
     }
 
@@ -195,7 +195,7 @@ impl UpstreamActor {
         loop {
             tokio::select! {
                 () = &mut over => return Ok(NextStep::Look),
-                changed = self.outlook.changed() => return changed.map(|()| NextStep::Look).map_err(|_| LinkClosed),
+                changed = self.availability.changed() => return changed.map(|()| NextStep::Look).map_err(|_| LinkClosed),
                 Some(_) = self.inbox.recv() => {}
             }
         }
@@ -214,7 +214,7 @@ impl UpstreamActor {
         work.set_level(self.wanted());
         loop {
             tokio::select! {
-                moved = moved_on(&mut self.outlook, life) => {
+                moved = moved_on(&mut self.availability, life) => {
                     self.pace.healthy_for(begun.elapsed());
                     return moved.map(|()| NextStep::Look);
                 }
@@ -225,7 +225,7 @@ impl UpstreamActor {
                     UpstreamInput::Wanted(topic) => work.wanted(topic),
                     UpstreamInput::Asked(text) => work.asked(text),
                 },
-                Ok(()) = self.wishes.changed() => work.set_level(self.wanted()),
+                Ok(()) = self.levels.changed() => work.set_level(self.wanted()),
                 Some((kind, fetched)) = work.fetched() => self.fetched(kind, fetched, &mut work),
             }
         }
@@ -262,7 +262,7 @@ impl UpstreamActor {
     }
 
     fn wanted(&mut self) -> Option<Level> {
-        wanted(&self.wishes.borrow_and_update(), &self.upstream.place)
+        wanted(&self.levels.borrow_and_update(), &self.upstream.server_key)
     }
 
     fn publish(&mut self, phase: UpstreamPhase) {
@@ -300,6 +300,10 @@ impl KnownOffer {
 }
 
 /// Waits until the outlook is another than this life.
-async fn moved_on(outlook: &mut watch::Receiver<Availability>, life: ServerRun) -> Result<(), LinkClosed> {
-    outlook.wait_for(|outlook| *outlook != Availability::Up(life)).await.map(|_| ()).map_err(|_| LinkClosed)
+async fn moved_on(availability: &mut watch::Receiver<Availability>, life: ServerRun) -> Result<(), LinkClosed> {
+    availability
+        .wait_for(|availability| *availability != Availability::Up(life))
+        .await
+        .map(|_| ())
+        .map_err(|_| LinkClosed)
 }

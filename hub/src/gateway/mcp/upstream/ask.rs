@@ -79,7 +79,7 @@ impl AskedRequest<'_> {
 
     async fn ask(&self, cause: Option<RequestCause>) -> String {
         let lacks = |abilities: ClientCapabilities| abilities.lacks(&self.method, self.text, self.params);
-        if let Some(what) = lacks(self.upstream.place.lane.abilities()) {
+        if let Some(what) = lacks(self.upstream.server_key.session_kind.abilities()) {
             return RpcError::method_not_found(&self.method)
                 .because(&format!("no client offers {what}"))
                 .response(self.id());
@@ -95,7 +95,7 @@ impl AskedRequest<'_> {
             let why = format!("the client whose call caused this request does not offer {what}");
             return RpcError::method_not_found(&self.method).because(&why).response(self.id());
         }
-        let Some(question) = cause.client.questions.put(self.upstream.next_id(), cause.call) else {
+        let Some(question) = cause.client.server_requests.put(self.upstream.next_id(), cause.call) else {
             return self.refusal(Code::Overloaded, "the client has too many requests to answer");
         };
         match timeout(LONGEST, OpenQuestion { asked: self, cause: &cause, question, token: self.token() }.put()).await {
@@ -181,9 +181,9 @@ impl OpenQuestion<'_> {
     async fn progress(&self, text: &str) {
         let (Some(wanted), Some(at)) = (self.token, progress_token(text)) else { return };
         let message = splice(text, &mut [(at, wanted.of(self.asked.text).into())]);
-        let told = self.asked.upstream.notify(self.asked.session, message);
+        let notified = self.asked.upstream.notify(self.asked.session, message);
         // A server that does not take it in time misses it.
-        let _ = timeout_at(Instant::now() + AWAY, told).await;
+        let _ = timeout_at(Instant::now() + AWAY, notified).await;
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) enum Availability {
         /// Why, for people.
         why: String,
         /// Whether waiting a moment for it is probably in vain.
-        settled: bool,
+        likely_permanent: bool,
     },
     /// Its instance does not run, and is started on first use.
     Dormant(Start),
@@ -76,7 +76,10 @@ impl InstanceView<'_> {
 
     fn connected(&self, server: &str) -> Availability {
         let (Some(connection), Some(vitals)) = (&self.status.connection, self.vitals) else {
-            return Availability::Away { why: String::from("its instance has just connected"), settled: false };
+            return Availability::Away {
+                why: String::from("its instance has just connected"),
+                likely_permanent: false,
+            };
         };
         match vitals.servers.iter().find(|known| known.name == server) {
             Some(known) if known.up => Availability::Up(ServerRun {
@@ -84,14 +87,17 @@ impl InstanceView<'_> {
                 connection: connection.number,
                 epoch: known.epoch,
             }),
-            Some(_) => Availability::Away { why: process(vitals), settled: keeps_ending(vitals) },
-            None => Availability::Away { why: String::from("its instance does not offer it any more"), settled: true },
+            Some(_) => Availability::Away { why: process(vitals), likely_permanent: keeps_ending(vitals) },
+            None => Availability::Away {
+                why: String::from("its instance does not offer it any more"),
+                likely_permanent: true,
+            },
         }
     }
 
-    fn away(&self, settled: bool) -> Availability {
+    fn away(&self, likely_permanent: bool) -> Availability {
         let state = self.status.state.as_str();
-        Availability::Away { why: format!("its instance is {state}: {}", self.status.why), settled }
+        Availability::Away { why: format!("its instance is {state}: {}", self.status.why), likely_permanent }
     }
 
     /// Whether the instance ended without saying so. The last failure stays in a status for good, so one that was there
@@ -178,7 +184,7 @@ mod tests {
         }
     }
 
-    fn outlook(status: &Status, vitals: Option<&Vitals>) -> Availability {
+    fn availability(status: &Status, vitals: Option<&Vitals>) -> Availability {
         InstanceView { status, vitals, before: None }.of("files")
     }
 
@@ -186,27 +192,33 @@ mod tests {
     fn a_server_is_up_when_link_and_vitals_say_so() {
         let up = Availability::Up(ServerRun { generation: Uuid::max(), connection: 3, epoch: 7 });
         for state in [State::Active, State::Suspect, State::Draining] {
-            assert_eq!(outlook(&status(state), Some(&vitals(true))), up);
+            assert_eq!(availability(&status(state), Some(&vitals(true))), up);
         }
         assert!(matches!(
-            outlook(&status(State::Active), Some(&vitals(false))),
-            Availability::Away { settled: false, .. }
+            availability(&status(State::Active), Some(&vitals(false))),
+            Availability::Away { likely_permanent: false, .. }
         ));
-        assert!(matches!(outlook(&status(State::Active), None), Availability::Away { settled: false, .. }));
-        assert!(matches!(outlook(&status(State::Connecting), None), Availability::Away { settled: false, .. }));
         assert!(matches!(
-            outlook(&status(State::Retrying), Some(&vitals(true))),
-            Availability::Away { settled: true, .. }
+            availability(&status(State::Active), None),
+            Availability::Away { likely_permanent: false, .. }
+        ));
+        assert!(matches!(
+            availability(&status(State::Connecting), None),
+            Availability::Away { likely_permanent: false, .. }
+        ));
+        assert!(matches!(
+            availability(&status(State::Retrying), Some(&vitals(true))),
+            Availability::Away { likely_permanent: true, .. }
         ));
     }
 
     #[test]
     fn a_dead_instance_may_come_back_and_one_that_left_does_not() {
         let mut gone = status(State::Gone);
-        assert!(matches!(outlook(&gone, None), Availability::Left { .. }));
+        assert!(matches!(availability(&gone, None), Availability::Left { .. }));
         let death = Failure::new(Kind::ProcessGone, Phase::Serve).because("process 4242 has ended");
         gone.last_failure = Some(death.clone());
-        assert!(matches!(outlook(&gone, None), Availability::Away { .. }));
+        assert!(matches!(availability(&gone, None), Availability::Away { .. }));
         let earlier = InstanceView { status: &gone, vitals: None, before: Some(&death) };
         assert!(matches!(earlier.of("files"), Availability::Left { .. }), "that was an earlier death");
     }

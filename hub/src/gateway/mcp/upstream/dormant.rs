@@ -58,7 +58,7 @@ impl Upstream {
 
     /// Has it started if it is dormant and there is time to wait for it. Gives the failure of an earlier start that is
     /// none of this one.
-    pub(super) fn rouse(&self, deadline: Instant) -> Result<Option<Start>, Problem> {
+    pub(super) fn ensure_started(&self, deadline: Instant) -> Result<Option<Start>, Problem> {
         let UpstreamPhase::Dormant(before) = self.state().phase else { return Ok(None) };
         if deadline <= Instant::now() {
             return Ok(None);
@@ -90,7 +90,7 @@ impl Upstream {
         }
         match self.state.borrow().phase {
             UpstreamPhase::Starting | UpstreamPhase::Ready(_) => true,
-            UpstreamPhase::Down { settled, .. } => !settled,
+            UpstreamPhase::Down { likely_permanent, .. } => !likely_permanent,
             // What it was before it was woken, it is only until that is known here.
             UpstreamPhase::Dormant(ref start) => {
                 *start == Start::Starting || self.woken.lock().as_ref().is_some_and(|(_, before)| before == start)

@@ -40,7 +40,7 @@ pub(super) async fn fetch(
         };
         let next = draft.page(&page?).map_err(|error| refused(upstream, kind, &error.to_string()))?;
         // As a client over HTTP of this version has to.
-        if session.speaks_modern() && upstream.place.lane != SessionKind::Shared {
+        if session.speaks_modern() && upstream.server_key.session_kind != SessionKind::Shared {
             for (tool, why) in draft.leave_out_invalid() {
                 tracing::warn!(server = %upstream, %tool, %why, "a tool is left out: its definition is invalid");
             }

@@ -8,7 +8,7 @@
 
 use super::about::ServerInfo;
 use super::http_client::{RequestHeaders, ResponseMessages, RoutingHeaders, SendError, read};
-use super::session::{Dialect, UpstreamSession, modern_request, modern_version};
+use super::session::{Dialect, UpstreamSession, stateless_request, stateless_version};
 use super::{Upstream, server_error};
 use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
@@ -130,7 +130,7 @@ async fn open(upstream: &Upstream, number: u64, with: Handshake) -> Result<Upstr
 }
 
 async fn initialize(upstream: &Upstream, number: u64) -> Result<UpstreamSession, AttemptError> {
-    let abilities = upstream.place.lane.abilities();
+    let abilities = upstream.server_key.session_kind.abilities();
     let message = format!(
         r#"{{"jsonrpc":"2.0","id":{},"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{},"clientInfo":{{"name":"linchpin","version":"{}"}}}}}}"#,
         upstream.next_id(),
@@ -155,40 +155,40 @@ async fn initialize(upstream: &Upstream, number: u64) -> Result<UpstreamSession,
 }
 
 async fn discover(upstream: &Upstream, number: u64) -> Result<UpstreamSession, AttemptError> {
-    let abilities = upstream.place.lane.abilities();
-    let message = modern_request(upstream.next_id(), "server/discover", "{}", abilities);
+    let abilities = upstream.server_key.session_kind.abilities();
+    let message = stateless_request(upstream.next_id(), "server/discover", "{}", abilities);
     let routing = RoutingHeaders::of("server/discover", None);
     let (id, answering) = upstream.wire.open(RequestHeaders::Opening(&routing), message, WAIT_FOR_START).await?;
     let result = result(upstream, answering).await?;
-    if !lists_modern(&result) {
+    if !lists_stateless(&result) {
         return Err(refused(format!("{upstream} does not list {VERSION} among the versions that it speaks")));
     }
     let about = about(upstream, "server/discover", ServerInfo::of_discovered(&result))?;
     // Only an instance with a server on stdio has something to name its life by.
-    let id = id.filter(|_| upstream.place.lane == SessionKind::Shared);
+    let id = id.filter(|_| upstream.server_key.session_kind == SessionKind::Shared);
     Ok(UpstreamSession {
         number,
         about: Arc::new(about),
         era: Dialect::Modern,
         abilities,
         id,
-        version: modern_version(),
+        version: stateless_version(),
     })
 }
 
 /// What a server that was initialized says to `server/discover`, if it speaks 2026-07-28 too. Whatever else it answers, or
 /// silence, means that it does not.
 async fn discovered(upstream: &Upstream, session: &UpstreamSession) -> Option<String> {
-    let message = modern_request(upstream.next_id(), "server/discover", "{}", session.abilities);
+    let message = stateless_request(upstream.next_id(), "server/discover", "{}", session.abilities);
     let routing = RoutingHeaders::of("server/discover", None);
     let asked = async {
         let answering = upstream.call(RequestHeaders::Modern(session, &routing), message).await.ok()?;
-        result(upstream, answering).await.ok().filter(|result| lists_modern(result))
+        result(upstream, answering).await.ok().filter(|result| lists_stateless(result))
     };
     timeout(DISCOVER, asked).await.ok().flatten()
 }
 
-fn lists_modern(result: &str) -> bool {
+fn lists_stateless(result: &str) -> bool {
     let versions = || {
         let at = Object::parse(result, Span::whole(result)).ok()?.get("supportedVersions")?;
         elements(result, at)

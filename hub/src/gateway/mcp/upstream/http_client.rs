@@ -107,7 +107,7 @@ impl RoutingHeaders {
 #[derive(Debug)]
 pub(crate) struct HttpClient {
     handle: Handle,
-    place: ServerKey,
+    server_key: ServerKey,
     /// Its address on the link to an instance of ours.
     ours: Uri,
     max_message: usize,
@@ -117,10 +117,10 @@ pub(crate) struct HttpClient {
 
 impl HttpClient {
     /// The way to this server of the instance behind `handle`.
-    pub(crate) fn new(handle: Handle, place: ServerKey, max_message: usize, hub: String) -> Self {
+    pub(crate) fn new(handle: Handle, server_key: ServerKey, max_message: usize, hub: String) -> Self {
         // A server's name is made of letters, digits and hyphens, so the path is always one.
-        let ours = Uri::try_from(format!("{}{}", path::MCP, place.server)).unwrap_or_default();
-        Self { handle, place, ours, max_message, hub }
+        let ours = Uri::try_from(format!("{}{}", path::MCP, server_key.server)).unwrap_or_default();
+        Self { handle, server_key, ours, max_message, hub }
     }
 
     /// Where the server is: with an instance of ours under its name, with a foreign program where its record says.
@@ -130,7 +130,7 @@ impl HttpClient {
         match status.record.protocol {
             Protocol::H2c => self.ours.clone(),
             Protocol::Http1 => {
-                let path = status.record.server_path(&self.place.server);
+                let path = status.record.server_path(&self.server_key.server);
                 path.and_then(|path| path.parse().ok()).unwrap_or_default()
             }
         }
@@ -212,7 +212,7 @@ impl HttpClient {
             RequestHeaders::Nothing => {}
             RequestHeaders::Session(session) => session.mark(request.headers_mut()),
             RequestHeaders::Modern(session, routing) => {
-                if self.place.lane == SessionKind::Shared {
+                if self.server_key.session_kind == SessionKind::Shared {
                     session.mark(request.headers_mut());
                 }
                 routing.mark(request.headers_mut());
@@ -223,7 +223,7 @@ impl HttpClient {
     }
 
     fn broken(&self, error: &RequestError) -> SendError {
-        let problem = error.problem(&self.place.instance);
+        let problem = error.problem(&self.server_key.instance);
         match error {
             RequestError::NotConnected { .. } | RequestError::NotSent(_) | RequestError::Gone => {
                 SendError::NotExecuted(problem)
@@ -265,7 +265,11 @@ impl HttpClient {
         if read(&body).is_some_and(|(_, envelope)| matches!(envelope, Envelope::Response { .. })) {
             return Ok(self.messages(MessageSource::Read(Some(body))));
         }
-        Err(self.verdict(&head, &body, only || (session.is_some() && self.place.lane == SessionKind::Shared)))
+        Err(self.verdict(
+            &head,
+            &body,
+            only || (session.is_some() && self.server_key.session_kind == SessionKind::Shared),
+        ))
     }
 
     fn verdict(&self, head: &Parts, body: &[u8], in_session: bool) -> SendError {
@@ -289,7 +293,7 @@ impl HttpClient {
         if let Some(problem) = serde_json::from_str::<Problem>(text).ok().or_else(|| problem_in(text)) {
             return problem;
         }
-        let ServerKey { instance, server, .. } = &self.place;
+        let ServerKey { instance, server, .. } = &self.server_key;
         let said: String = text.chars().take(400).collect();
         Problem::new(Code::ServerUnavailable, format!("the MCP server {server:?} of {instance} answered with {status}"))
             .seen("instance", &**instance)
@@ -309,7 +313,7 @@ impl HttpClient {
     }
 
     fn messages(&self, source: MessageSource) -> ResponseMessages {
-        ResponseMessages { source, place: self.place.clone(), max_message: self.max_message }
+        ResponseMessages { source, server_key: self.server_key.clone(), max_message: self.max_message }
     }
 }
 
@@ -317,7 +321,7 @@ impl HttpClient {
 #[derive(Debug)]
 pub(crate) struct ResponseMessages {
     source: MessageSource,
-    place: ServerKey,
+    server_key: ServerKey,
     max_message: usize,
 }
 
@@ -363,7 +367,7 @@ impl ResponseMessages {
 
     /// The error of a request whose answer broke off, or ended without a response.
     pub(crate) fn interrupted(&self, why: &str) -> SendError {
-        let ServerKey { instance, server, .. } = &self.place;
+        let ServerKey { instance, server, .. } = &self.server_key;
         let detail = format!("the MCP server {server:?} of {instance} did not finish its answer: {why}");
         SendError::Interrupted(
             Problem::new(Code::CallInterrupted, detail)

@@ -7,7 +7,7 @@
 //! Never: decides that a session is lost by itself; the server says so.
 
 use super::http_client::{RequestHeaders, ResponseMessages, RoutingHeaders, SendError, read};
-use super::session::{UpstreamSession, modern_request};
+use super::session::{UpstreamSession, stateless_request};
 use super::{Upstream, UpstreamInput};
 use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
@@ -33,7 +33,7 @@ pub(crate) struct WantedChanges {
     /// How often it changed.
     asked: watch::Sender<u64>,
     /// Up to which of these changes the server knows it.
-    told: watch::Sender<u64>,
+    notified: watch::Sender<u64>,
     /// The stream that the server acknowledged last.
     acknowledged: watch::Sender<u64>,
     /// The stream that the server ended last.
@@ -49,7 +49,7 @@ impl WantedChanges {
             number = *asked;
         });
         // One that has no such streams, or does not say that it has one, is not waited for.
-        let _ = timeout_at(deadline, self.told.subscribe().wait_for(|told| *told >= number)).await;
+        let _ = timeout_at(deadline, self.notified.subscribe().wait_for(|notified| *notified >= number)).await;
     }
 
     /// The server says that it has this stream.
@@ -96,7 +96,7 @@ pub(super) async fn subscribe(upstream: Arc<Upstream>, session: Arc<UpstreamSess
         let mut stream = ChangeStream::open(&upstream, &session);
         stream.acknowledged().await;
         drop(earlier.take());
-        upstream.wanted.told.send_replace(number);
+        upstream.wanted.notified.send_replace(number);
         let end = tokio::select! {
             end = stream.end() => end,
             _ = asked.changed() => {
@@ -105,7 +105,7 @@ pub(super) async fn subscribe(upstream: Arc<Upstream>, session: Arc<UpstreamSess
             }
         };
         if end == StreamEnd::NotOffered {
-            upstream.wanted.told.send_replace(u64::MAX);
+            upstream.wanted.notified.send_replace(u64::MAX);
             return;
         }
         backoff.healthy_for(begun.elapsed());
@@ -148,7 +148,7 @@ impl ChangeStream {
 impl Drop for ChangeStream {
     fn drop(&mut self) {
         // Over HTTP, that nobody reads any more says it.
-        if self.over.is_some() || self.upstream.place.lane != SessionKind::Shared {
+        if self.over.is_some() || self.upstream.server_key.session_kind != SessionKind::Shared {
             return;
         }
         let (upstream, session, id) = (Arc::clone(&self.upstream), Arc::clone(&self.session), self.id);
@@ -157,7 +157,7 @@ impl Drop for ChangeStream {
 }
 
 async fn changes(upstream: Arc<Upstream>, session: Arc<UpstreamSession>, id: u64) -> StreamEnd {
-    let uris: Vec<_> = upstream.clients.subscribed(&upstream.place).iter().map(|uri| quote(uri)).collect();
+    let uris: Vec<_> = upstream.clients.subscribed(&upstream.server_key).iter().map(|uri| quote(uri)).collect();
     let mut params = String::from(
         r#"{"notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true"#,
     );
@@ -165,7 +165,7 @@ async fn changes(upstream: Arc<Upstream>, session: Arc<UpstreamSession>, id: u64
         params.push_str(&format!(r#","resourceSubscriptions":[{}]"#, uris.join(",")));
     }
     params.push_str("}}");
-    let message = modern_request(id, "subscriptions/listen", &params, session.abilities);
+    let message = stateless_request(id, "subscriptions/listen", &params, session.abilities);
     let routing = RoutingHeaders::of("subscriptions/listen", None);
     match Box::pin(upstream.call(RequestHeaders::Modern(&session, &routing), message)).await {
         Ok(mut stream) => {
@@ -173,7 +173,7 @@ async fn changes(upstream: Arc<Upstream>, session: Arc<UpstreamSession>, id: u64
             follow(&upstream, stream).await
         }
         Err(SendError::SessionLost(_)) => {
-            upstream.tell(UpstreamInput::Lost(session.number)).await;
+            upstream.put(UpstreamInput::Lost(session.number)).await;
             StreamEnd::Over
         }
         Err(error @ (SendError::NotExecuted(_) | SendError::Interrupted(_) | SendError::Refused(_))) => {
@@ -199,7 +199,7 @@ pub(super) async fn listen(upstream: &Upstream, session: &UpstreamSession) {
                 follow(upstream, stream).await;
             }
             Ok(None) => return,
-            Err(SendError::SessionLost(_)) => return upstream.tell(UpstreamInput::Lost(session.number)).await,
+            Err(SendError::SessionLost(_)) => return upstream.put(UpstreamInput::Lost(session.number)).await,
             Err(error @ (SendError::NotExecuted(_) | SendError::Interrupted(_) | SendError::Refused(_))) => {
                 tracing::debug!(server = %upstream, problem = %error.into_problem().detail, "no stream of its messages");
             }
@@ -213,7 +213,7 @@ async fn follow(upstream: &Upstream, mut stream: ResponseMessages) -> StreamEnd 
     while let Ok(Some(message)) = stream.next().await {
         match read(&message) {
             Some((text, Envelope::Notification { method, params })) => upstream.hear(text, &method, params).await,
-            Some((text, Envelope::Request { .. })) => upstream.tell(UpstreamInput::Asked(text.to_owned())).await,
+            Some((text, Envelope::Request { .. })) => upstream.put(UpstreamInput::Asked(text.to_owned())).await,
             Some((text, Envelope::Response { error, .. })) => {
                 let code = |at: Span| Object::parse(text, at).ok()?.get("code");
                 if error.and_then(code).is_some_and(|code| code.of(text) == "-32601") {

@@ -82,7 +82,7 @@ pub(crate) enum UpstreamPhase {
         /// Why, for people.
         why: String,
         /// Whether waiting a moment for it is probably in vain.
-        settled: bool,
+        likely_permanent: bool,
     },
     /// Nothing of its instance runs, and it is started on first use.
     Dormant(Start),
@@ -120,7 +120,7 @@ pub(crate) struct KnownOffer {
 /// What callers hold of a server.
 pub(crate) struct Upstream {
     /// Which server it is.
-    pub(crate) place: ServerKey,
+    pub(crate) server_key: ServerKey,
     /// When the hub first heard of it.
     pub(crate) born: Instant,
     wire: HttpClient,
@@ -184,9 +184,9 @@ impl Upstream {
         }
         let begun = Instant::now();
         if lost > 0 {
-            self.tell(UpstreamInput::Lost(lost)).await;
+            self.put(UpstreamInput::Lost(lost)).await;
         }
-        let mut earlier = self.rouse(deadline)?;
+        let mut earlier = self.ensure_started(deadline)?;
         let mut state = self.state.clone();
         loop {
             let news = |state: &UpstreamState| match &state.phase {
@@ -204,7 +204,7 @@ impl Upstream {
                 UpstreamPhase::Dormant(Start::Failed { problem, next_try }) => {
                     return Err(failed_start(&problem, next_try));
                 }
-                UpstreamPhase::Dormant(Start::Idle) => self.rouse(deadline)?,
+                UpstreamPhase::Dormant(Start::Idle) => self.ensure_started(deadline)?,
                 UpstreamPhase::Dormant(start @ Start::Starting) => Some(start),
                 UpstreamPhase::Starting | UpstreamPhase::Down { .. } | UpstreamPhase::Left { .. } => earlier,
             };
@@ -215,7 +215,7 @@ impl Upstream {
     pub(crate) async fn refresh(&self, kind: ListKind, deadline: Instant) {
         let mut known = self.known.clone();
         let before = known.borrow_and_update().fetches[kind.index()];
-        self.tell(UpstreamInput::Wanted(kind.topic())).await;
+        self.put(UpstreamInput::Wanted(kind.topic())).await;
         // Whether it worked shows in the list.
         let _ = timeout_at(deadline, known.wait_for(|known| known.fetches[kind.index()] > before)).await;
     }
@@ -249,19 +249,19 @@ impl Upstream {
             Notification::Updated(uri) => self.updated(&uri, text, params),
             Notification::Progress(token) => self.progress(text, params, token),
             Notification::Task(id) => self.task_told(text, id),
-            Notification::Log(level) => self.clients.log(&self.place, level, text),
+            Notification::Log(level) => self.clients.log(&self.server_key, level, text),
             Notification::Acknowledged(id) => self.wanted.acknowledge(id.of(text)),
             Notification::Cancelled(id) => {
                 self.wanted.end(id.of(text));
                 self.asked.cancel(id.of(text), text.to_owned());
             }
-            Notification::Other => self.clients.other(&self.place, text),
+            Notification::Other => self.clients.other(&self.server_key, text),
         }
     }
 
     /// A list may have changed.
     pub(crate) async fn changed(&self, topic: ListChange) {
-        self.tell(UpstreamInput::Stale(topic)).await;
+        self.put(UpstreamInput::Stale(topic)).await;
     }
 
     /// A resource changed: whoever subscribed to it is told. A server that speaks both may tell of it in both ways, so
@@ -270,8 +270,8 @@ impl Upstream {
         let plain = super::protocol::notification::untagged(text, params);
         let tagged = matches!(plain, Cow::Owned(_));
         let twice = self.session().is_some_and(|session| session.era == Dialect::Both);
-        for client in self.clients.covering(&self.place) {
-            if client.is_subscribed(&self.place, uri) && (!twice || client.is_modern() == tagged) {
+        for client in self.clients.covering(&self.server_key) {
+            if client.is_subscribed(&self.server_key, uri) && (!twice || client.is_stateless() == tagged) {
                 client.send(&plain);
             }
         }
@@ -289,7 +289,7 @@ impl Upstream {
         }
     }
 
-    async fn tell(&self, input: UpstreamInput) {
+    async fn put(&self, input: UpstreamInput) {
         if self.inbox.send(input).await.is_err() {
             tracing::debug!(server = %self, "its instance is not followed any more");
         }
@@ -297,7 +297,7 @@ impl Upstream {
 
     /// Why there is no session, for whoever waited for one.
     fn without_session(&self, waited: Duration) -> Problem {
-        let ServerKey { instance, .. } = &self.place;
+        let ServerKey { instance, .. } = &self.server_key;
         let state = self.state();
         let why = match &state.phase {
             UpstreamPhase::Starting => "its MCP session is being started",
@@ -346,7 +346,7 @@ pub(crate) struct ExpectedUse<'u> {
 impl Drop for ExpectedUse<'_> {
     fn drop(&mut self) {
         let Some(cause) = self.upstream.calls.lock().remove(&self.id) else { return };
-        for question in cause.client.questions.end(self.id) {
+        for question in cause.client.server_requests.end(self.id) {
             cause.withdraw(question);
         }
     }
@@ -354,13 +354,13 @@ impl Drop for ExpectedUse<'_> {
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the MCP server {:?} of {}", &*self.place.server, self.place.instance)
+        write!(f, "the MCP server {:?} of {}", &*self.server_key.server, self.server_key.instance)
     }
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("Upstream").field("place", &self.server_key).finish_non_exhaustive()
     }
 }
 

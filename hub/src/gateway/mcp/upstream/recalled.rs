@@ -32,8 +32,8 @@ impl RecalledOffers {
     /// Takes over what the journal has.
     pub(crate) fn new(lists: Vec<journal::List>) -> Self {
         let mut servers: HashMap<_, KnownOffer> = HashMap::new();
-        for journal::List { instance, server, lane, kind, items } in lists {
-            let known = servers.entry((instance, server, lane)).or_default();
+        for journal::List { instance, server, lane: session_kind, kind, items } in lists {
+            let known = servers.entry((instance, server, session_kind)).or_default();
             let list = ListKind::of_method(&kind).and_then(|kind| Some((kind, List::read(kind, &items)?)));
             match list {
                 Some((kind, list)) => drop(known.lists.set(kind, list)),
@@ -45,8 +45,8 @@ impl RecalledOffers {
     }
 
     /// What is known of this server; nothing the next time.
-    pub(super) fn take(&self, instance: Uuid, place: &ServerKey) -> KnownOffer {
-        let key = (instance.to_string(), place.server.to_string(), place.lane.code());
+    pub(super) fn take(&self, instance: Uuid, server_key: &ServerKey) -> KnownOffer {
+        let key = (instance.to_string(), server_key.server.to_string(), server_key.session_kind.code());
         self.0.lock().remove(&key).unwrap_or_default()
     }
 
@@ -58,12 +58,17 @@ impl RecalledOffers {
 
 impl KnownOffer {
     /// What differs from what is kept, which it is from now on.
-    pub(crate) fn news(&self, instance: Uuid, place: &ServerKey, kept: &mut KeptFingerprints) -> Vec<journal::List> {
+    pub(crate) fn news(
+        &self,
+        instance: Uuid,
+        server_key: &ServerKey,
+        kept: &mut KeptFingerprints,
+    ) -> Vec<journal::List> {
         let about = self.about.as_ref().map(|about| about.text());
         let lists = ListKind::ALL.map(|kind| self.lists.get(kind));
         let mut now: KeptFingerprints = [None; 5];
-        for (print, list) in now.iter_mut().zip(&lists) {
-            *print = list.map(|list| list.print());
+        for (fingerprint, list) in now.iter_mut().zip(&lists) {
+            *fingerprint = list.map(|list| list.fingerprint());
         }
         now[4] = about.map(|text| {
             let mut hasher = DefaultHasher::new();
@@ -76,8 +81,8 @@ impl KnownOffer {
         let about = about.filter(|_| differs(4)).map(|text| (ABOUT, text.to_owned()));
         let row = |(kind, items): (&str, String)| journal::List {
             instance: instance.to_string(),
-            server: place.server.to_string(),
-            lane: place.lane.code(),
+            server: server_key.server.to_string(),
+            lane: server_key.session_kind.code(),
             kind: kind.to_owned(),
             items,
         };
@@ -91,7 +96,7 @@ impl KnownOffer {
 mod tests {
     use super::*;
     use crate::gateway::mcp::catalog::list::tests::{listed, tools};
-    use crate::gateway::mcp::catalog::scope::tests::place;
+    use crate::gateway::mcp::catalog::scope::tests::server_key;
 
     #[test]
     fn what_was_kept_is_given_back_once_and_news_are_told_once() {
@@ -99,19 +104,19 @@ mod tests {
         known.lists.set(ListKind::Tools, tools(&["b", "a"]));
         known.lists.set(ListKind::Templates, listed(ListKind::Templates, &["x://{y}"]));
         known.about = ServerInfo::parse(r#"{"protocolVersion":"2025-11-25","n":1.0}"#).ok().map(Arc::new);
-        let (place, mut kept) = (place("shop", "files"), KeptFingerprints::default());
-        let rows = known.news(Uuid::nil(), &place, &mut kept);
-        assert_eq!((rows.len(), known.news(Uuid::nil(), &place, &mut kept).len()), (3, 0));
+        let (server_key, mut kept) = (server_key("shop", "files"), KeptFingerprints::default());
+        let rows = known.news(Uuid::nil(), &server_key, &mut kept);
+        assert_eq!((rows.len(), known.news(Uuid::nil(), &server_key, &mut kept).len()), (3, 0));
 
         let recalled = RecalledOffers::new(rows);
-        assert!(recalled.take(Uuid::max(), &place).about.is_none(), "another instance");
-        let again = recalled.take(Uuid::nil(), &place);
+        assert!(recalled.take(Uuid::max(), &server_key).about.is_none(), "another instance");
+        let again = recalled.take(Uuid::nil(), &server_key);
         assert_eq!(again.about, known.about);
         for kind in [ListKind::Tools, ListKind::Templates] {
-            assert_eq!(again.lists.get(kind).unwrap().print(), known.lists.get(kind).unwrap().print());
+            assert_eq!(again.lists.get(kind).unwrap().fingerprint(), known.lists.get(kind).unwrap().fingerprint());
         }
-        assert!(recalled.take(Uuid::nil(), &place).about.is_none());
+        assert!(recalled.take(Uuid::nil(), &server_key).about.is_none());
         assert!(known.lists.set(ListKind::Tools, tools(&["a"])));
-        assert_eq!(known.news(Uuid::nil(), &place, &mut kept)[0].kind, "tools/list");
+        assert_eq!(known.news(Uuid::nil(), &server_key, &mut kept)[0].kind, "tools/list");
     }
 }

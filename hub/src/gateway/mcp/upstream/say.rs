@@ -38,7 +38,7 @@ impl Upstream {
                     return Err(SendError::Refused(server_error(self, text, error)));
                 }
                 Some((text, Envelope::Notification { method, params })) => self.hear(text, &method, params).await,
-                Some((text, Envelope::Request { .. })) => self.tell(UpstreamInput::Asked(text.to_owned())).await,
+                Some((text, Envelope::Request { .. })) => self.put(UpstreamInput::Asked(text.to_owned())).await,
                 None => {}
             }
         }
@@ -55,7 +55,7 @@ impl Upstream {
     /// Tells the server that a request is not waited for any more. In 2026-07-28 over HTTP, that nobody reads its answer
     /// says it.
     pub(crate) async fn cancel(&self, session: &UpstreamSession, notification: String) -> Result<(), SendError> {
-        if session.era == Dialect::Modern && self.place.lane != SessionKind::Shared {
+        if session.era == Dialect::Modern && self.server_key.session_kind != SessionKind::Shared {
             return Ok(());
         }
         self.wire.post(RequestHeaders::Session(session), notification).await.map(|_| ())

@@ -65,12 +65,12 @@ impl UpstreamSession {
 }
 
 /// A request of the hub's own as 2026-07-28 has it, with these params, an object.
-pub(super) fn modern_request(id: u64, method: &str, params: &str, abilities: ClientCapabilities) -> String {
+pub(super) fn stateless_request(id: u64, method: &str, params: &str, abilities: ClientCapabilities) -> String {
     let plain = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
     translate::modernized(&plain, &translate::own_meta(abilities), "")
 }
 
 /// The version of a session with a server that speaks 2026-07-28 only.
-pub(super) fn modern_version() -> HeaderValue {
+pub(super) fn stateless_version() -> HeaderValue {
     HeaderValue::from_static(VERSION)
 }

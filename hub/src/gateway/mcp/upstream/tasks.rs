@@ -22,14 +22,14 @@ impl Upstream {
     /// News of the task that is named at `at`.
     pub(crate) fn task_told(&self, text: &str, at: Span) {
         let Some(id) = at.string(text) else { return };
-        for client in self.clients.with_task(&self.place, &id) {
+        for client in self.clients.with_task(&self.server_key, &id) {
             client.send(&splice(text, &mut [(at, self.name_for(&client, &id).into())]));
         }
     }
 
     /// Progress whose request was answered: with a task, which goes on.
     pub(super) fn task_progress(&self, text: &str, params: Option<Span>, token: Span, number: u64) {
-        let Some((client, wanted)) = self.clients.task_progress(&self.place, number) else { return };
+        let Some((client, wanted)) = self.clients.task_progress(&self.server_key, number) else { return };
         let mut edits = vec![(token, Cow::Owned(wanted))];
         edits.extend(self.related_edit(&client, text, params));
         client.send(&splice(text, &mut edits));
@@ -51,7 +51,8 @@ impl Upstream {
     /// client's, because a server may use any stream; or if nobody has the task, which may be about to be told.
     pub(super) async fn cause_of_task(&self, id: &str, came: Option<RequestCause>) -> Option<RequestCause> {
         let begun = Instant::now();
-        let is_its = |cause: &RequestCause| cause.task.as_deref() == Some(id) || cause.client.has_task(&self.place, id);
+        let is_its =
+            |cause: &RequestCause| cause.task.as_deref() == Some(id) || cause.client.has_task(&self.server_key, id);
         let came = match came {
             Some(cause) if is_its(&cause) => return Some(cause),
             came => came,
@@ -73,12 +74,12 @@ impl Upstream {
         if waiting.is_some() {
             return waiting;
         }
-        let client = self.clients.with_task(&self.place, id).into_iter().next()?;
+        let client = self.clients.with_task(&self.server_key, id).into_iter().next()?;
         let (out, _) = mpsc::channel(1);
         Some(RequestCause { call: self.next_id(), client, out, streams: false, token: None, task: Some(id.to_owned()) })
     }
 
     fn name_for(&self, client: &Client, id: &str) -> String {
-        client.name_of(self.clients.key(), &self.place, id)
+        client.name_of(self.clients.key(), &self.server_key, id)
     }
 }

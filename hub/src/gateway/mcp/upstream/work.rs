@@ -36,7 +36,7 @@ const MAX_DOUBLINGS: u32 = 6;
 const MAX_ASKED: usize = 64;
 
 /// How long the server may take for what it is told besides.
-const TOLD: Duration = Duration::from_secs(30);
+const TASK_NOTIFICATION: Duration = Duration::from_secs(30);
 
 /// How it is with fetching one list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl SessionWork {
     pub(super) fn begin(&mut self) {
         let modern = self.session.era == Dialect::Modern;
         // Of a server on stdio, its instance gives everything that it says.
-        if !modern || self.upstream.place.lane == SessionKind::Shared {
+        if !modern || self.upstream.server_key.session_kind == SessionKind::Shared {
             let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
             self.spawn(async move { listen::listen(&upstream, &session).await });
         }
@@ -130,7 +130,7 @@ impl SessionWork {
         let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
         // One after the other: there may be more than requests under way to an instance.
         self.spawn(async move {
-            for uri in upstream.clients.subscribed(&upstream.place) {
+            for uri in upstream.clients.subscribed(&upstream.server_key) {
                 say(&upstream, &session, "resources/subscribe", &format!(r#"{{"uri":{}}}"#, quote(&uri))).await;
             }
         });
@@ -263,7 +263,7 @@ async fn is_due(due: &mut watch::Receiver<Instant>) {
 
 /// Sends a request of which only the failure is of interest.
 async fn say(upstream: &Upstream, session: &UpstreamSession, method: &str, params: &str) {
-    match timeout(TOLD, upstream.ask(session, method, params)).await {
+    match timeout(TASK_NOTIFICATION, upstream.ask(session, method, params)).await {
         Ok(Ok(_)) => {}
         Ok(Err(broken)) => {
             tracing::warn!(server = %upstream, method, why = %broken.into_problem().detail, "a request failed");

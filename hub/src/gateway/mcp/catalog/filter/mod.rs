@@ -127,7 +127,7 @@ fn related(dir: &Path, other: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn choice(rules: &[(&str, &str)], query: &str) -> Filter {
+    fn filter(rules: &[(&str, &str)], query: &str) -> Filter {
         let of = |which: &str| -> Vec<Pattern> {
             rules.iter().filter(|(rule, _)| *rule == which).map(|(_, text)| Pattern::parse(text).unwrap()).collect()
         };
@@ -135,15 +135,15 @@ mod tests {
         Filter::read(&Arc::new(rules), Some(query)).unwrap()
     }
 
-    fn hidden(choice: &Filter, path: &[&str]) -> Option<String> {
-        choice.hides(path, Path::new("/p/shop"))
+    fn hidden(filter: &Filter, path: &[&str]) -> Option<String> {
+        filter.hides(path, Path::new("/p/shop"))
     }
 
     #[test]
     fn what_is_denied_or_not_allowed_is_hidden_and_the_rule_is_told() {
-        let open = choice(&[], "");
+        let open = filter(&[], "");
         assert!(open.shows_everything() && hidden(&open, &["shop"]).is_none());
-        let rules = choice(&[("allow", "shop"), ("allow", "blog/files/read_*"), ("deny", "*/*/delete_*")], "");
+        let rules = filter(&[("allow", "shop"), ("allow", "blog/files/read_*"), ("deny", "*/*/delete_*")], "");
         assert!(hidden(&rules, &["shop", "db", "query"]).is_none());
         assert!(hidden(&rules, &["shop", "db", "delete_all"]).unwrap().contains("gateway.deny names \"*/*/delete_*\""));
         assert!(hidden(&rules, &["blog", "files", "write"]).unwrap().contains("gateway.allow does not name it"));
@@ -155,29 +155,29 @@ mod tests {
     #[test]
     fn a_connection_can_only_take_away() {
         let rules = [("allow", "shop"), ("deny", "shop/db")];
-        let chosen = choice(&rules, "only=shop/db,blog");
+        let chosen = filter(&rules, "only=shop/db,blog");
         assert!(hidden(&chosen, &["shop", "db", "query"]).unwrap().contains("gateway.deny"));
         assert!(hidden(&chosen, &["blog", "x", "y"]).unwrap().contains("gateway.allow"));
         assert!(hidden(&chosen, &["shop", "files", "y"]).unwrap().contains("\"only\" of this connection"));
-        assert!(hidden(&choice(&[], "except=shop"), &["shop", "x", "y"]).unwrap().contains("\"except\""));
+        assert!(hidden(&filter(&[], "except=shop"), &["shop", "x", "y"]).unwrap().contains("\"except\""));
     }
 
     #[test]
     fn own_tools_are_taken_away_by_name_only() {
-        assert_eq!(choice(&[("allow", "shop")], "only=blog").hides_own("restart"), None);
-        assert!(choice(&[("deny", "linchpin/*/restart")], "").hides_own("restart").is_some());
-        assert!(choice(&[], "except=linchpin").hides_own("status").is_some());
+        assert_eq!(filter(&[("allow", "shop")], "only=blog").hides_own("restart"), None);
+        assert!(filter(&[("deny", "linchpin/*/restart")], "").hides_own("restart").is_some());
+        assert!(filter(&[], "except=linchpin").hides_own("status").is_some());
     }
 
     #[test]
     fn a_project_comes_first_or_stands_alone() {
-        let first = choice(&[], "project=/p/shop");
+        let first = filter(&[], "project=/p/shop");
         for (dir, related) in
             [("/p/shop", true), ("/p/shop/api", true), ("/p", true), ("/p/shop2", false), ("/q", false)]
         {
             assert_eq!(first.prefers(Path::new(dir)), related, "{dir}");
             assert_eq!(first.hides(&["x"], Path::new(dir)), None);
-            let alone = choice(&[], "project=/p/shop&project_only=true");
+            let alone = filter(&[], "project=/p/shop&project_only=true");
             assert_eq!(alone.hides(&["x"], Path::new(dir)).is_none(), related, "{dir}");
         }
     }

@@ -25,27 +25,27 @@ impl Filter {
         let uri = http::Uri::builder().path_and_query(format!("/?{}", query.unwrap_or_default())).build();
         let pairs = uri.ok().and_then(|uri| Query::<Vec<(String, String)>>::try_from_uri(&uri).ok());
         let Query(pairs) = pairs.ok_or_else(|| refused("the query of the address cannot be read"))?;
-        let mut choice = Self::of(rules);
+        let mut filter = Self::of(rules);
         let (mut dir, mut alone) = (None, false);
         for (key, value) in pairs {
             match (key.as_str(), value.as_str()) {
-                ("only", list) => patterns(list, &mut choice.only)?,
-                ("except", list) => patterns(list, &mut choice.except)?,
+                ("only", list) => patterns(list, &mut filter.only)?,
+                ("except", list) => patterns(list, &mut filter.except)?,
                 ("project", path) if path.starts_with('/') => dir = Some(PathBuf::from(path)),
                 ("project", _) => return Err(refused("project must be an absolute directory")),
                 ("project_only", "true" | "false") => alone = value == "true",
-                ("tools", "all") => choice.tools = Some(Tools::All),
-                ("tools", "search") => choice.tools = Some(Tools::Search),
+                ("tools", "all") => filter.tools = Some(Tools::All),
+                ("tools", "search") => filter.tools = Some(Tools::Search),
                 ("project_only" | "tools", _) => return Err(refused(&format!("{key} cannot be {value:?}"))),
                 _ => return Err(refused(&format!("there is no parameter {key:?}"))),
             }
         }
         match dir {
-            Some(dir) => choice.project = Some(ProjectFilter { dir, alone }),
+            Some(dir) => filter.project = Some(ProjectFilter { dir, alone }),
             None if alone => return Err(refused("project_only needs project")),
             None => {}
         }
-        Ok(choice)
+        Ok(filter)
     }
 }
 

@@ -33,12 +33,12 @@ impl ServerUpstreams {
 
     /// The session of clients that can do this, or else the one that there always is.
     pub(crate) fn of(&self, abilities: ClientCapabilities) -> &Arc<Upstream> {
-        self.0.iter().find(|upstream| upstream.place.lane.serves(abilities)).unwrap_or(self.base())
+        self.0.iter().find(|upstream| upstream.server_key.session_kind.serves(abilities)).unwrap_or(self.base())
     }
 
     /// Whether there is a session of clients that can do this, or one is being begun.
     pub(crate) fn has(&self, abilities: ClientCapabilities) -> bool {
-        self.0.iter().any(|upstream| upstream.place.lane.serves(abilities))
+        self.0.iter().any(|upstream| upstream.server_key.session_kind.serves(abilities))
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -117,7 +117,7 @@ struct Follower {
 }
 
 struct MemberServer {
-    outlook: watch::Sender<Availability>,
+    availability: watch::Sender<Availability>,
     /// The first one is there as long as the server.
     lanes: Vec<RunningUpstream>,
 }
@@ -128,12 +128,12 @@ struct RunningUpstream {
 }
 
 impl MemberServer {
-    fn place(&self) -> &ServerKey {
-        &self.lanes[0].upstream.place
+    fn server_key(&self) -> &ServerKey {
+        &self.lanes[0].upstream.server_key
     }
 
     fn served(&self) -> ServerUpstreams {
-        ServerUpstreams(self.lanes.iter().map(|lane| Arc::clone(&lane.upstream)).collect())
+        ServerUpstreams(self.lanes.iter().map(|session_kind| Arc::clone(&session_kind.upstream)).collect())
     }
 }
 
@@ -162,10 +162,10 @@ impl Follower {
         let sight = InstanceView { status: &status, vitals: vitals.as_deref(), before: before.as_ref() };
         self.keep(&sight);
         for server in &self.servers {
-            let outlook = sight.of(&server.place().server);
-            server.outlook.send_if_modified(|known| {
-                let differs = *known != outlook;
-                *known = outlook;
+            let availability = sight.of(&server.server_key().server);
+            server.availability.send_if_modified(|known| {
+                let differs = *known != availability;
+                *known = availability;
                 differs
             });
         }
@@ -182,7 +182,9 @@ impl Follower {
             } else {
                 SessionKind::Of(ClientCapabilities::NONE)
             };
-            let known = earlier.iter().position(|known| *known.place().server == *name && known.place().lane == first);
+            let known = earlier
+                .iter()
+                .position(|known| *known.server_key().server == *name && known.server_key().session_kind == first);
             let mut server = known.map(|at| earlier.remove(at)).unwrap_or_else(|| self.begin(&name, first, sight));
             self.keep_lanes(&mut server, &sets);
             self.servers.push(server);
@@ -203,32 +205,36 @@ impl Follower {
         }
     }
 
-    fn begin(&self, name: &str, lane: SessionKind, sight: &InstanceView<'_>) -> MemberServer {
-        let mut server = MemberServer { outlook: watch::Sender::new(sight.of(name)), lanes: Vec::new() };
+    fn begin(&self, name: &str, session_kind: SessionKind, sight: &InstanceView<'_>) -> MemberServer {
+        let mut server = MemberServer { availability: watch::Sender::new(sight.of(name)), lanes: Vec::new() };
         let project = sight.status.record.project_dir.as_path().into();
-        let place = ServerKey { instance: Arc::clone(&self.name), server: name.into(), project, lane };
-        server.lanes.push(self.run_lane(place, &server.outlook));
+        let server_key = ServerKey { instance: Arc::clone(&self.name), server: name.into(), project, session_kind };
+        server.lanes.push(self.run_lane(server_key, &server.availability));
         server
     }
 
     /// Begins sessions for sets that are new, and ends those of sets that nobody needs any more.
     fn keep_lanes(&self, server: &mut MemberServer, sets: &[ClientCapabilities]) {
-        if server.place().lane == SessionKind::Shared {
+        if server.server_key().session_kind == SessionKind::Shared {
             return;
         }
         let needed = |set: ClientCapabilities| set == ClientCapabilities::NONE || sets.contains(&set);
-        server.lanes.retain(|lane| needed(lane.upstream.place.lane.abilities()));
+        server.lanes.retain(|session_kind| needed(session_kind.upstream.server_key.session_kind.abilities()));
         for set in sets {
-            if !server.lanes.iter().any(|lane| lane.upstream.place.lane == SessionKind::Of(*set)) {
-                let place = ServerKey { lane: SessionKind::Of(*set), ..server.place().clone() };
-                server.lanes.push(self.run_lane(place, &server.outlook));
+            if !server
+                .lanes
+                .iter()
+                .any(|session_kind| session_kind.upstream.server_key.session_kind == SessionKind::Of(*set))
+            {
+                let server_key = ServerKey { session_kind: SessionKind::Of(*set), ..server.server_key().clone() };
+                server.lanes.push(self.run_lane(server_key, &server.availability));
             }
         }
     }
 
-    fn run_lane(&self, place: ServerKey, outlook: &watch::Sender<Availability>) -> RunningUpstream {
+    fn run_lane(&self, server_key: ServerKey, availability: &watch::Sender<Availability>) -> RunningUpstream {
         let (upstream, actor) =
-            UpstreamActor::new(self.handle.clone(), place, outlook.subscribe(), self.common.clone());
+            UpstreamActor::new(self.handle.clone(), server_key, availability.subscribe(), self.common.clone());
         RunningUpstream { upstream, _task: AbortOnDropHandle::new(tokio::spawn(actor.run())) }
     }
 }

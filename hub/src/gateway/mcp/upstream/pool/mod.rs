@@ -45,12 +45,12 @@ impl Catalogs {
 
     /// What clients with these abilities are shown; none for a moment after the first of them came.
     pub(crate) fn of(&self, abilities: ClientCapabilities) -> Option<&Arc<ServerCatalog>> {
-        self.0.iter().find(|(of, _)| *of == abilities).map(|(_, board)| board)
+        self.0.iter().find(|(of, _)| *of == abilities).map(|(_, catalog)| catalog)
     }
 
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ClientCapabilities, &Arc<ServerCatalog>)> {
-        self.0.iter().map(|(of, board)| (*of, board))
+        self.0.iter().map(|(of, catalog)| (*of, catalog))
     }
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct UpstreamPool {
     common: UpstreamDeps,
     grace: Duration,
     /// From when on clients are told of changed lists.
-    settled: Instant,
+    likely_permanent: Instant,
     sets: watch::Receiver<CapabilitySets>,
     publish: watch::Sender<Arc<Catalogs>>,
 }
@@ -70,10 +70,10 @@ impl UpstreamPool {
     /// A fleet of all links, and the board it publishes.
     pub(crate) fn new(links: &Links, common: UpstreamDeps, grace: Duration) -> (Self, watch::Receiver<Arc<Catalogs>>) {
         let nothing = Catalogs(vec![(ClientCapabilities::NONE, Arc::new(ToolCatalog::new(Vec::new())))]);
-        let (publish, boards) = watch::channel(Arc::new(nothing));
+        let (publish, catalogs) = watch::channel(Arc::new(nothing));
         let sets = common.clients.sets();
-        let settled = Instant::now() + SETTLING;
-        (Self { links: links.watch(), members: Vec::new(), common, grace, settled, sets, publish }, boards)
+        let likely_permanent = Instant::now() + SETTLING;
+        (Self { links: links.watch(), members: Vec::new(), common, grace, likely_permanent, sets, publish }, catalogs)
     }
 
     /// Follows the links until they end.
@@ -129,16 +129,16 @@ impl UpstreamPool {
             }
         }
         let instances = self.instances();
-        let board = |sources| Arc::new(ToolCatalog::new(sources).of_instances(Arc::clone(&instances)));
-        let boards = sets.into_iter().zip(sources.into_iter().map(board));
-        let boards = Arc::new(Catalogs(boards.collect()));
-        self.publish.send_replace(Arc::clone(&boards));
+        let catalog = |sources| Arc::new(ToolCatalog::new(sources).of_instances(Arc::clone(&instances)));
+        let catalogs = sets.into_iter().zip(sources.into_iter().map(catalog));
+        let catalogs = Arc::new(Catalogs(catalogs.collect()));
+        self.publish.send_replace(Arc::clone(&catalogs));
         // A hub that has just started learns of one instance after the other, and nothing of that is news.
-        if now < self.settled {
-            return expires.into_iter().chain([self.settled]).min();
+        if now < self.likely_permanent {
+            return expires.into_iter().chain([self.likely_permanent]).min();
         }
-        for (abilities, board) in boards.iter() {
-            self.common.clients.tell(abilities, board);
+        for (abilities, catalog) in catalogs.iter() {
+            self.common.clients.notify(abilities, catalog);
         }
         expires
     }
@@ -182,9 +182,9 @@ fn source(
 ) -> ServerEntry<Arc<Upstream>> {
     let upstream = served.of(abilities);
     ServerEntry {
-        instance: Arc::clone(&upstream.place.instance),
-        server: Arc::clone(&upstream.place.server),
-        project: Arc::clone(&upstream.place.project),
+        instance: Arc::clone(&upstream.server_key.instance),
+        server: Arc::clone(&upstream.server_key.server),
+        project: Arc::clone(&upstream.server_key.project),
         alone,
         listed,
         lists: upstream.known().lists.or(&served.base().known().lists),
@@ -228,7 +228,7 @@ mod tests {
         let (born, grace) = (Instant::now(), Duration::from_secs(60));
         let state =
             |phase| UpstreamState { phase, since: Timestamp::UNIX_EPOCH, last_seen: None, down_since: Some(born) };
-        let down = state(UpstreamPhase::Down { why: String::new(), settled: true });
+        let down = state(UpstreamPhase::Down { why: String::new(), likely_permanent: true });
         assert_eq!(listed(&down, grace, born), (true, Some(born + grace)));
         assert_eq!(listed(&down, grace, born + grace), (false, None));
         assert_eq!(listed(&state(UpstreamPhase::Starting), grace, born + grace), (false, None));
