@@ -155,9 +155,9 @@ impl Gateway {
     }
 
     /// The board of clients with these abilities as it was published last.
-    pub(crate) fn catalog(&self, abilities: ClientCapabilities) -> Arc<ServerCatalog> {
+    pub(crate) fn catalog(&self, capabilities: ClientCapabilities) -> Arc<ServerCatalog> {
         let catalogs = self.catalogs.borrow();
-        Arc::clone(catalogs.of(abilities).unwrap_or(catalogs.base()))
+        Arc::clone(catalogs.of(capabilities).unwrap_or(catalogs.base()))
     }
 
     /// The boards, now and whenever they change.
@@ -166,12 +166,12 @@ impl Gateway {
     }
 
     /// The board with the lists as they are at this moment, ahead of its publication.
-    pub(crate) fn fresh_catalog(&self, abilities: ClientCapabilities) -> ServerCatalog {
+    pub(crate) fn fresh_catalog(&self, capabilities: ClientCapabilities) -> ServerCatalog {
         let refreshed = |source: &ServerEntry<Arc<Upstream>>| ServerEntry {
             lists: source.backend.known().lists.or(&source.lists),
             ..source.clone()
         };
-        let catalog = self.catalog(abilities);
+        let catalog = self.catalog(capabilities);
         ToolCatalog::new(catalog.sources().iter().map(refreshed).collect())
             .of_instances(Arc::clone(catalog.instances()))
     }
@@ -186,21 +186,21 @@ impl Gateway {
 
     /// Waits until there are sessions for clients with these abilities, or being begun. It takes no time but for the
     /// first request of the first of them.
-    pub(crate) async fn has_session_for(&self, abilities: ClientCapabilities) {
-        if self.catalogs.borrow().of(abilities).is_none() {
+    pub(crate) async fn has_session_for(&self, capabilities: ClientCapabilities) {
+        if self.catalogs.borrow().of(capabilities).is_none() {
             // If the fleet is that busy, what everybody is shown has to do.
-            let _ = timeout(FIRST_LOOK, self.catalogs().wait_for(|catalogs| catalogs.of(abilities).is_some())).await;
+            let _ = timeout(FIRST_LOOK, self.catalogs().wait_for(|catalogs| catalogs.of(capabilities).is_some())).await;
         }
     }
 
     /// Waits until every server of this scope gave this list, or is known to be down, or took too long.
-    pub(crate) async fn settle(&self, abilities: ClientCapabilities, scope: &Scope, kind: ListKind) {
-        self.has_session_for(abilities).await;
-        self.catalog(abilities).view(scope).backends().for_each(|upstream| upstream.wake_for(kind));
+    pub(crate) async fn settle(&self, capabilities: ClientCapabilities, scope: &Scope, kind: ListKind) {
+        self.has_session_for(capabilities).await;
+        self.catalog(capabilities).view(scope).backends().for_each(|upstream| upstream.wake_for(kind));
         let mut catalogs = self.catalogs();
         loop {
             catalogs.mark_unchanged();
-            let pending = self.pending(&self.catalog(abilities), scope, kind);
+            let pending = self.pending(&self.catalog(capabilities), scope, kind);
             let Some(deadline) = pending.filter(|deadline| *deadline > Instant::now()) else { return };
             // Whether it changed or the time is over: look again.
             let _ = timeout_at(deadline, catalogs.changed()).await;

@@ -33,8 +33,8 @@ impl ClientCapabilities {
 
     /// What the capabilities at `at` say.
     pub(crate) fn read(text: &str, at: Span) -> Self {
-        let Ok(capabilities) = Object::parse(text, at) else { return Self::NONE };
-        let has = |(name, member, _): &&(&str, &str, u8)| match capabilities.object(text, name) {
+        let Ok(declared) = Object::parse(text, at) else { return Self::NONE };
+        let has = |(name, member, _): &&(&str, &str, u8)| match declared.object(text, name) {
             Ok(Some(_)) if member.is_empty() => true,
             Ok(Some(capability)) => capability.get(member).is_some_and(|at| at.of(text) != "false"),
             Ok(None) | Err(_) => false,
@@ -42,7 +42,7 @@ impl ClientCapabilities {
         Self(KNOWN.iter().filter(has).map(|(_, _, bit)| bit).sum())
     }
 
-    /// As capabilities.
+    /// As JSON, the way a client declares them.
     pub(crate) fn json(self) -> String {
         let mut out = serde_json::Map::new();
         for (name, member, _) in KNOWN.iter().filter(|(_, _, bit)| self.0 & bit != 0) {
@@ -89,15 +89,15 @@ pub(crate) enum SessionKind {
     /// For everybody.
     Shared,
     /// For clients that can do just this.
-    Of(ClientCapabilities),
+    PerCapabilities(ClientCapabilities),
 }
 
 impl SessionKind {
     /// Whether a client that can do this is served.
-    pub(crate) fn serves(self, abilities: ClientCapabilities) -> bool {
+    pub(crate) fn serves(self, capabilities: ClientCapabilities) -> bool {
         match self {
             Self::Shared => true,
-            Self::Of(only) => only == abilities,
+            Self::PerCapabilities(only) => only == capabilities,
         }
     }
 
@@ -105,20 +105,20 @@ impl SessionKind {
     pub(crate) fn code(self) -> String {
         match self {
             Self::Shared => String::from("shared"),
-            Self::Of(abilities) => abilities.code(),
+            Self::PerCapabilities(capabilities) => capabilities.code(),
         }
     }
 
     /// The lane of this word.
     pub(crate) fn of_code(code: &str) -> Option<Self> {
-        if code == "shared" { Some(Self::Shared) } else { ClientCapabilities::of_code(code).map(Self::Of) }
+        if code == "shared" { Some(Self::Shared) } else { ClientCapabilities::of_code(code).map(Self::PerCapabilities) }
     }
 
     /// What the server is promised.
-    pub(crate) const fn abilities(self) -> ClientCapabilities {
+    pub(crate) const fn capabilities(self) -> ClientCapabilities {
         match self {
             Self::Shared => ClientCapabilities::ALL,
-            Self::Of(abilities) => abilities,
+            Self::PerCapabilities(capabilities) => capabilities,
         }
     }
 }

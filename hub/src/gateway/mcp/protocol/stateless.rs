@@ -44,7 +44,7 @@ pub(crate) struct RequestMeta {
     /// From which level on its client wants to see what is logged meanwhile; none wants nothing.
     pub(crate) level: Option<Level>,
     /// What its client can do when it is asked.
-    pub(crate) abilities: ClientCapabilities,
+    pub(crate) capabilities: ClientCapabilities,
     /// Whether its client knows tasks.
     pub(crate) tasks: bool,
 }
@@ -101,15 +101,15 @@ pub(crate) fn check(
     if version != VERSION {
         return Err(RpcError::unsupported_version(&version));
     }
-    let capabilities = meta.get(META_CAPABILITIES).filter(|at| at.is_object(text));
-    let capabilities = capabilities.ok_or_else(|| missing(META_CAPABILITIES))?;
-    let abilities = ClientCapabilities::read(text, capabilities);
+    let declared = meta.get(META_CAPABILITIES).filter(|at| at.is_object(text));
+    let declared = declared.ok_or_else(|| missing(META_CAPABILITIES))?;
+    let capabilities = ClientCapabilities::read(text, declared);
     same(headers, METHOD, method)?;
     if let Some(name) = about(text, method, params) {
         same(headers, NAME, &name)?;
     }
     let level = meta.get(META_LEVEL).and_then(|at| Level::parse(&at.string(text)?));
-    Ok(RequestMeta { level, abilities, tasks: knows_tasks(text, capabilities) })
+    Ok(RequestMeta { level, capabilities, tasks: knows_tasks(text, declared) })
 }
 
 /// Whether the capabilities at `at` have the extension.
@@ -150,7 +150,7 @@ mod tests {
     fn headers_and_body_must_agree() {
         assert_eq!(
             checked(GOOD, &ALL),
-            Ok(RequestMeta { level: Some(Level::Error), abilities: ClientCapabilities::NONE, tasks: false })
+            Ok(RequestMeta { level: Some(Level::Error), capabilities: ClientCapabilities::NONE, tasks: false })
         );
         for at in 0..3 {
             let mut wrong = ALL.to_vec();

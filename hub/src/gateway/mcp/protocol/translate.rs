@@ -18,20 +18,20 @@ use std::borrow::Cow;
 const META_INFO: &str = "io.modelcontextprotocol/clientInfo";
 
 /// What `_meta` says of the hub itself.
-pub(crate) fn own_meta(abilities: ClientCapabilities) -> String {
+pub(crate) fn own_meta(capabilities: ClientCapabilities) -> String {
     let info = format!(r#"{{"name":"linchpin","version":"{}"}}"#, env!("CARGO_PKG_VERSION"));
-    members(&info, abilities, None)
+    members(&info, capabilities, None)
 }
 
 /// What `_meta` says of an older client.
 pub(crate) fn meta_of(client: &Client) -> String {
     let own = || format!(r#"{{"name":"linchpin","version":"{}"}}"#, env!("CARGO_PKG_VERSION"));
-    members(&client.info().unwrap_or_else(own), client.abilities, client.level())
+    members(&client.info().unwrap_or_else(own), client.capabilities, client.level())
 }
 
-fn members(info: &str, abilities: ClientCapabilities, level: Option<Level>) -> String {
+fn members(info: &str, capabilities: ClientCapabilities, level: Option<Level>) -> String {
     let level = level.map(|level| format!(r#","{META_LEVEL}":"{}""#, level.as_str())).unwrap_or_default();
-    let can = abilities.json();
+    let can = capabilities.json();
     format!(r#""{META_VERSION}":"{VERSION}","{META_INFO}":{info},"{META_CAPABILITIES}":{can}{level}"#)
 }
 

@@ -13,7 +13,8 @@ use crate::gateway::mcp::protocol::stateless::{META_VERSION, VERSION};
 use crate::gateway::mcp::session::client::Client;
 use crate::gateway::mcp::session::task_id;
 use crate::gateway::mcp::upstream::Upstream;
-use crate::gateway::mcp::upstream::http_client::{RequestHeaders, ResponseMessages, RoutingHeaders, read};
+use crate::gateway::mcp::upstream::http_client::{ResponseMessages, read};
+use crate::gateway::mcp::upstream::request_headers::{RequestHeaders, RoutingHeaders};
 use crate::gateway::mcp::upstream::session::UpstreamSession;
 use linchpin_shared::backoff::{Backoff, Policy};
 use std::sync::Arc;
@@ -107,7 +108,7 @@ async fn listen(
     let id = upstream.next_id();
     let _open = OpenTaskStream { upstream: Arc::clone(upstream), session: Arc::clone(session), id };
     let routing = RoutingHeaders::of(LISTEN, None);
-    match upstream.call(RequestHeaders::Modern(session, &routing), request(id, tasks)).await {
+    match upstream.call(RequestHeaders::Stateless(session, &routing), request(id, tasks)).await {
         Ok(stream) => notified(upstream, stream, agree).await,
         Err(broken) => {
             tracing::debug!(server = %upstream, why = %broken.into_problem().detail, "no news of its tasks");

@@ -16,7 +16,8 @@ use crate::gateway::mcp::protocol::param_headers::ParamHeaders;
 use crate::gateway::mcp::protocol::translate;
 use crate::gateway::mcp::session::in_flight::InFlightEntry;
 use crate::gateway::mcp::upstream::body::read_whole;
-use crate::gateway::mcp::upstream::http_client::{RequestHeaders, RoutingHeaders, SendError};
+use crate::gateway::mcp::upstream::http_client::SendError;
+use crate::gateway::mcp::upstream::request_headers::{RequestHeaders, RoutingHeaders};
 use crate::gateway::mcp::upstream::session::{Dialect, UpstreamSession};
 use crate::gateway::mcp::upstream::{RequestCause, Upstream, ask, handshake};
 use http::HeaderMap;
@@ -169,8 +170,8 @@ impl<'a> Relay<'a> {
         let mut asked = JoinSet::new();
         let mut nonsense = None;
         let routing = RoutingHeaders::of(&self.call.method, self.about).with(&self.headers);
-        let modern = self.goes_as_it_is(session) || session.era == Dialect::Modern;
-        let mark = if modern { RequestHeaders::Modern(session, &routing) } else { RequestHeaders::Session(session) };
+        let modern = self.goes_as_it_is(session) || session.dialect == Dialect::Stateless;
+        let mark = if modern { RequestHeaders::Stateless(session, &routing) } else { RequestHeaders::Session(session) };
         let mut answering = self.upstream.call(mark, self.message(session, &own)).await?;
         while let Some(message) = answering.next().await? {
             match read_whole(message) {
@@ -241,12 +242,12 @@ impl<'a> Relay<'a> {
 
     /// Whether client and backend both speak 2026-07-28.
     fn goes_as_it_is(&self, session: &UpstreamSession) -> bool {
-        self.caller.client.is_stateless() && session.era != Dialect::Older
+        self.caller.client.is_stateless() && session.dialect != Dialect::SessionBased
     }
 
     /// Whether an older client meets a backend that speaks 2026-07-28 only.
     pub(super) fn is_bridged(&self, session: &UpstreamSession) -> bool {
-        !self.caller.client.is_stateless() && session.era == Dialect::Modern
+        !self.caller.client.is_stateless() && session.dialect == Dialect::Stateless
     }
 
     /// The request as the backend sees it.
@@ -255,10 +256,10 @@ impl<'a> Relay<'a> {
         edits.push((self.call.id, id.into()));
         edits.extend(self.token.map(|token| (token, id.into())));
         let message = splice(&self.call.text, &mut edits);
-        match (self.caller.client.is_stateless(), session.era) {
-            (true, Dialect::Both | Dialect::Modern) | (false, Dialect::Older | Dialect::Both) => message,
-            (true, Dialect::Older) => translate::plain(message),
-            (false, Dialect::Modern) => {
+        match (self.caller.client.is_stateless(), session.dialect) {
+            (true, Dialect::Both | Dialect::Stateless) | (false, Dialect::SessionBased | Dialect::Both) => message,
+            (true, Dialect::SessionBased) => translate::plain(message),
+            (false, Dialect::Stateless) => {
                 translate::modernized(&message, &translate::meta_of(&self.caller.client), &self.input)
             }
         }

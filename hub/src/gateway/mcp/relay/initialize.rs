@@ -32,14 +32,14 @@ pub(crate) async fn begin(
     let asked = asked.ok_or_else(|| RpcError::invalid_params("params.protocolVersion must be a string"))?;
     let version = Version::negotiate(&asked);
     let can = params.and_then(|at| Object::parse(text, at).ok()?.get("capabilities"));
-    let abilities = can.map_or(ClientCapabilities::NONE, |at| ClientCapabilities::read(text, at));
+    let capabilities = can.map_or(ClientCapabilities::NONE, |at| ClientCapabilities::read(text, at));
     if !scope.is_all() {
         gateway.appears(&scope).await.map_err(RpcError::unknown)?;
         // The server's own words are worth waiting for.
         gateway.settle(ClientCapabilities::NONE, &scope, ListKind::Tools).await;
     }
 
-    let catalog = gateway.catalog(abilities);
+    let catalog = gateway.catalog(capabilities);
     let view = catalog.view(&scope);
     let about = view.single().and_then(|upstream| upstream.known().about.clone());
     let result = about.map_or_else(|| own_result(&scope, version), |about| about.shown(version));
@@ -47,12 +47,13 @@ pub(crate) async fn begin(
     getrandom::fill(&mut random).map_err(|error| {
         RpcError::on_the_way(Problem::new(Code::Internal, format!("the system has no randomness: {error}")))
     })?;
-    let client = gateway.clients.begin(scope, ClientInfo { version, abilities }, fingerprints(&view), random).map_err(
-        |StoreFull| {
+    let client = gateway
+        .clients
+        .begin(scope, ClientInfo { version, capabilities }, fingerprints(&view), random)
+        .map_err(|StoreFull| {
             let problem = Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use");
             RpcError::on_the_way(problem.next("end sessions that are not needed"))
-        },
-    )?;
+        })?;
     if let Some(params) = params {
         client.began_with(params.of(text));
     }
@@ -79,13 +80,13 @@ pub(crate) fn own_result(scope: &Scope, version: Version) -> String {
             "Tools, prompts and resources of one project, under their own names."
         }
     };
-    let mut capabilities = serde_json::from_str::<serde_json::Value>(CAPABILITIES).unwrap_or_default();
-    if let Some(older) = capabilities.as_object_mut().filter(|_| version != Version::V2025_11_25) {
+    let mut declared = serde_json::from_str::<serde_json::Value>(CAPABILITIES).unwrap_or_default();
+    if let Some(older) = declared.as_object_mut().filter(|_| version != Version::V2025_11_25) {
         older.remove("tasks");
     }
     serde_json::json!({
         "protocolVersion": version.as_str(),
-        "capabilities": capabilities,
+        "capabilities": declared,
         "serverInfo": {"name": "linchpin", "title": "Linchpin", "version": env!("CARGO_PKG_VERSION")},
         "instructions": instructions,
     })

@@ -108,7 +108,7 @@ impl Relay<'_> {
     /// What an older client is told that subscribes, which the backend hears of in another way.
     pub(crate) fn is_subscription(&self, session: &UpstreamSession) -> Option<Result<RequestReply, RpcError>> {
         let method = self.call.method.as_str();
-        if session.era != Dialect::Modern || !matches!(method, "resources/subscribe" | "resources/unsubscribe") {
+        if session.dialect != Dialect::Stateless || !matches!(method, "resources/subscribe" | "resources/unsubscribe") {
             return None;
         }
         if !session.about.subscribes() {

@@ -119,7 +119,7 @@ impl RequestHandler {
 
 /// Tells a backend without sessions what is subscribed to now.
 async fn resubscribe(upstream: &Upstream) {
-    if upstream.session().is_some_and(|session| session.era == Dialect::Modern) {
+    if upstream.session().is_some_and(|session| session.dialect == Dialect::Stateless) {
         upstream.resubscribe().await;
     }
 }

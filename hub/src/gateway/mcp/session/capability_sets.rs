@@ -70,7 +70,7 @@ impl SessionStore {
 
     /// A client is in use, so its set needs sessions. To be called before it is served.
     pub(crate) fn keep_set(&self, client: &Client) {
-        self.keep(client.abilities);
+        self.keep(client.capabilities);
     }
 
     fn keep(&self, set: ClientCapabilities) {
@@ -82,9 +82,9 @@ impl SessionStore {
     /// Works out which sets are needed now.
     pub(crate) fn publish_sets(&self, now: Instant) {
         let mut last: HashMap<ClientCapabilities, Instant> = HashMap::new();
-        for client in self.all().into_iter().filter(|client| client.abilities != ClientCapabilities::NONE) {
+        for client in self.all().into_iter().filter(|client| client.capabilities != ClientCapabilities::NONE) {
             let used = client.idle_since().unwrap_or(now);
-            let known = last.entry(client.abilities).or_insert(used);
+            let known = last.entry(client.capabilities).or_insert(used);
             *known = used.max(*known);
         }
         for (set, used) in self.requests.used(now).into_iter().filter(|(set, _)| *set != ClientCapabilities::NONE) {

@@ -41,7 +41,7 @@ pub(crate) struct ClientInfo {
     /// The agreed version.
     pub(crate) version: Version,
     /// What it can do.
-    pub(crate) abilities: ClientCapabilities,
+    pub(crate) capabilities: ClientCapabilities,
 }
 
 /// One session.
@@ -54,7 +54,7 @@ pub(crate) struct Client {
     /// The agreed version.
     pub(crate) version: Version,
     /// What it can do.
-    pub(crate) abilities: ClientCapabilities,
+    pub(crate) capabilities: ClientCapabilities,
     /// Its requests under way.
     pub(crate) in_flight: InFlight,
     /// What servers asked it.
@@ -112,7 +112,7 @@ impl Client {
             id,
             scope,
             version: about.version,
-            abilities: about.abilities,
+            capabilities: about.capabilities,
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
             roots: LatestOnly::default(),
@@ -124,8 +124,8 @@ impl Client {
     }
 
     /// One request of a client, which has no session.
-    pub(crate) fn of_request(scope: Scope, abilities: ClientCapabilities, fingerprints: Fingerprints) -> Self {
-        let about = ClientInfo { version: Version::V2026_07_28, abilities };
+    pub(crate) fn of_request(scope: Scope, capabilities: ClientCapabilities, fingerprints: Fingerprints) -> Self {
+        let about = ClientInfo { version: Version::V2026_07_28, capabilities };
         Self::new(String::new(), scope, about, fingerprints, true)
     }
 
@@ -133,16 +133,16 @@ impl Client {
     pub(crate) fn of_stream(
         id: String,
         scope: Scope,
-        abilities: ClientCapabilities,
+        capabilities: ClientCapabilities,
         fingerprints: Fingerprints,
         listen: Subscription,
     ) -> Self {
-        Self { id, listen: Some(listen), ..Self::of_request(scope, abilities, fingerprints) }
+        Self { id, listen: Some(listen), ..Self::of_request(scope, capabilities, fingerprints) }
     }
 
     /// The set of abilities whose sessions with servers it is served by.
     pub(crate) fn session_kind(&self) -> ClientCapabilities {
-        self.abilities
+        self.capabilities
     }
 
     /// Whether it has no session.
@@ -255,7 +255,7 @@ impl Client {
 
     /// Whether it sees this session with a server.
     pub(crate) fn sees(&self, server_key: &ServerKey) -> bool {
-        server_key.session_kind.serves(self.abilities) && self.scope.covers(server_key)
+        server_key.session_kind.serves(self.capabilities) && self.scope.covers(server_key)
     }
 
     /// Whether it reads its stream.
@@ -274,7 +274,7 @@ pub(crate) mod tests {
     const B: Fingerprints = Fingerprints { tools: 9, ..A };
 
     pub(crate) fn client(fresh: bool) -> Client {
-        let about = ClientInfo { version: Version::LATEST, abilities: ClientCapabilities::NONE };
+        let about = ClientInfo { version: Version::LATEST, capabilities: ClientCapabilities::NONE };
         Client::new(String::from("s"), ScopePath::All.into(), about, A, fresh)
     }
 

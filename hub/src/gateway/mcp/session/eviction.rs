@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn sessions_that_are_only_begun_displace_each_other_and_are_not_kept() {
         let table = SessionStore::new(SessionKey::from_token("t"), 64);
-        let about = ClientInfo { version: Version::LATEST, abilities: ClientCapabilities::NONE };
+        let about = ClientInfo { version: Version::LATEST, capabilities: ClientCapabilities::NONE };
         let nothing = Fingerprints { tools: 0, prompts: 0, resources: 0 };
         let everything = || Scope::from(ScopePath::All);
         let begin = |n: u64| {

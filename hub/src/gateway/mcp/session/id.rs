@@ -36,11 +36,11 @@ impl SessionKey {
     pub(crate) fn sign(
         &self,
         version: Version,
-        abilities: ClientCapabilities,
+        capabilities: ClientCapabilities,
         scope: &Scope,
         random: [u8; 16],
     ) -> String {
-        let body = format!("2.{}.{}.{}", version.as_str(), abilities.code(), URL_SAFE_NO_PAD.encode(random));
+        let body = format!("2.{}.{}.{}", version.as_str(), capabilities.code(), URL_SAFE_NO_PAD.encode(random));
         let proof = URL_SAFE_NO_PAD.encode(self.proof(&body, scope).finalize().into_bytes());
         format!("{body}.{proof}")
     }

@@ -111,12 +111,12 @@ impl SessionStore {
         let mut recalled = 0_usize;
         for saved in sessions {
             let Some(scope) = Scope::parse(&saved.scope, rules) else { continue };
-            let Some((version, abilities)) = self.key.verify(&saved.id, &scope) else { continue };
+            let Some((version, capabilities)) = self.key.verify(&saved.id, &scope) else { continue };
             if self.inner.lock().ended.contains(&saved.id) {
                 continue;
             }
             let nothing = Fingerprints { tools: 0, prompts: 0, resources: 0 };
-            let client = Client::new(saved.id.clone(), scope, ClientInfo { version, abilities }, nothing, false);
+            let client = Client::new(saved.id.clone(), scope, ClientInfo { version, capabilities }, nothing, false);
             let silent = Timestamp::now().duration_since(saved.used_at).unsigned_abs();
             client.touch(now.checked_sub(silent).unwrap_or(now));
             // One that showed itself before it was recalled is there already.
@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn begun(table: &SessionStore) -> Arc<Client> {
-        let about = ClientInfo { version: Version::V2025_06_18, abilities: ClientCapabilities::ALL };
+        let about = ClientInfo { version: Version::V2025_06_18, capabilities: ClientCapabilities::ALL };
         let scope = Scope::from(ScopePath::Server("shop".into(), "files".into()));
         let client = table.begin(scope, about, SEEN, [1; 16]).unwrap();
         client.touch(Instant::now());
@@ -220,8 +220,10 @@ mod tests {
     async fn a_session_is_recalled_with_all_it_had() {
         let first = table();
         let client = begun(&first);
-        let server_key =
-            ServerKey { session_kind: SessionKind::Of(ClientCapabilities::ALL), ..server_key("shop", "files") };
+        let server_key = ServerKey {
+            session_kind: SessionKind::PerCapabilities(ClientCapabilities::ALL),
+            ..server_key("shop", "files")
+        };
         client.subscribe(&server_key, "file:///a");
         client.began_task(&server_key, "t1", None);
         first.set_level(&client, Level::Warning);

@@ -82,7 +82,7 @@ impl SessionStore {
         fingerprints: Fingerprints,
         random: [u8; 16],
     ) -> Result<Arc<Client>, StoreFull> {
-        let id = self.key.sign(about.version, about.abilities, &scope, random);
+        let id = self.key.sign(about.version, about.capabilities, &scope, random);
         self.add(Client::new(id, scope, about, fingerprints, true))
     }
 
@@ -112,10 +112,10 @@ impl SessionStore {
                 return FoundSession::Unknown;
             }
         }
-        let Some((version, abilities)) = self.key.verify(id, scope) else { return FoundSession::Unknown };
+        let Some((version, capabilities)) = self.key.verify(id, scope) else { return FoundSession::Unknown };
         tracing::info!(scope = %scope, "a session of an earlier life is continued");
-        let about = ClientInfo { version, abilities };
-        match self.add(Client::new(id.to_owned(), scope.clone(), about, fingerprints(abilities), false)) {
+        let about = ClientInfo { version, capabilities };
+        match self.add(Client::new(id.to_owned(), scope.clone(), about, fingerprints(capabilities), false)) {
             Ok(client) => FoundSession::Client(client),
             Err(StoreFull) => FoundSession::Full,
         }
@@ -176,9 +176,9 @@ impl SessionStore {
     }
 
     /// Tells every client with these abilities whose lists are others on this board.
-    pub(crate) fn notify<B>(&self, abilities: ClientCapabilities, catalog: &ToolCatalog<B>) {
+    pub(crate) fn notify<B>(&self, capabilities: ClientCapabilities, catalog: &ToolCatalog<B>) {
         let mut known: HashMap<Scope, Fingerprints> = HashMap::new();
-        for client in self.all().into_iter().filter(|client| client.abilities == abilities) {
+        for client in self.all().into_iter().filter(|client| client.capabilities == capabilities) {
             let fingerprints =
                 *known.entry(client.scope.clone()).or_insert_with(|| fingerprints(&catalog.view(&client.scope)));
             client.lists_are(fingerprints);
@@ -229,14 +229,14 @@ impl SessionStore {
     /// Whether the wishes are others with this client, who has just come.
     fn is_news(&self, client: &Client) -> bool {
         let levels = self.levels.borrow();
-        let wish = levels.get(&(client.scope.clone(), client.abilities));
+        let wish = levels.get(&(client.scope.clone(), client.capabilities));
         wish.is_none_or(|wish| wish.and(client.level()) != *wish)
     }
 
     pub(crate) fn publish_wishes(&self) {
         let mut levels: HashMap<(Scope, ClientCapabilities), EffectiveLevel> = HashMap::new();
         for client in self.all() {
-            let wish = levels.entry((client.scope.clone(), client.abilities)).or_default();
+            let wish = levels.entry((client.scope.clone(), client.capabilities)).or_default();
             *wish = wish.and(client.level());
         }
         self.levels.send_if_modified(|known| {
@@ -293,7 +293,7 @@ mod tests {
     use crate::gateway::mcp::protocol::version::Version;
     use crate::gateway::mcp::session::capability_sets::SET_IDLE;
 
-    const ABOUT: ClientInfo = ClientInfo { version: Version::LATEST, abilities: ClientCapabilities::NONE };
+    const ABOUT: ClientInfo = ClientInfo { version: Version::LATEST, capabilities: ClientCapabilities::NONE };
     const MOST: usize = 500;
     const NOTHING: Fingerprints = Fingerprints { tools: 0, prompts: 0, resources: 0 };
 
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn sessions_are_kept_for_the_sets_of_clients_in_use() {
         let table = table();
-        let about = ClientInfo { abilities: ClientCapabilities::ALL, ..ABOUT };
+        let about = ClientInfo { capabilities: ClientCapabilities::ALL, ..ABOUT };
         let client = table.begin(ScopePath::All.into(), about, NOTHING, [1; 16]).unwrap();
         begin(&table, ScopePath::All.into(), 2);
         assert_eq!(**table.sets().borrow(), [ClientCapabilities::ALL]);

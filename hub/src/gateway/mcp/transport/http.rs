@@ -116,7 +116,7 @@ async fn in_session(
     envelope: Envelope,
 ) -> Result<Response, Rejection> {
     let client = client(&gateway, scope, headers)?;
-    gateway.has_session_for(client.abilities).await;
+    gateway.has_session_for(client.capabilities).await;
     match envelope {
         Envelope::Request { id, method, params } => {
             let call = ClientRequest { text, id, method, params, _held: Some(held) };
@@ -131,7 +131,7 @@ async fn in_session(
                 context: RequestContext::default(),
             };
             let answer = Box::pin(async move { caller.answer(&call).await });
-            Ok(super::response::PendingResponse::way(answer, messages).resumable(&client, id).respond(may_stream).await)
+            Ok(super::response::PendingResponse::new(answer, messages).resumable(&client, id).respond(may_stream).await)
         }
         Envelope::Notification { method, params } => {
             notified(&gateway, &client, text, &method, params);
@@ -201,7 +201,7 @@ fn listen(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Respo
     }
     let client = client(gateway, scope, headers)?;
     let place = gateway.stream_place().map_err(refused)?;
-    let seen = fingerprints(&gateway.catalog(client.abilities).view(scope));
+    let seen = fingerprints(&gateway.catalog(client.capabilities).view(scope));
     let reader = match client.streams.place(header(headers, &HeaderName::from_static("last-event-id"))) {
         Some(StreamPosition::Of(stream, event)) => match client.streams.resume(stream, event) {
             Some(reader) => return Ok(super::response::resumed(reader)),
@@ -239,7 +239,7 @@ fn client(gateway: &Gateway, scope: &Scope, headers: &HeaderMap) -> Result<Arc<C
             .next("initialize first, and send the session id of that answer");
         return Err((StatusCode::BAD_REQUEST, RpcError::on_the_way(problem)));
     }
-    let seen = |abilities| fingerprints(&gateway.catalog(abilities).view(scope));
+    let seen = |capabilities| fingerprints(&gateway.catalog(capabilities).view(scope));
     match gateway.clients.find(id, scope, seen) {
         FoundSession::Client(client) => {
             client.touch(Instant::now());

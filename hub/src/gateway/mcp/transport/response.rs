@@ -52,7 +52,7 @@ enum ResponseStep {
 
 impl PendingResponse {
     /// A request whose other messages come out of `messages`.
-    pub(crate) fn way(answer: AnswerFuture, messages: mpsc::Receiver<String>) -> Self {
+    pub(crate) fn new(answer: AnswerFuture, messages: mpsc::Receiver<String>) -> Self {
         Self { answer: Some(answer), messages, last: None, status: |_| StatusCode::OK, client: None }
     }
 
@@ -237,7 +237,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(answered.0)).await;
             answered.1.map(str::to_owned)
         };
-        PendingResponse::way(Box::pin(answer), messages)
+        PendingResponse::new(Box::pin(answer), messages)
     }
 
     async fn read(response: Response) -> (String, String) {
@@ -288,7 +288,7 @@ mod tests {
             let _ = out.send(String::from("1")).await;
             std::future::pending().await
         };
-        let response = PendingResponse::way(Box::pin(answer), messages).respond(true).await;
+        let response = PendingResponse::new(Box::pin(answer), messages).respond(true).await;
         drop(response);
         assert!(ended.await.is_err(), "it was dropped");
     }

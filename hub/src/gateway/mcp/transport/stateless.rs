@@ -45,7 +45,7 @@ pub(crate) async fn answer(gateway: Arc<Gateway>, scope: Scope, headers: &Header
                 let state = gateway.clients.key().seal_state(&name);
                 held.go_on(&gateway.waiting, (name, state), out, &id, &method).await
             };
-            PendingResponse::way(Box::pin(answer), messages).with_status(result::status).respond(may_stream).await
+            PendingResponse::new(Box::pin(answer), messages).with_status(result::status).respond(may_stream).await
         }
         Err(error) => {
             let status = if error.is_unknown_method() { 404 } else { error.status() };
@@ -79,8 +79,8 @@ async fn begin(
         return Ok(StartedRequest::Answer(response::json_with(StatusCode::OK, success(call.id(), &found))));
     }
     gateway.appears(&scope).await.map_err(RpcError::unknown)?;
-    let kept = SessionStore::using(&gateway.clients, meta.abilities);
-    gateway.has_session_for(meta.abilities).await;
+    let kept = SessionStore::using(&gateway.clients, meta.capabilities);
+    gateway.has_session_for(meta.capabilities).await;
     if call.method == "subscriptions/listen" {
         return listen(gateway, scope, &call, meta).await.map(StartedRequest::Answer);
     }
@@ -88,8 +88,8 @@ async fn begin(
         return Ok(StartedRequest::ClientRequest(held));
     }
     let about = about(&scope, &call);
-    let seen = fingerprints(&gateway.catalog(meta.abilities).view(&scope));
-    let client = Arc::new(Client::of_request(scope, meta.abilities, seen));
+    let seen = fingerprints(&gateway.catalog(meta.capabilities).view(&scope));
+    let client = Arc::new(Client::of_request(scope, meta.capabilities, seen));
     let (out, messages) = mpsc::channel(BEFORE_THE_ANSWER);
     let over_stdio = headers.contains_key(mcp::OVER_STDIO);
     let context = RequestContext {
@@ -141,9 +141,9 @@ async fn listen(
     let asked = wanted.clone();
     // What a client saw before the hub was started again is not news.
     gateway.meets(&scope).await;
-    let seen = fingerprints(&gateway.catalog(meta.abilities).view(&scope));
+    let seen = fingerprints(&gateway.catalog(meta.capabilities).view(&scope));
     let id = format!("{:x}-{:x}", random()?, random()?);
-    let client = Client::of_stream(id, scope, meta.abilities, seen, wanted);
+    let client = Client::of_stream(id, scope, meta.capabilities, seen, wanted);
     let listening = SessionStore::listening(&gateway.clients, client).map_err(|StoreFull| {
         RpcError::on_the_way(Problem::new(Code::Overloaded, "the hub has too many sessions, all of them in use"))
     })?;

@@ -129,10 +129,10 @@ impl UpstreamActor {
     async fn look(&mut self) -> Result<NextStep, LinkClosed> {
         loop {
             let phase = match self.availability.borrow_and_update().clone() {
-                Availability::Up(life) => return Ok(NextStep::Start(life)),
-                Availability::Away { why, likely_permanent } => UpstreamPhase::Down { why, likely_permanent },
+                Availability::Ready(life) => return Ok(NextStep::Start(life)),
+                Availability::Unavailable { why, likely_permanent } => UpstreamPhase::Down { why, likely_permanent },
                 Availability::Dormant(start) => UpstreamPhase::Dormant(start),
-                Availability::Left { why } => UpstreamPhase::Left { why },
+                Availability::Departed { why } => UpstreamPhase::Left { why },
             };
             self.publish(phase);
             tokio::select! {
@@ -206,7 +206,7 @@ impl UpstreamActor {
         tracing::debug!(server = %self.upstream, session = session.number, "session begun");
         let begun = Instant::now();
         self.ended = 0;
-        self.opening = if session.era == Dialect::Modern { Handshake::Discover } else { Handshake::Initialize };
+        self.opening = if session.dialect == Dialect::Stateless { Handshake::Discover } else { Handshake::Initialize };
         self.know(|known| known.about.replace(Arc::clone(&session.about)).is_none());
         self.publish(UpstreamPhase::Ready(Arc::clone(&session)));
         let mut work = SessionWork::new(Arc::clone(&self.upstream), Arc::clone(&session), self.common.max_message);
@@ -302,7 +302,7 @@ impl KnownOffer {
 /// Waits until the outlook is another than this life.
 async fn moved_on(availability: &mut watch::Receiver<Availability>, life: ServerRun) -> Result<(), LinkClosed> {
     availability
-        .wait_for(|availability| *availability != Availability::Up(life))
+        .wait_for(|availability| *availability != Availability::Ready(life))
         .await
         .map(|_| ())
         .map_err(|_| LinkClosed)

@@ -78,8 +78,8 @@ impl AskedRequest<'_> {
     }
 
     async fn ask(&self, cause: Option<RequestCause>) -> String {
-        let lacks = |abilities: ClientCapabilities| abilities.lacks(&self.method, self.text, self.params);
-        if let Some(what) = lacks(self.upstream.server_key.session_kind.abilities()) {
+        let lacks = |capabilities: ClientCapabilities| capabilities.lacks(&self.method, self.text, self.params);
+        if let Some(what) = lacks(self.upstream.server_key.session_kind.capabilities()) {
             return RpcError::method_not_found(&self.method)
                 .because(&format!("no client offers {what}"))
                 .response(self.id());
@@ -91,7 +91,7 @@ impl AskedRequest<'_> {
         let Some(cause) = cause else {
             return self.refusal(Code::BadRequest, "it cannot be told whose call caused this request");
         };
-        if let Some(what) = lacks(cause.client.abilities) {
+        if let Some(what) = lacks(cause.client.capabilities) {
             let why = format!("the client whose call caused this request does not offer {what}");
             return RpcError::method_not_found(&self.method).because(&why).response(self.id());
         }

@@ -25,9 +25,9 @@ pub(crate) struct ServerRun {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Availability {
     /// It can.
-    Up(ServerRun),
+    Ready(ServerRun),
     /// Not now.
-    Away {
+    Unavailable {
         /// Why, for people.
         why: String,
         /// Whether waiting a moment for it is probably in vain.
@@ -36,7 +36,7 @@ pub(crate) enum Availability {
     /// Its instance does not run, and is started on first use.
     Dormant(Start),
     /// Its instance left, as far as can be seen by itself.
-    Left {
+    Departed {
         /// Why, for people.
         why: String,
     },
@@ -70,25 +70,25 @@ impl InstanceView<'_> {
             State::Retrying | State::Tripped | State::Unresponsive => self.away(true),
             State::Dormant => Availability::Dormant(self.status.start.clone().unwrap_or(Start::Idle)),
             State::Gone if self.died() => self.away(true),
-            State::Gone => Availability::Left { why: self.status.why.clone() },
+            State::Gone => Availability::Departed { why: self.status.why.clone() },
         }
     }
 
     fn connected(&self, server: &str) -> Availability {
         let (Some(connection), Some(vitals)) = (&self.status.connection, self.vitals) else {
-            return Availability::Away {
+            return Availability::Unavailable {
                 why: String::from("its instance has just connected"),
                 likely_permanent: false,
             };
         };
         match vitals.servers.iter().find(|known| known.name == server) {
-            Some(known) if known.up => Availability::Up(ServerRun {
+            Some(known) if known.up => Availability::Ready(ServerRun {
                 generation: vitals.generation,
                 connection: connection.number,
                 epoch: known.epoch,
             }),
-            Some(_) => Availability::Away { why: process(vitals), likely_permanent: keeps_ending(vitals) },
-            None => Availability::Away {
+            Some(_) => Availability::Unavailable { why: process(vitals), likely_permanent: keeps_ending(vitals) },
+            None => Availability::Unavailable {
                 why: String::from("its instance does not offer it any more"),
                 likely_permanent: true,
             },
@@ -97,7 +97,7 @@ impl InstanceView<'_> {
 
     fn away(&self, likely_permanent: bool) -> Availability {
         let state = self.status.state.as_str();
-        Availability::Away { why: format!("its instance is {state}: {}", self.status.why), likely_permanent }
+        Availability::Unavailable { why: format!("its instance is {state}: {}", self.status.why), likely_permanent }
     }
 
     /// Whether the instance ended without saying so. The last failure stays in a status for good, so one that was there
@@ -190,37 +190,37 @@ mod tests {
 
     #[test]
     fn a_server_is_up_when_link_and_vitals_say_so() {
-        let up = Availability::Up(ServerRun { generation: Uuid::max(), connection: 3, epoch: 7 });
+        let up = Availability::Ready(ServerRun { generation: Uuid::max(), connection: 3, epoch: 7 });
         for state in [State::Active, State::Suspect, State::Draining] {
             assert_eq!(availability(&status(state), Some(&vitals(true))), up);
         }
         assert!(matches!(
             availability(&status(State::Active), Some(&vitals(false))),
-            Availability::Away { likely_permanent: false, .. }
+            Availability::Unavailable { likely_permanent: false, .. }
         ));
         assert!(matches!(
             availability(&status(State::Active), None),
-            Availability::Away { likely_permanent: false, .. }
+            Availability::Unavailable { likely_permanent: false, .. }
         ));
         assert!(matches!(
             availability(&status(State::Connecting), None),
-            Availability::Away { likely_permanent: false, .. }
+            Availability::Unavailable { likely_permanent: false, .. }
         ));
         assert!(matches!(
             availability(&status(State::Retrying), Some(&vitals(true))),
-            Availability::Away { likely_permanent: true, .. }
+            Availability::Unavailable { likely_permanent: true, .. }
         ));
     }
 
     #[test]
     fn a_dead_instance_may_come_back_and_one_that_left_does_not() {
         let mut gone = status(State::Gone);
-        assert!(matches!(availability(&gone, None), Availability::Left { .. }));
+        assert!(matches!(availability(&gone, None), Availability::Departed { .. }));
         let death = Failure::new(Kind::ProcessGone, Phase::Serve).because("process 4242 has ended");
         gone.last_failure = Some(death.clone());
-        assert!(matches!(availability(&gone, None), Availability::Away { .. }));
+        assert!(matches!(availability(&gone, None), Availability::Unavailable { .. }));
         let earlier = InstanceView { status: &gone, vitals: None, before: Some(&death) };
-        assert!(matches!(earlier.of("files"), Availability::Left { .. }), "that was an earlier death");
+        assert!(matches!(earlier.of("files"), Availability::Departed { .. }), "that was an earlier death");
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! Invariant: a server is asked each of the two at most once in an attempt. Never: takes silence for an answer.
 
 use super::about::ServerInfo;
-use super::http_client::{RequestHeaders, ResponseMessages, RoutingHeaders, SendError, read};
+use super::http_client::{ResponseMessages, SendError, read};
+use super::request_headers::{RequestHeaders, RoutingHeaders};
 use super::session::{Dialect, UpstreamSession, stateless_request, stateless_version};
 use super::{Upstream, server_error};
 use crate::gateway::mcp::protocol::capabilities::SessionKind;
@@ -130,12 +131,12 @@ async fn open(upstream: &Upstream, number: u64, with: Handshake) -> Result<Upstr
 }
 
 async fn initialize(upstream: &Upstream, number: u64) -> Result<UpstreamSession, AttemptError> {
-    let abilities = upstream.server_key.session_kind.abilities();
+    let capabilities = upstream.server_key.session_kind.capabilities();
     let message = format!(
         r#"{{"jsonrpc":"2.0","id":{},"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{},"clientInfo":{{"name":"linchpin","version":"{}"}}}}}}"#,
         upstream.next_id(),
         Version::LATEST.as_str(),
-        abilities.json(),
+        capabilities.json(),
         env!("CARGO_PKG_VERSION"),
     );
     let (id, answering) = upstream.wire.open(RequestHeaders::Nothing, message, WAIT_FOR_START).await?;
@@ -145,18 +146,19 @@ async fn initialize(upstream: &Upstream, number: u64) -> Result<UpstreamSession,
         return Err(refused(format!("{upstream} speaks MCP {:?}, which we do not", about.version())));
     }
     let version = HeaderValue::from_str(about.version()).map_err(|why| refused(why.to_string()))?;
-    let mut session = UpstreamSession { number, about: Arc::new(about), era: Dialect::Older, abilities, id, version };
+    let mut session =
+        UpstreamSession { number, about: Arc::new(about), dialect: Dialect::SessionBased, capabilities, id, version };
     upstream.notify(&session, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned()).await?;
     if let Some(said) = discovered(upstream, &session).await {
         let about = ServerInfo::clone(&session.about).with_discovered(&said);
-        session = UpstreamSession { about: Arc::new(about), era: Dialect::Both, ..session };
+        session = UpstreamSession { about: Arc::new(about), dialect: Dialect::Both, ..session };
     }
     Ok(session)
 }
 
 async fn discover(upstream: &Upstream, number: u64) -> Result<UpstreamSession, AttemptError> {
-    let abilities = upstream.server_key.session_kind.abilities();
-    let message = stateless_request(upstream.next_id(), "server/discover", "{}", abilities);
+    let capabilities = upstream.server_key.session_kind.capabilities();
+    let message = stateless_request(upstream.next_id(), "server/discover", "{}", capabilities);
     let routing = RoutingHeaders::of("server/discover", None);
     let (id, answering) = upstream.wire.open(RequestHeaders::Opening(&routing), message, WAIT_FOR_START).await?;
     let result = result(upstream, answering).await?;
@@ -169,8 +171,8 @@ async fn discover(upstream: &Upstream, number: u64) -> Result<UpstreamSession, A
     Ok(UpstreamSession {
         number,
         about: Arc::new(about),
-        era: Dialect::Modern,
-        abilities,
+        dialect: Dialect::Stateless,
+        capabilities,
         id,
         version: stateless_version(),
     })
@@ -179,10 +181,10 @@ async fn discover(upstream: &Upstream, number: u64) -> Result<UpstreamSession, A
 /// What a server that was initialized says to `server/discover`, if it speaks 2026-07-28 too. Whatever else it answers, or
 /// silence, means that it does not.
 async fn discovered(upstream: &Upstream, session: &UpstreamSession) -> Option<String> {
-    let message = stateless_request(upstream.next_id(), "server/discover", "{}", session.abilities);
+    let message = stateless_request(upstream.next_id(), "server/discover", "{}", session.capabilities);
     let routing = RoutingHeaders::of("server/discover", None);
     let asked = async {
-        let answering = upstream.call(RequestHeaders::Modern(session, &routing), message).await.ok()?;
+        let answering = upstream.call(RequestHeaders::Stateless(session, &routing), message).await.ok()?;
         result(upstream, answering).await.ok().filter(|result| lists_stateless(result))
     };
     timeout(DISCOVER, asked).await.ok().flatten()

@@ -5,18 +5,18 @@
 //! so: the link says nothing left, the instance says so, or the session is unknown to the server.
 //! Never: repeats anything.
 
-use super::body;
-use super::loop_guard;
+use super::request_headers::RequestHeaders;
 use super::session::{Dialect, UpstreamSession};
+use super::{body, loop_guard};
 use crate::gateway::mcp::catalog::server_key::ServerKey;
 use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
+use crate::gateway::mcp::protocol::headers;
 use crate::gateway::mcp::protocol::json::Object;
 use crate::gateway::mcp::protocol::sse::Decoder;
-use crate::gateway::mcp::protocol::stateless;
 use crate::link::{Body, BoxError, Handle, RequestError, ResponseBody};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::response::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Full, Limited};
@@ -53,53 +53,6 @@ impl SendError {
             | Self::Interrupted(problem)
             | Self::Refused(problem) => problem,
         }
-    }
-}
-
-/// What a message says of itself in its headers.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum RequestHeaders<'a> {
-    /// Nothing yet.
-    Nothing,
-    /// That it belongs to this session.
-    Session(&'a UpstreamSession),
-    /// What it is about, as 2026-07-28 has it. The session is of interest only to an instance with a server on stdio.
-    Modern(&'a UpstreamSession, &'a RoutingHeaders),
-    /// The same when there is no session yet.
-    Opening(&'a RoutingHeaders),
-}
-
-/// What a request of 2026-07-28 is about.
-#[derive(Debug)]
-pub(crate) struct RoutingHeaders {
-    method: Option<HeaderValue>,
-    name: Option<HeaderValue>,
-    params: HeaderMap,
-}
-
-impl RoutingHeaders {
-    /// A request of this method about this name or URI.
-    pub(crate) fn of(method: &str, name: Option<&str>) -> Self {
-        let value = |text: &str| HeaderValue::from_str(&crate::gateway::mcp::protocol::headers::encoded(text)).ok();
-        Self { method: value(method), name: name.and_then(value), params: HeaderMap::new() }
-    }
-
-    /// The same with the headers that repeat arguments.
-    pub(crate) fn with(self, params: &HeaderMap) -> Self {
-        Self { params: params.clone(), ..self }
-    }
-
-    fn mark(&self, headers: &mut HeaderMap) {
-        headers.insert(mcp::VERSION, HeaderValue::from_static(stateless::VERSION));
-        for (name, value) in [
-            (crate::gateway::mcp::protocol::headers::METHOD, &self.method),
-            (crate::gateway::mcp::protocol::headers::NAME, &self.name),
-        ] {
-            if let Some(value) = value {
-                headers.insert(name, value.clone());
-            }
-        }
-        headers.extend(self.params.clone());
     }
 }
 
@@ -147,7 +100,7 @@ impl HttpClient {
         match mark {
             RequestHeaders::Nothing => Ok(self.answering(self.judge(response, false).await?)),
             RequestHeaders::Session(_) => Ok(self.answering(self.judge(response, true).await?)),
-            RequestHeaders::Modern(session, _) => self.judge_modern(response, Some(session)).await,
+            RequestHeaders::Stateless(session, _) => self.judge_modern(response, Some(session)).await,
             RequestHeaders::Opening(_) => self.judge_modern(response, None).await,
         }
     }
@@ -163,7 +116,7 @@ impl HttpClient {
         let session = response.headers().get(mcp::SESSION).cloned();
         let answering = match mark {
             RequestHeaders::Nothing | RequestHeaders::Session(_) => self.answering(self.judge(response, false).await?),
-            RequestHeaders::Modern(..) | RequestHeaders::Opening(_) => self.judge_modern(response, None).await?,
+            RequestHeaders::Stateless(..) | RequestHeaders::Opening(_) => self.judge_modern(response, None).await?,
         };
         Ok((session, answering))
     }
@@ -211,13 +164,13 @@ impl HttpClient {
         match mark {
             RequestHeaders::Nothing => {}
             RequestHeaders::Session(session) => session.mark(request.headers_mut()),
-            RequestHeaders::Modern(session, routing) => {
+            RequestHeaders::Stateless(session, routing) => {
                 if self.server_key.session_kind == SessionKind::Shared {
                     session.mark(request.headers_mut());
                 }
-                routing.mark(request.headers_mut());
+                routing.write(request.headers_mut());
             }
-            RequestHeaders::Opening(routing) => routing.mark(request.headers_mut()),
+            RequestHeaders::Opening(routing) => routing.write(request.headers_mut()),
         }
         request
     }
@@ -255,7 +208,7 @@ impl HttpClient {
         if response.status().is_success() {
             return Ok(self.answering(response));
         }
-        let only = session.is_some_and(|session| session.era == Dialect::Modern);
+        let only = session.is_some_and(|session| session.dialect == Dialect::Stateless);
         let (head, body) = complaint(response).await;
         let code = error_code(&body);
         // Another server than the one that was asked what it speaks.

@@ -6,7 +6,8 @@
 //! that is replaced ends only when its successor is there.
 //! Never: decides that a session is lost by itself; the server says so.
 
-use super::http_client::{RequestHeaders, ResponseMessages, RoutingHeaders, SendError, read};
+use super::http_client::{ResponseMessages, SendError, read};
+use super::request_headers::{RequestHeaders, RoutingHeaders};
 use super::session::{UpstreamSession, stateless_request};
 use super::{Upstream, UpstreamInput};
 use crate::gateway::mcp::protocol::capabilities::SessionKind;
@@ -165,9 +166,9 @@ async fn changes(upstream: Arc<Upstream>, session: Arc<UpstreamSession>, id: u64
         params.push_str(&format!(r#","resourceSubscriptions":[{}]"#, uris.join(",")));
     }
     params.push_str("}}");
-    let message = stateless_request(id, "subscriptions/listen", &params, session.abilities);
+    let message = stateless_request(id, "subscriptions/listen", &params, session.capabilities);
     let routing = RoutingHeaders::of("subscriptions/listen", None);
-    match Box::pin(upstream.call(RequestHeaders::Modern(&session, &routing), message)).await {
+    match Box::pin(upstream.call(RequestHeaders::Stateless(&session, &routing), message)).await {
         Ok(mut stream) => {
             stream.takes_no_room();
             follow(&upstream, stream).await

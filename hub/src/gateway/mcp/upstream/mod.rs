@@ -22,6 +22,7 @@ mod listen;
 pub(crate) mod loop_guard;
 pub(crate) mod pool;
 pub(crate) mod recalled;
+pub(crate) mod request_headers;
 mod say;
 pub(crate) mod session;
 pub(crate) mod shared;
@@ -269,7 +270,7 @@ impl Upstream {
     pub(crate) fn updated(&self, uri: &str, text: &str, params: Option<Span>) {
         let plain = super::protocol::notification::untagged(text, params);
         let tagged = matches!(plain, Cow::Owned(_));
-        let twice = self.session().is_some_and(|session| session.era == Dialect::Both);
+        let twice = self.session().is_some_and(|session| session.dialect == Dialect::Both);
         for client in self.clients.covering(&self.server_key) {
             if client.is_subscribed(&self.server_key, uri) && (!twice || client.is_stateless() == tagged) {
                 client.send(&plain);

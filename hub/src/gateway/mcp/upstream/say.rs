@@ -5,7 +5,8 @@
 //! not have. Never: decides what is to be said.
 
 use super::http_client;
-use super::http_client::{RequestHeaders, RoutingHeaders, SendError, read};
+use super::http_client::{SendError, read};
+use super::request_headers::{RequestHeaders, RoutingHeaders};
 use super::session::{Dialect, UpstreamSession};
 use super::{Upstream, UpstreamInput, server_error};
 use crate::gateway::mcp::protocol::capabilities::SessionKind;
@@ -22,8 +23,8 @@ impl Upstream {
     pub(crate) async fn ask(&self, session: &UpstreamSession, method: &str, params: &str) -> Result<String, SendError> {
         let message = session.request(self.next_id(), method, params);
         let routing = RoutingHeaders::of(method, None);
-        let mark = if session.era == Dialect::Modern {
-            RequestHeaders::Modern(session, &routing)
+        let mark = if session.dialect == Dialect::Stateless {
+            RequestHeaders::Stateless(session, &routing)
         } else {
             RequestHeaders::Session(session)
         };
@@ -46,7 +47,7 @@ impl Upstream {
 
     /// Sends what is not answered. In 2026-07-28 there is nothing of the kind that a server waits for.
     pub(crate) async fn notify(&self, session: &UpstreamSession, message: String) -> Result<(), SendError> {
-        if session.era == Dialect::Modern {
+        if session.dialect == Dialect::Stateless {
             return Ok(());
         }
         self.wire.post(RequestHeaders::Session(session), message).await.map(|_| ())
@@ -55,7 +56,7 @@ impl Upstream {
     /// Tells the server that a request is not waited for any more. In 2026-07-28 over HTTP, that nobody reads its answer
     /// says it.
     pub(crate) async fn cancel(&self, session: &UpstreamSession, notification: String) -> Result<(), SendError> {
-        if session.era == Dialect::Modern && self.server_key.session_kind != SessionKind::Shared {
+        if session.dialect == Dialect::Stateless && self.server_key.session_kind != SessionKind::Shared {
             return Ok(());
         }
         self.wire.post(RequestHeaders::Session(session), notification).await.map(|_| ())
@@ -72,19 +73,19 @@ impl Upstream {
 
     /// Has the server tell clients of 2026-07-28 of a resource.
     pub(crate) async fn subscribe(&self, session: &UpstreamSession, uri: &str) -> Result<(), SendError> {
-        match session.era {
-            Dialect::Modern | Dialect::Both => self.resubscribe().await,
-            Dialect::Older => drop(self.ask(session, "resources/subscribe", &about(uri)).await?),
+        match session.dialect {
+            Dialect::Stateless | Dialect::Both => self.resubscribe().await,
+            Dialect::SessionBased => drop(self.ask(session, "resources/subscribe", &about(uri)).await?),
         }
         Ok(())
     }
 
     /// Has the server not tell of a resource any more.
     pub(crate) async fn unsubscribe(&self, session: &UpstreamSession, uri: &str) -> Result<(), SendError> {
-        if session.era != Dialect::Older {
+        if session.dialect != Dialect::SessionBased {
             self.resubscribe().await;
         }
-        if session.era != Dialect::Modern {
+        if session.dialect != Dialect::Stateless {
             self.ask(session, "resources/unsubscribe", &about(uri)).await?;
         }
         Ok(())

@@ -18,11 +18,11 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// Those with sessions.
-    Older,
+    SessionBased,
     /// Those with sessions, and 2026-07-28.
     Both,
     /// 2026-07-28 only.
-    Modern,
+    Stateless,
 }
 
 /// One session with a server.
@@ -33,9 +33,9 @@ pub(crate) struct UpstreamSession {
     /// What the server said of itself.
     pub(crate) about: Arc<ServerInfo>,
     /// Which versions it speaks.
-    pub(crate) era: Dialect,
+    pub(crate) dialect: Dialect,
     /// What the server is promised.
-    pub(super) abilities: ClientCapabilities,
+    pub(super) capabilities: ClientCapabilities,
     pub(super) id: Option<HeaderValue>,
     pub(super) version: HeaderValue,
 }
@@ -51,23 +51,23 @@ impl UpstreamSession {
 
     /// Whether the server speaks 2026-07-28.
     pub(crate) fn speaks_modern(&self) -> bool {
-        self.era != Dialect::Older
+        self.dialect != Dialect::SessionBased
     }
 
     /// A request of the hub's own with these params, an object.
     pub(super) fn request(&self, id: u64, method: &str, params: &str) -> String {
         let plain = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
-        match self.era {
-            Dialect::Older | Dialect::Both => plain,
-            Dialect::Modern => translate::modernized(&plain, &translate::own_meta(self.abilities), ""),
+        match self.dialect {
+            Dialect::SessionBased | Dialect::Both => plain,
+            Dialect::Stateless => translate::modernized(&plain, &translate::own_meta(self.capabilities), ""),
         }
     }
 }
 
 /// A request of the hub's own as 2026-07-28 has it, with these params, an object.
-pub(super) fn stateless_request(id: u64, method: &str, params: &str, abilities: ClientCapabilities) -> String {
+pub(super) fn stateless_request(id: u64, method: &str, params: &str, capabilities: ClientCapabilities) -> String {
     let plain = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
-    translate::modernized(&plain, &translate::own_meta(abilities), "")
+    translate::modernized(&plain, &translate::own_meta(capabilities), "")
 }
 
 /// The version of a session with a server that speaks 2026-07-28 only.

@@ -112,13 +112,13 @@ impl SessionWork {
 
     /// Begins what every session needs: its messages, its lists, and its clients' subscriptions.
     pub(super) fn begin(&mut self) {
-        let modern = self.session.era == Dialect::Modern;
+        let modern = self.session.dialect == Dialect::Stateless;
         // Of a server on stdio, its instance gives everything that it says.
         if !modern || self.upstream.server_key.session_kind == SessionKind::Shared {
             let (upstream, session) = (Arc::clone(&self.upstream), Arc::clone(&self.session));
             self.spawn(async move { listen::listen(&upstream, &session).await });
         }
-        if self.session.era != Dialect::Older {
+        if self.session.dialect != Dialect::SessionBased {
             self.spawn(listen::subscribe(Arc::clone(&self.upstream), Arc::clone(&self.session)));
         }
         for kind in ListKind::ALL {
@@ -191,7 +191,7 @@ impl SessionWork {
     /// Asks for this log level, if the server logs and was not asked for it yet.
     pub(super) fn set_level(&mut self, level: Option<Level>) {
         // In 2026-07-28 each request says its own.
-        let asks = self.session.era != Dialect::Modern && self.session.about.offers("logging");
+        let asks = self.session.dialect != Dialect::Stateless && self.session.about.offers("logging");
         self.wanted = level.filter(|_| asks);
         self.tell_level();
     }

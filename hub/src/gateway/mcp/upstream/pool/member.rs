@@ -32,13 +32,13 @@ impl ServerUpstreams {
     }
 
     /// The session of clients that can do this, or else the one that there always is.
-    pub(crate) fn of(&self, abilities: ClientCapabilities) -> &Arc<Upstream> {
-        self.0.iter().find(|upstream| upstream.server_key.session_kind.serves(abilities)).unwrap_or(self.base())
+    pub(crate) fn of(&self, capabilities: ClientCapabilities) -> &Arc<Upstream> {
+        self.0.iter().find(|upstream| upstream.server_key.session_kind.serves(capabilities)).unwrap_or(self.base())
     }
 
     /// Whether there is a session of clients that can do this, or one is being begun.
-    pub(crate) fn has(&self, abilities: ClientCapabilities) -> bool {
-        self.0.iter().any(|upstream| upstream.server_key.session_kind.serves(abilities))
+    pub(crate) fn has(&self, capabilities: ClientCapabilities) -> bool {
+        self.0.iter().any(|upstream| upstream.server_key.session_kind.serves(capabilities))
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -180,7 +180,7 @@ impl Follower {
             let first = if transport == Transport::Stdio {
                 SessionKind::Shared
             } else {
-                SessionKind::Of(ClientCapabilities::NONE)
+                SessionKind::PerCapabilities(ClientCapabilities::NONE)
             };
             let known = earlier
                 .iter()
@@ -219,14 +219,15 @@ impl Follower {
             return;
         }
         let needed = |set: ClientCapabilities| set == ClientCapabilities::NONE || sets.contains(&set);
-        server.lanes.retain(|session_kind| needed(session_kind.upstream.server_key.session_kind.abilities()));
+        server.lanes.retain(|session_kind| needed(session_kind.upstream.server_key.session_kind.capabilities()));
         for set in sets {
             if !server
                 .lanes
                 .iter()
-                .any(|session_kind| session_kind.upstream.server_key.session_kind == SessionKind::Of(*set))
+                .any(|session_kind| session_kind.upstream.server_key.session_kind == SessionKind::PerCapabilities(*set))
             {
-                let server_key = ServerKey { session_kind: SessionKind::Of(*set), ..server.server_key().clone() };
+                let server_key =
+                    ServerKey { session_kind: SessionKind::PerCapabilities(*set), ..server.server_key().clone() };
                 server.lanes.push(self.run_lane(server_key, &server.availability));
             }
         }

@@ -44,8 +44,8 @@ impl Catalogs {
     }
 
     /// What clients with these abilities are shown; none for a moment after the first of them came.
-    pub(crate) fn of(&self, abilities: ClientCapabilities) -> Option<&Arc<ServerCatalog>> {
-        self.0.iter().find(|(of, _)| *of == abilities).map(|(_, catalog)| catalog)
+    pub(crate) fn of(&self, capabilities: ClientCapabilities) -> Option<&Arc<ServerCatalog>> {
+        self.0.iter().find(|(of, _)| *of == capabilities).map(|(_, catalog)| catalog)
     }
 
     /// All of them.
@@ -137,8 +137,8 @@ impl UpstreamPool {
         if now < self.likely_permanent {
             return expires.into_iter().chain([self.likely_permanent]).min();
         }
-        for (abilities, catalog) in catalogs.iter() {
-            self.common.clients.notify(abilities, catalog);
+        for (capabilities, catalog) in catalogs.iter() {
+            self.common.clients.notify(capabilities, catalog);
         }
         expires
     }
@@ -176,11 +176,11 @@ fn presence(member: &InstanceUpstreams) -> u8 {
 /// A server as clients with these abilities are shown it: what a session of their own has not listed yet as others see it.
 fn source(
     served: &ServerUpstreams,
-    abilities: ClientCapabilities,
+    capabilities: ClientCapabilities,
     alone: bool,
     listed: bool,
 ) -> ServerEntry<Arc<Upstream>> {
-    let upstream = served.of(abilities);
+    let upstream = served.of(capabilities);
     ServerEntry {
         instance: Arc::clone(&upstream.server_key.instance),
         server: Arc::clone(&upstream.server_key.server),
