@@ -11,7 +11,6 @@ use super::{body, loop_guard};
 use crate::gateway::mcp::catalog::server_key::ServerKey;
 use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
-use crate::gateway::mcp::protocol::headers;
 use crate::gateway::mcp::protocol::json::Object;
 use crate::gateway::mcp::protocol::sse::Decoder;
 use crate::link::{Body, BoxError, Handle, RequestError, ResponseBody};
