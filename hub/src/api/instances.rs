@@ -41,7 +41,7 @@ struct Instance<'a> {
     attempts: u32,
     next_try: Option<Timestamp>,
     last_failure: Option<&'a Failure>,
-    processes: &'a [vitals::Process],
+    processes: &'a [vitals::ProcessVitals],
     servers: &'a [Server],
     services: &'a [Service],
 }
@@ -228,8 +228,8 @@ impl Serialize for Shown {
     }
 }
 
-fn servers(sessions: &Sessions<'_>, link: &Handle, vitals: Option<&vitals::Vitals>) -> Vec<Server> {
-    let of = |server: &vitals::Server| {
+fn servers(sessions: &Sessions<'_>, link: &LinkHandle, vitals: Option<&vitals::Vitals>) -> Vec<Server> {
+    let of = |server: &vitals::ServerVitals| {
         let session = sessions.get(&(link.name(), server.name.as_str()));
         Server {
             name: server.name.clone(),
@@ -250,7 +250,7 @@ fn servers(sessions: &Sessions<'_>, link: &Handle, vitals: Option<&vitals::Vital
         return Vec::new();
     }
     let asleep = |server: &record::Server| {
-        of(&vitals::Server { name: server.name.clone(), transport: server.transport, up: false, epoch: 0 })
+        of(&vitals::ServerVitals { name: server.name.clone(), transport: server.transport, up: false, epoch: 0 })
     };
     status.record.servers.iter().map(asleep).collect()
 }

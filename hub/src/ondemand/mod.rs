@@ -16,7 +16,7 @@ use crate::discovery::Discovery;
 use crate::link::{Sleepers, Start, Starter};
 use jiff::Timestamp;
 use linchpin_instance::agent::MAIN;
-use linchpin_shared::backoff::{Backoff, Policy};
+use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use linchpin_shared::home::Home;
 use linchpin_shared::logfile;
 use linchpin_shared::problem::Problem;
@@ -31,8 +31,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Between starts that fail: what is wrong with a command is mended by a person, in seconds at best.
-const PACE: Policy =
-    Policy { min: Duration::from_secs(1), max: Duration::from_secs(60), reset_after: Duration::from_secs(60) };
+const PACE: BackoffPolicy =
+    BackoffPolicy { min: Duration::from_secs(1), max: Duration::from_secs(60), reset_after: Duration::from_secs(60) };
 
 /// How many lines of a process's log are told when it cannot be used.
 const LAST_LINES: usize = 10;

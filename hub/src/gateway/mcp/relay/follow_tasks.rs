@@ -29,8 +29,11 @@ const LISTEN: &str = "subscriptions/listen";
 const AGREES: Duration = Duration::from_secs(2);
 
 /// A stream that ended is opened again, but not in a hot loop.
-const REOPEN: Policy =
-    Policy { min: Duration::from_millis(100), max: Duration::from_secs(30), reset_after: Duration::from_secs(10) };
+const REOPEN: BackoffPolicy = BackoffPolicy {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(30),
+    reset_after: Duration::from_secs(10),
+};
 
 /// While it is held, servers are followed.
 #[derive(Debug)]

@@ -22,15 +22,15 @@ use crate::gateway::mcp::session::in_flight::Inflight;
 use crate::gateway::mcp::session::store::{Wishes, wanted};
 use crate::link::Handle;
 use jiff::Timestamp;
-use linchpin_shared::backoff::{Backoff, Policy};
+use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Between attempts to begin a session with a server that is up but does not take it.
-const PACE: Policy =
-    Policy { min: Duration::from_millis(50), max: Duration::from_secs(5), reset_after: Duration::from_secs(10) };
+const PACE: BackoffPolicy =
+    BackoffPolicy { min: Duration::from_millis(50), max: Duration::from_secs(5), reset_after: Duration::from_secs(10) };
 
 /// The life of an upstream.
 pub(crate) struct Actor {

@@ -132,8 +132,7 @@ mod tests {
     use crate::health::{Health, Policy};
     use crate::link::{BreakerFacts, ConnectionFacts};
     use jiff::Timestamp;
-    use linchpin_shared::failure::Phase;
-    use linchpin_shared::protocol::vitals::Server;
+    use linchpin_shared::protocol::vitals::ServerVitals;
     use linchpin_shared::registry::record::Record;
     use serde_json::json;
     use std::sync::Arc;
@@ -172,7 +171,7 @@ mod tests {
             generation: Uuid::max(),
             started_at: Timestamp::UNIX_EPOCH,
             processes: Vec::new(),
-            servers: vec![Server { name: String::from("files"), transport: Transport::Stdio, up, epoch: 7 }],
+            servers: vec![ServerVitals { name: String::from("files"), transport: Transport::Stdio, up, epoch: 7 }],
         }
     }
 
