@@ -8,6 +8,7 @@
 pub mod api;
 pub mod cli;
 pub mod daemon;
+pub mod declared;
 pub mod discovery;
 pub mod gateway;
 pub mod health;

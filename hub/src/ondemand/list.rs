@@ -5,7 +5,8 @@
 //! Never: takes part in a start, which reads the file itself.
 
 use super::Inner;
-use crate::link::{Sleeper, Sleepers, Start};
+use crate::declared::{ServerEndpoint, ServerList, ServerSpec};
+use crate::link::{DeclaredServer, DeclaredServers, LaunchState};
 use jiff::Timestamp;
 use linchpin_instance::agent::MAIN;
 use linchpin_shared::declared::{Declared, How, Server};
@@ -46,7 +47,7 @@ pub(super) async fn follow(inner: Arc<Inner>, tell: watch::Sender<Option<Problem
         if seen != Some(now) {
             seen = Some(now);
             let home = inner.means.home.clone();
-            let Ok(list) = tokio::task::spawn_blocking(move || Declared::read(&home)).await else { return };
+            let Ok(list) = tokio::task::spawn_blocking(move || ServerList::read(&home)).await else { return };
             take(&inner, list, &tell);
         }
         if inner.cancel.run_until_cancelled(sleep(LOOK)).await.is_none() {
@@ -55,7 +56,7 @@ pub(super) async fn follow(inner: Arc<Inner>, tell: watch::Sender<Option<Problem
     }
 }
 
-fn take(inner: &Inner, list: Result<Declared, Problem>, tell: &watch::Sender<Option<Problem>>) {
+fn take(inner: &Inner, list: Result<ServerList, Problem>, tell: &watch::Sender<Option<Problem>>) {
     let list = match list {
         Ok(list) => list,
         Err(problem) => {
@@ -76,8 +77,8 @@ fn take(inner: &Inner, list: Result<Declared, Problem>, tell: &watch::Sender<Opt
     });
 }
 
-fn sleepers(list: &Declared, known: &Sleepers) -> BTreeMap<Uuid, Sleeper> {
-    let sleeper = |(name, server): (&String, &Server)| {
+fn sleepers(list: &ServerList, known: &DeclaredServers) -> BTreeMap<Uuid, DeclaredServer> {
+    let sleeper = |(name, server): (&String, &ServerSpec)| {
         let id = instance_id(&server.project_dir, name);
         let record = record(id, name, server);
         let sleeper = match known.get(&id) {
@@ -94,10 +95,10 @@ fn sleepers(list: &Declared, known: &Sleepers) -> BTreeMap<Uuid, Sleeper> {
 }
 
 /// What is known of an instance that does not run.
-fn record(id: Uuid, name: &str, server: &Server) -> Record {
-    let transport = match &server.how {
-        How::Stdio { .. } => Transport::Stdio,
-        How::Url { .. } => Transport::Http,
+fn record(id: Uuid, name: &str, server: &ServerSpec) -> Record {
+    let transport = match &server.endpoint {
+        ServerEndpoint::Stdio { .. } => Transport::Stdio,
+        ServerEndpoint::Url { .. } => Transport::Http,
     };
     Record {
         format: record::FORMAT,
