@@ -25,7 +25,7 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     };
     let held = api.recovery.held().borrow().clone();
     let journal = api.journal.borrow().clone();
-    let journal = match (journal.problem, journal.aside) {
+    let journal = match (journal.problem, journal.corrupt) {
         (Some(_), _) => "not written",
         (None, Some(_)) => "begun anew",
         (None, None) => "ok",

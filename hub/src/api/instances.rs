@@ -100,7 +100,7 @@ pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
     let journal = api.journal.borrow().clone();
     let undeclared = api.declared.borrow().clone();
     let problems =
-        senses.blind.into_iter().chain(senses.deaf).chain(journal.problem).chain(journal.aside).chain(undeclared);
+        senses.blind.into_iter().chain(senses.deaf).chain(journal.problem).chain(journal.corrupt).chain(undeclared);
     let problems: Vec<Problem> = problems.collect();
     warnings.extend(problems.iter().map(|problem| problem.detail.clone()));
     let snapshot = api.discovery.snapshot.borrow().clone();

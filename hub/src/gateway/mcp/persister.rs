@@ -9,7 +9,7 @@ use super::catalog::server_key::Place;
 use super::session::store::Table;
 use super::upstream::pool::Boards;
 use super::upstream::recalled::{Kept, Recalled};
-use crate::journal::{Change, Facts, Journal};
+use crate::journal::{Journal, JournalChange, JournalStatus};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) struct Rooms {
 /// The task.
 pub(crate) struct Keeper {
     journal: Journal,
-    facts: watch::Receiver<Facts>,
+    facts: watch::Receiver<JournalStatus>,
     rooms: Rooms,
     /// Ended sessions that the journal may still have.
     ended: Vec<String>,
@@ -104,10 +104,10 @@ impl Keeper {
     }
 
     /// What the journal has otherwise; with `all`, everything.
-    fn changes(&mut self, all: bool) -> Vec<Change> {
+    fn changes(&mut self, all: bool) -> Vec<JournalChange> {
         self.ended.extend(self.rooms.clients.unsaved_ends());
-        let ended = self.ended.iter().cloned().map(Change::SessionEnded);
-        let sessions = self.rooms.clients.unsaved(all).into_iter().map(Change::Session);
+        let ended = self.ended.iter().cloned().map(JournalChange::SessionEnded);
+        let sessions = self.rooms.clients.unsaved(all).into_iter().map(JournalChange::Session);
         let mut changes: Vec<_> = sessions.chain(ended).collect();
         if all {
             self.lists.clear();
@@ -116,7 +116,7 @@ impl Keeper {
         for source in boards.iter().flat_map(|(_, board)| board.sources()) {
             let (id, place) = (source.backend.handle().id(), &source.backend.place);
             let kept = self.lists.entry((id, place.clone())).or_default();
-            changes.extend(source.backend.known().news(id, place, kept).into_iter().map(Change::List));
+            changes.extend(source.backend.known().news(id, place, kept).into_iter().map(JournalChange::List));
         }
         changes
     }

@@ -38,11 +38,11 @@ impl Memory {
 
 impl Client {
     /// The session as the journal keeps it.
-    pub(crate) fn saved(&self, now: Instant) -> Session {
+    pub(crate) fn saved(&self, now: Instant) -> SavedSession {
         let silent = self.idle_since().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let silent = SignedDuration::try_from(silent).unwrap_or(SignedDuration::MAX);
         let memory = self.memory.lock();
-        Session {
+        SavedSession {
             id: self.id.clone(),
             scope: self.scope.to_string(),
             version: self.version.as_str().to_owned(),
@@ -56,7 +56,7 @@ impl Client {
     }
 
     /// Takes over what an earlier life of the hub knew of the session.
-    fn recall(&self, saved: &Session, now: Instant) {
+    fn recall(&self, saved: &SavedSession, now: Instant) {
         let mut memory = self.memory.lock();
         memory.level = memory.level.or(saved.level.as_deref().and_then(Level::parse));
         memory.subscriptions.extend(saved.subscriptions.iter().filter_map(subscribed));
@@ -106,7 +106,7 @@ impl Client {
 
 impl Table {
     /// Makes the sessions of an earlier life of the hub again.
-    pub(crate) fn recall(&self, sessions: &[Session], rules: &Arc<Rules>) {
+    pub(crate) fn recall(&self, sessions: &[SavedSession], rules: &Arc<Rules>) {
         let now = Instant::now();
         let mut recalled = 0_usize;
         for saved in sessions {
@@ -137,7 +137,7 @@ impl Table {
 
     /// The sessions that the journal has otherwise; with `all`, every one. They count as saved now. One that was only begun is
     /// not worth a line: its id says all of it.
-    pub(crate) fn unsaved(&self, all: bool) -> Vec<Session> {
+    pub(crate) fn unsaved(&self, all: bool) -> Vec<SavedSession> {
         let now = Instant::now();
         let changed = |client: &Arc<Client>| std::mem::take(&mut client.memory.lock().unsaved) || all;
         let clients = self.all().into_iter().filter(|client| !client.is_modern() && client.was_used());
@@ -162,12 +162,12 @@ impl Table {
     }
 }
 
-fn subscription((place, uri): &(Place, String)) -> Subscription {
+fn subscription((place, uri): &(Place, String)) -> SavedSubscription {
     subscription_to(place, uri.clone())
 }
 
-fn subscription_to(place: &Place, uri: String) -> Subscription {
-    Subscription {
+fn subscription_to(place: &Place, uri: String) -> SavedSubscription {
+    SavedSubscription {
         instance: place.instance.to_string(),
         server: place.server.to_string(),
         project: place.project.display().to_string(),
@@ -176,7 +176,7 @@ fn subscription_to(place: &Place, uri: String) -> Subscription {
     }
 }
 
-fn subscribed(saved: &Subscription) -> Option<(Place, String)> {
+fn subscribed(saved: &SavedSubscription) -> Option<(Place, String)> {
     let lane = Lane::of_code(&saved.lane)?;
     let (instance, server) = (saved.instance.as_str().into(), saved.server.as_str().into());
     let project = Path::new(&saved.project).into();

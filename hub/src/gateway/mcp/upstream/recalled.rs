@@ -29,9 +29,9 @@ pub(crate) struct Recalled(Mutex<HashMap<(String, String, String), Known>>);
 
 impl Recalled {
     /// Takes over what the journal has.
-    pub(crate) fn new(lists: Vec<journal::List>) -> Self {
+    pub(crate) fn new(lists: Vec<journal::SavedList>) -> Self {
         let mut servers: HashMap<_, Known> = HashMap::new();
-        for journal::List { instance, server, lane, kind, items } in lists {
+        for journal::SavedList { instance, server, lane, kind, items } in lists {
             let known = servers.entry((instance, server, lane)).or_default();
             let list = Kind::of_method(&kind).and_then(|kind| Some((kind, List::read(kind, &items)?)));
             match list {
@@ -57,7 +57,7 @@ impl Recalled {
 
 impl Known {
     /// What differs from what is kept, which it is from now on.
-    pub(crate) fn news(&self, instance: Uuid, place: &Place, kept: &mut Kept) -> Vec<journal::List> {
+    pub(crate) fn news(&self, instance: Uuid, place: &Place, kept: &mut Kept) -> Vec<journal::SavedList> {
         let about = self.about.as_ref().map(|about| about.text());
         let lists = Kind::ALL.map(|kind| self.lists.get(kind));
         let mut now: Kept = [None; 5];
@@ -73,7 +73,7 @@ impl Known {
         let lists = Kind::ALL.into_iter().zip(lists).enumerate().filter(|(at, _)| differs(*at));
         let lists = lists.filter_map(|(_, (kind, list))| Some((kind.method(), list?.text(kind))));
         let about = about.filter(|_| differs(4)).map(|text| (ABOUT, text.to_owned()));
-        let row = |(kind, items): (&str, String)| journal::List {
+        let row = |(kind, items): (&str, String)| journal::SavedList {
             instance: instance.to_string(),
             server: place.server.to_string(),
             lane: place.lane.code(),
