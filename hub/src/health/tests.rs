@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const POLICY: Policy = Policy { base: Duration::from_secs(5), max: Duration::from_secs(60) };
+const POLICY: CheckupPolicy = CheckupPolicy { base: Duration::from_secs(5), max: Duration::from_secs(60) };
 const FAST: Duration = Duration::from_micros(100);
 
 #[test]
@@ -31,10 +31,10 @@ fn one_late_answer_is_remembered_and_many_good_ones_forget_it() {
     assert!(health.quality > after_one && health.quality < 0.95);
     (0..60).for_each(|_| health.answered(FAST));
     assert!(health.quality > 0.999);
-    assert_eq!(health.facts().p99_us, 100);
+    assert_eq!(health.stats().p99_us, 100);
 }
 
-/// With three packets of ten lost in each direction every second answer is late by TCP's 200 ms or more.
+/// If three packets of ten are lost in each direction, TCP delays every second answer by 200 ms or more.
 #[test]
 fn a_link_that_loses_a_third_is_waited_for_several_times_as_long() {
     let mut health = Health::new(POLICY);

@@ -10,7 +10,6 @@ use crate::declared::{ServerEndpoint, ServerList, ServerSpec};
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{Handed, Kind, Port, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch};
-use linchpin_shared::declared::{Declared, How, Server};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::registry::Owner;
 use linchpin_shared::registry::record::instance_id;

@@ -9,7 +9,6 @@ use crate::declared::{ServerEndpoint, ServerList, ServerSpec};
 use crate::link::{DeclaredServer, DeclaredServers, LaunchState};
 use jiff::Timestamp;
 use linchpin_instance::agent::MAIN;
-use linchpin_shared::declared::{Declared, How, Server};
 use linchpin_shared::problem::Problem;
 use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::vitals::Transport;
@@ -82,12 +81,12 @@ fn sleepers(list: &ServerList, known: &DeclaredServers) -> BTreeMap<Uuid, Declar
         let id = instance_id(&server.project_dir, name);
         let record = record(id, name, server);
         let sleeper = match known.get(&id) {
-            Some(known) if known.record.servers == record.servers => Sleeper {
+            Some(known) if known.record.servers == record.servers => DeclaredServer {
                 record: Arc::clone(&known.record),
                 // Somebody edited the list: what failed may have been mended.
-                start: if known.start == Start::Starting { Start::Starting } else { Start::Idle },
+                start: if known.start == LaunchState::Starting { LaunchState::Starting } else { LaunchState::Idle },
             },
-            Some(_) | None => Sleeper { record: Arc::new(record), start: Start::Idle },
+            Some(_) | None => DeclaredServer { record: Arc::new(record), start: LaunchState::Idle },
         };
         (id, sleeper)
     };

@@ -80,7 +80,7 @@ impl ServerStatus {
         let (session, why) = match state.phase {
             Phase::Ready(_) => (SessionState::Ready, None),
             Phase::Starting => (SessionState::Starting, None),
-            Phase::Dormant(start) => (SessionState::Dormant, start.trouble()),
+            Phase::Dormant(start) => (SessionState::Dormant, start.failure()),
             Phase::Down { why, .. } | Phase::Left { why } => (SessionState::Down, Some(why)),
         };
         let count = |kind| source.lists.get(kind).map_or(0, |list| list.items().len());

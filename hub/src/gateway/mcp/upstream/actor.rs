@@ -64,7 +64,7 @@ struct Over;
 impl Actor {
     /// An upstream for this server of the instance behind `handle`, and what keeps it going.
     pub(crate) fn new(
-        handle: Handle,
+        handle: LinkHandle,
         place: Place,
         outlook: watch::Receiver<Outlook>,
         common: Common,

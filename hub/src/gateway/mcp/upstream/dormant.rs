@@ -37,16 +37,16 @@ impl Upstream {
         woken.into_iter().chain([self.born + first]).max().unwrap_or(self.born)
     }
 
-    fn wake(&self) -> Start {
+    fn wake(&self) -> LaunchState {
         let before = self.state().phase;
-        let start = self.handle().wake();
+        let start = self.handle().launch();
         match (before, &start) {
-            (Phase::Dormant(before @ (Start::Idle | Start::Failed { .. })), Start::Starting) => {
+            (Phase::Dormant(before @ (LaunchState::Idle | LaunchState::Failed { .. })), LaunchState::Starting) => {
                 *self.woken.lock() = Some((Instant::now(), before));
             }
             (
                 Phase::Starting | Phase::Ready(_) | Phase::Down { .. } | Phase::Dormant(_) | Phase::Left { .. },
-                Start::Idle | Start::Starting | Start::Failed { .. },
+                LaunchState::Idle | LaunchState::Starting | LaunchState::Failed { .. },
             ) => {}
         }
         start
@@ -54,14 +54,14 @@ impl Upstream {
 
     /// Has it started if it is dormant and there is time to wait for it. Gives the failure of an earlier start that is
     /// none of this one.
-    pub(super) fn rouse(&self, deadline: Instant) -> Result<Option<Start>, Problem> {
+    pub(super) fn rouse(&self, deadline: Instant) -> Result<Option<LaunchState>, Problem> {
         let Phase::Dormant(before) = self.state().phase else { return Ok(None) };
         if deadline <= Instant::now() {
             return Ok(None);
         }
         match self.wake() {
-            Start::Failed { problem, next_try } => Err(failed_start(&problem, next_try)),
-            Start::Idle | Start::Starting => Ok(Some(before)),
+            LaunchState::Failed { problem, next_try } => Err(failed_start(&problem, next_try)),
+            LaunchState::Idle | LaunchState::Starting => Ok(Some(before)),
         }
     }
 
@@ -72,7 +72,7 @@ impl Upstream {
         if self.handle().vitals().borrow().as_deref().is_none_or(runs) {
             return problem;
         }
-        match self.handle().last_words().await {
+        match self.handle().last_output().await {
             Some(words) => problem.seen("it wrote", words),
             None => problem,
         }
@@ -89,7 +89,7 @@ impl Upstream {
             Phase::Down { settled, .. } => !settled,
             // What it was before it was woken, it is only until that is known here.
             Phase::Dormant(ref start) => {
-                *start == Start::Starting || self.woken.lock().as_ref().is_some_and(|(_, before)| before == start)
+                *start == LaunchState::Starting || self.woken.lock().as_ref().is_some_and(|(_, before)| before == start)
             }
             Phase::Left { .. } => false,
         }

@@ -106,7 +106,7 @@ impl Routing {
 /// The way to one server.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    handle: Handle,
+    handle: LinkHandle,
     place: Place,
     /// Its address on the link to an instance of ours.
     ours: Uri,
@@ -117,7 +117,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// The way to this server of the instance behind `handle`.
-    pub(crate) fn new(handle: Handle, place: Place, max_message: usize, hub: String) -> Self {
+    pub(crate) fn new(handle: LinkHandle, place: Place, max_message: usize, hub: String) -> Self {
         // A server's name is made of letters, digits and hyphens, so the path is always one.
         let ours = Uri::try_from(format!("{}{}", path::MCP, place.server)).unwrap_or_default();
         Self { handle, place, ours, max_message, hub }
@@ -137,7 +137,7 @@ impl Wire {
     }
 
     /// The link.
-    pub(crate) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &LinkHandle {
         &self.handle
     }
 
@@ -219,14 +219,12 @@ impl Wire {
         request
     }
 
-    fn broken(&self, error: &RequestError) -> Broken {
+    fn broken(&self, error: &SendError) -> Broken {
         let problem = error.problem(&self.place.instance);
         match error {
-            RequestError::NotConnected { .. } | RequestError::NotSent(_) | RequestError::Gone => {
-                Broken::NotExecuted(problem)
-            }
-            RequestError::Interrupted(_) => Broken::Interrupted(problem),
-            RequestError::Overloaded { .. } => Broken::Refused(problem),
+            SendError::NotConnected { .. } | SendError::NotSent(_) | SendError::Gone => Broken::NotExecuted(problem),
+            SendError::Interrupted(_) => Broken::Interrupted(problem),
+            SendError::Overloaded { .. } => Broken::Refused(problem),
         }
     }
 
@@ -353,7 +351,7 @@ impl Answering {
     /// It is a stream that stays open, which takes no room from callers.
     pub(crate) fn takes_no_room(&mut self) {
         match &mut self.source {
-            Source::Whole(Some(body)) | Source::Events(body, _) => body.takes_no_room(),
+            Source::Whole(Some(body)) | Source::Events(body, _) => body.release_capacity(),
             Source::Whole(None) | Source::Read(_) => {}
         }
     }

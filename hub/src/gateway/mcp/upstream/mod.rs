@@ -85,7 +85,7 @@ pub(crate) enum Phase {
         settled: bool,
     },
     /// Nothing of its instance runs, and it is started on first use.
-    Dormant(Start),
+    Dormant(LaunchState),
     /// The instance left. It may come back: what leaves is often about to be started again.
     Left {
         /// Why, for people.
@@ -134,7 +134,7 @@ pub(crate) struct Upstream {
     /// What the server asked clients.
     pub(crate) asked: Inflight,
     /// When it was woken last, and what had become of starting it before.
-    woken: Mutex<Option<(Instant, Start)>>,
+    woken: Mutex<Option<(Instant, LaunchState)>>,
     /// What a server without sessions is to tell.
     wanted: listen::Wanted,
 }
@@ -158,7 +158,7 @@ pub(crate) struct Cause {
 
 impl Upstream {
     /// The link to the instance.
-    pub(crate) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &LinkHandle {
         self.wire.handle()
     }
 
@@ -201,9 +201,11 @@ impl Upstream {
             let Some(phase) = phase else { return Err(self.unavailable(begun.elapsed()).await) };
             earlier = match phase {
                 Phase::Ready(session) => return Ok(session),
-                Phase::Dormant(Start::Failed { problem, next_try }) => return Err(failed_start(&problem, next_try)),
-                Phase::Dormant(Start::Idle) => self.rouse(deadline)?,
-                Phase::Dormant(start @ Start::Starting) => Some(start),
+                Phase::Dormant(LaunchState::Failed { problem, next_try }) => {
+                    return Err(failed_start(&problem, next_try));
+                }
+                Phase::Dormant(LaunchState::Idle) => self.rouse(deadline)?,
+                Phase::Dormant(start @ LaunchState::Starting) => Some(start),
                 Phase::Starting | Phase::Down { .. } | Phase::Left { .. } => earlier,
             };
         }
@@ -306,14 +308,14 @@ impl Upstream {
         let link = self.handle().status();
         let link = link.borrow();
         let code = match link.state {
-            link::State::Active | link::State::Suspect | link::State::Draining => Code::ServerUnavailable,
-            link::State::Discovered
-            | link::State::Connecting
-            | link::State::Retrying
-            | link::State::Tripped
-            | link::State::Unresponsive
-            | link::State::Dormant
-            | link::State::Gone => Code::InstanceUnavailable,
+            link::LinkState::Active | link::LinkState::Suspect | link::LinkState::Draining => Code::ServerUnavailable,
+            link::LinkState::Discovered
+            | link::LinkState::Connecting
+            | link::LinkState::Retrying
+            | link::LinkState::Tripped
+            | link::LinkState::Unresponsive
+            | link::LinkState::Dormant
+            | link::LinkState::Gone => Code::InstanceUnavailable,
         };
         let mut problem = Problem::new(code, format!("{self} cannot be called now: {why}"))
             .seen("instance", &**instance)

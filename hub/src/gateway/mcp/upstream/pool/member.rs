@@ -105,8 +105,8 @@ impl Member {
 
 struct Follower {
     name: Arc<str>,
-    handle: Handle,
-    status: watch::Receiver<Arc<Status>>,
+    handle: LinkHandle,
+    status: watch::Receiver<Arc<LinkStatus>>,
     vitals: watch::Receiver<Option<Arc<Vitals>>>,
     sets: watch::Receiver<Sets>,
     common: Common,
@@ -155,7 +155,7 @@ impl Follower {
     fn look(&mut self) {
         let status = Arc::clone(&self.status.borrow_and_update());
         let vitals = self.vitals.borrow_and_update().clone();
-        if status.state != State::Gone {
+        if status.state != LinkState::Gone {
             self.before.clone_from(&status.last_failure);
         }
         let before = self.before.take();

@@ -56,7 +56,7 @@ impl Boards {
 
 /// All servers of all instances.
 pub(crate) struct Fleet {
-    links: watch::Receiver<Arc<Vec<Handle>>>,
+    links: watch::Receiver<Arc<Vec<LinkHandle>>>,
     members: Vec<Member>,
     common: Common,
     grace: Duration,
