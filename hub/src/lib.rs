@@ -12,6 +12,8 @@ pub mod declared;
 pub mod discovery;
 pub mod gateway;
 pub mod health;
+#[cfg(test)]
+mod home_compatibility;
 pub mod journal;
 pub mod link;
 pub mod network;

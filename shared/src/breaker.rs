@@ -60,7 +60,7 @@ pub enum BreakerState {
     },
 }
 
-/// A circuit breaker.
+/// Decides whether requests may pass, from the results of earlier requests.
 #[derive(Debug, Clone)]
 pub struct Breaker {
     policy: BreakerPolicy,
@@ -70,13 +70,13 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Creates a closed breaker.
+    /// Creates a breaker that is closed.
     #[must_use]
     pub const fn new(policy: BreakerPolicy) -> Self {
         Self { policy, state: BreakerState::Closed { failures: 0 }, openings: 0 }
     }
 
-    /// The present state.
+    /// The state, with the numbers that belong to it.
     #[must_use]
     pub const fn state(&self) -> BreakerState {
         self.state
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn evidence_ends_the_waiting_but_not_the_proving() {
+    fn contradicting_evidence_makes_the_breaker_half_open() {
         let now = Instant::now();
         let mut breaker = opened(now);
         breaker.contradicted();
@@ -271,7 +271,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_what_the_reference_does(
+        fn the_breaker_equals_the_reference(
             steps in prop::collection::vec((0_u64..15_000, prop_oneof![4 => Just(0), 5 => Just(1), 4 => Just(2)]), 0..200)
         ) {
             let mut now = Instant::now();

@@ -182,7 +182,7 @@ pub struct Problem {
     /// `urn:linchpin:problem:` and the code (RFC 9457 `type`).
     #[serde(rename = "type")]
     pub type_uri: String,
-    /// The stable code.
+    /// The stable code of the problem.
     pub code: Code,
     /// The title of the code.
     pub title: String,
@@ -217,7 +217,7 @@ impl Problem {
         }
     }
 
-    /// Adds an observed value.
+    /// Adds an observed value under this name.
     #[must_use]
     pub fn seen(mut self, what: &str, value: impl Into<Value>) -> Self {
         let value = match value.into() {
@@ -312,7 +312,7 @@ mod tests {
 
     /// Fault 68.
     #[test]
-    fn what_looks_like_a_secret_is_removed_as_it_is_made() {
+    fn text_that_looks_like_a_secret_is_removed() {
         let problem = Problem::new(Code::BadSettings, "line 2: token = \"hunter2\"")
             .seen("value", "postgres://me:hunter2@localhost")
             .seen("token", 7)

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// A declared server.
+/// A server in the list, with its command or its URL.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "ServerEntry", into = "ServerEntry")]
 pub struct ServerSpec {

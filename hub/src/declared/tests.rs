@@ -17,7 +17,7 @@ fn home_with(text: &str, mode: u32) -> (tempfile::TempDir, Home) {
 }
 
 #[test]
-fn a_list_is_changed_as_a_whole_and_keeps_what_is_not_known() {
+fn a_changed_list_keeps_unknown_fields() {
     let (_dir, home) = home_with(LIST, 0o600);
     let gone = ServerList::change(&home, |list| Ok(list.servers.remove("web").is_some())).unwrap();
     let list = ServerList::read(&home).unwrap();
@@ -36,7 +36,7 @@ fn a_list_is_changed_as_a_whole_and_keeps_what_is_not_known() {
 }
 
 #[test]
-fn a_home_without_a_list_declares_nothing_and_a_change_makes_one() {
+fn a_missing_list_is_empty_and_is_created_by_a_change() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::at(dir.path().join("home"));
     assert_eq!(ServerList::read(&home).unwrap(), ServerList::default());
@@ -46,7 +46,7 @@ fn a_home_without_a_list_declares_nothing_and_a_change_makes_one() {
 
 /// Fault 66: commands are not taken from a list that other users can write.
 #[test]
-fn a_list_that_others_may_write_or_that_is_a_link_is_not_read() {
+fn a_list_that_is_not_private_is_not_read() {
     for mode in [0o644, 0o660, 0o602] {
         let (_dir, home) = home_with(LIST, mode);
         let problem = ServerList::read(&home).unwrap_err();
@@ -60,7 +60,7 @@ fn a_list_that_others_may_write_or_that_is_a_link_is_not_read() {
 
 /// Fault 68.
 #[test]
-fn what_is_wrong_is_told_with_its_place_and_without_its_value() {
+fn an_error_names_its_place_without_the_value() {
     for (text, word) in [
         ("{", "EOF"),
         (r#"{"format":1,"servers":{"x":{"project_dir":"/p"}}}"#, "servers.x"),

@@ -23,11 +23,11 @@ pub enum JournalChange {
     SessionEnded(String),
     /// Adds or replaces a list.
     List(SavedList),
-    /// Appends an event.
+    /// Appends an event to the log.
     Event(JournalEvent),
 }
 
-/// An agent's MCP session.
+/// An MCP session of an agent, with everything that the next hub needs to continue it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedSession {
     /// The id of the session.
@@ -89,14 +89,14 @@ pub struct SavedList {
     pub items: String,
 }
 
-/// An event.
+/// An entry of the event log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JournalEvent {
-    /// When it happened.
+    /// The time of the event.
     pub at: Timestamp,
     /// The topic on which it was published.
     pub topic: String,
-    /// What happened.
+    /// The kind of the event.
     pub kind: String,
     /// The details of the event.
     pub data: serde_json::Value,

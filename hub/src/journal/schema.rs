@@ -42,7 +42,7 @@ pub(super) enum DatabaseKind {
     Journal(usize),
     /// A journal of a later Linchpin.
     Newer(usize),
-    /// Another database.
+    /// A database of another program.
     Foreign,
 }
 

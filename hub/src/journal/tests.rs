@@ -81,7 +81,7 @@ async fn until(mut look: impl FnMut() -> Result<(), String>) {
 }
 
 #[tokio::test]
-async fn what_was_written_is_recalled_and_what_was_ended_is_not() {
+async fn saved_sessions_are_recalled_and_ended_ones_are_not() {
     let (_dir, home) = home();
     let (journal, _) = opened(&home).await;
     let list = SavedList {
@@ -105,7 +105,7 @@ async fn what_was_written_is_recalled_and_what_was_ended_is_not() {
 
 /// A journal with the first schema has no tasks.
 #[tokio::test]
-async fn a_journal_of_an_earlier_linchpin_is_brought_forward() {
+async fn a_journal_of_an_earlier_version_is_migrated() {
     let (_dir, home) = home();
     let (journal, _) = opened(&home).await;
     keep(&journal, "a").await.unwrap();
@@ -119,7 +119,7 @@ async fn a_journal_of_an_earlier_linchpin_is_brought_forward() {
 }
 
 #[tokio::test]
-async fn a_journal_that_is_closed_is_one_file_for_all_who_hold_it() {
+async fn a_closed_journal_is_one_file() {
     let (_dir, home) = home();
     let (journal, _) = opened(&home).await;
     let other = journal.clone();
@@ -181,7 +181,7 @@ async fn a_broken_journal_is_put_aside() {
 
 /// Fault 30.
 #[tokio::test]
-async fn a_journal_of_a_later_linchpin_is_put_aside_unchanged() {
+async fn a_journal_of_a_later_version_is_put_aside_unchanged() {
     let (_dir, home) = home();
     let newer = |path: &Path| Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let problem = is_put_aside(&home, newer).await;
@@ -191,7 +191,7 @@ async fn a_journal_of_a_later_linchpin_is_put_aside_unchanged() {
 
 /// Fault 31.
 #[tokio::test]
-async fn a_lock_of_another_process_is_waited_for_and_what_is_lost_meanwhile_is_marked() {
+async fn a_lock_of_another_process_leaves_a_marked_gap() {
     let (_dir, home) = home();
     let (journal, _) = opened(&home).await;
     keep(&journal, "before").await.unwrap();
@@ -227,7 +227,7 @@ async fn a_journal_that_is_locked_at_the_start_is_opened_later() {
 }
 
 #[tokio::test]
-async fn a_journal_that_is_removed_is_begun_anew() {
+async fn a_journal_that_is_removed_is_created_again() {
     let (_dir, home) = home();
     let (journal, _) = opened(&home).await;
     keep(&journal, "a").await.unwrap();
@@ -240,7 +240,7 @@ async fn a_journal_that_is_removed_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn an_event_that_finds_the_queue_full_is_counted_and_nobody_waits() {
+async fn an_event_that_finds_the_queue_full_is_counted() {
     let (_dir, home) = home();
     let (journal, _) = opened(&home).await;
     let other = Connection::open(path(&home)).unwrap();

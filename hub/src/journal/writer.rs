@@ -263,7 +263,7 @@ mod tests {
 
     /// Rows are swept after seven days, not earlier, and in small steps.
     #[test]
-    fn what_is_old_is_swept_in_small_steps_and_what_is_younger_stays() {
+    fn old_rows_are_swept_in_small_steps() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.db");
         let (_jobs, queue) = sync_channel(1);

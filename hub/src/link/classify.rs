@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_shortage_is_not_the_peers_fault() {
+    fn a_shortage_of_the_hub_is_not_a_failure_of_the_peer() {
         for code in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOBUFS] {
             assert!(!errno(code, FailurePhase::Dial).counts_against_peer(), "{code}");
         }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_of_the_whole_chain_are_kept() {
+    fn the_texts_of_the_whole_source_chain_are_kept() {
         let error = io::Error::new(io::ErrorKind::ConnectionReset, h2::Error::from(h2::Reason::CANCEL));
         let failure = failure(&error, FailurePhase::Serve);
         assert_eq!((failure.kind, failure.causes.is_empty()), (FailureKind::Reset, false));

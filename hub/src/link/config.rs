@@ -7,8 +7,8 @@ use linchpin_shared::backoff::BackoffPolicy;
 use linchpin_shared::breaker::BreakerPolicy;
 use linchpin_shared::settings::LinkSettings;
 
-/// The first delay is this many times longer while an instance was never connected, because nothing shows yet that an
-/// instance of ours listens there.
+/// The first delay is this many times longer while an instance was never connected, because nothing shows yet that the
+/// instance listens there.
 const NEVER_CONNECTED: u32 = 4;
 
 /// The streams of the hub's own on each connection: the vitals, a probe, and one listening stream for each session with a

@@ -175,7 +175,6 @@ async fn verify(
     }
 }
 
-/// Why a hello failed.
 enum HelloError {
     /// The peer answered, but it is not the expected instance or it refuses the hub.
     Refused(Failure),

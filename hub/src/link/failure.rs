@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_connection_is_retried_at_once_only_if_it_had_been_proven() {
+    fn a_broken_connection_is_retried_at_once_only_if_verified() {
         assert_eq!(FailureKind::Reset.class(FailurePhase::Serve), FailureClass::RetryNow);
         assert_eq!(FailureKind::Reset.class(FailurePhase::Dial), FailureClass::Backoff);
         assert_eq!(FailureKind::Closed.class(FailurePhase::Hello), FailureClass::Backoff);
@@ -262,7 +262,7 @@ mod tests {
     /// The table of `ARCHITECTURE.md`, kind by kind: the class while dialling, the class on a verified connection, and
     /// whether the breaker counts it.
     #[test]
-    fn every_kind_has_its_class_and_its_blame() {
+    fn every_kind_has_its_class() {
         use FailureClass::{Backoff, Rediscover, RequestOnly, RetryNow, Terminal};
         for (kind, dialling, proven, counts) in [
             (FailureKind::Refused, Backoff, Backoff, true),

@@ -18,13 +18,13 @@ use uuid::Uuid;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LaunchState {
-    /// No start was requested.
+    /// No start was requested since the last one succeeded.
     Idle,
     /// The server is being started.
     Starting,
     /// The last start failed.
     Failed {
-        /// Why the start failed.
+        /// The problem that made the start fail.
         problem: Arc<Problem>,
         /// The earliest time of the next start. A request before it does nothing.
         next_try: Timestamp,
@@ -63,9 +63,9 @@ pub struct DeclaredServer {
 /// All declared servers by the ids of their instances.
 pub type DeclaredServers = Arc<BTreeMap<Uuid, DeclaredServer>>;
 
-/// Starts declared servers.
+/// The room that starts declared servers on their first use.
 pub trait Launcher: fmt::Debug + Send + Sync {
-    /// Watches all declared servers.
+    /// Watches all declared servers with their launch states.
     fn declared(&self) -> watch::Receiver<DeclaredServers>;
 
     /// Starts this server, unless it is being started already or its last start failed a moment ago. Returns the

@@ -43,7 +43,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_storm_is_spread_and_an_idle_queue_does_not_wait() {
+    fn a_storm_is_spread_and_an_idle_queue_does_not_delay() {
         let (mut limiter, now) = (DialLimiter::new(50), Instant::now());
         let last = (0..500).map(|_| limiter.reserve(now)).last().unwrap();
         assert!(last >= now + Duration::from_secs(9) && last <= now + Duration::from_secs(10));

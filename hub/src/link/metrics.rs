@@ -140,7 +140,6 @@ impl LinkMeter {
         })
     }
 
-    /// Counts a TCP connection.
     pub(super) fn socket_opened(&self) {
         self.sockets.inc();
     }

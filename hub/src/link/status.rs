@@ -118,7 +118,7 @@ pub struct LinkStatus {
     pub start: Option<LaunchState>,
 }
 
-/// A verified connection.
+/// The present connection of a link, whose peer proved its identity.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionStatus {
     /// The number of the connection within its link. The first one has number 1.
@@ -154,7 +154,7 @@ pub enum BreakerStatus {
 /// An opening of the breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BreakerTrip {
-    /// When the breaker opened.
+    /// The time of the opening.
     pub at: Timestamp,
     /// The failure that opened it, in words.
     pub why: String,
@@ -165,9 +165,9 @@ pub struct BreakerTrip {
 pub struct LinkTransition {
     /// When the link changed its state.
     pub at: Timestamp,
-    /// The state before.
+    /// The state before the change.
     pub from: LinkState,
-    /// The state after.
+    /// The state after the change.
     pub to: LinkState,
     /// The reason for the change, in words.
     pub why: String,

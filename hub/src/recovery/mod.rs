@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// A hold that is active: no recovery action above reconnecting is taken for any instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HoldStatus {
-    /// When the hold began.
+    /// The beginning of the hold.
     pub since: Timestamp,
     /// The reason for the hold, in words.
     pub why: String,
@@ -54,7 +54,7 @@ impl Recovery {
         Self { hold }
     }
 
-    /// Watches the active hold.
+    /// Watches the active hold, which is `None` most of the time.
     #[must_use]
     pub fn hold(&self) -> watch::Receiver<Option<HoldStatus>> {
         self.hold.clone()

@@ -39,7 +39,7 @@ struct ActiveHold {
 pub(super) enum HoldReason {
     /// This many of all links failed together.
     LinksFailed { failed: usize, all: usize },
-    /// The hub was away.
+    /// The hub was stopped, starved, or asleep with the machine.
     HubWasAway,
 }
 
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_half_of_at_least_four_hold_and_calm_releases() {
+    fn a_hold_needs_more_than_half_of_at_least_four_links() {
         for (failed, all, held) in [(2, 4, false), (3, 4, true), (3, 3, false), (5, 10, false), (6, 10, true)] {
             let (mut hold, now) = (RecoveryHold::default(), Instant::now());
             hold.links_failed(ids(0..failed), all, now);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_spread_over_time_or_is_one_link_is_not_the_machine() {
+    fn failures_over_time_or_of_one_link_do_not_hold() {
         let (mut hold, mut now) = (RecoveryHold::default(), Instant::now());
         for link in 0..4 {
             hold.links_failed(ids(link..link + 1), 4, now);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absence_holds_and_new_trouble_holds_longer() {
+    fn an_absence_of_the_hub_holds_and_failures_prolong_the_hold() {
         let (mut hold, now) = (RecoveryHold::default(), Instant::now());
         hold.hub_was_away(now);
         assert_eq!(hold.reason(now + CALM / 2), Some(HoldReason::HubWasAway));
@@ -129,7 +129,7 @@ mod tests {
     proptest! {
         /// Compares the hold with a direct evaluation of the rule over the whole history.
         #[test]
-        fn it_holds_exactly_while_it_must(
+        fn the_hold_equals_the_reference(
             steps in prop::collection::vec((0_u64..4_000, 0_u128..8, prop::bool::weighted(0.1)), 1..80)
         ) {
             const ALL: usize = 8;

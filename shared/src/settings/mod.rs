@@ -24,7 +24,7 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 /// The prefix of the environment variables of all settings, `LINCHPIN_<SECTION>_<KEY>`.
 const PREFIX: &str = "LINCHPIN_";
 
-/// All settings.
+/// The settings of the hub and of its instances, with their origins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The HTTP server of the hub.
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_over_the_file_and_the_file_over_the_defaults() {
+    fn the_environment_overrides_the_file_and_the_defaults() {
         let file = "[hub]\nport = 1\ntoken_required = false\n[link]\ndial_timeout_ms = 7\n";
         let settings = with(file, &[("LINCHPIN_HUB_PORT", "0"), ("LINCHPIN_HOME", "/x"), ("HOME", "/y")]).unwrap();
         assert_eq!((settings.hub.port, settings.hub.token_required, settings.hub.max_connections), (0, false, 4096));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_named() {
+    fn an_unknown_setting_is_named() {
         for (file, env, name) in [
             ("[hub]\nprot = 1", vec![], "hub.prot"),
             ("[hbu]\nport = 1", vec![], "hbu.port"),
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named_with_its_origin() {
+    fn an_invalid_setting_is_named_with_its_origin() {
         for (file, env, key, word) in [
             ("[hub]\nport = \"x\"", vec![], "hub.port", "integer"),
             ("[hub]\nport = 70000", vec![], "hub.port", "expected u16"),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_without_a_file_has_the_defaults_and_one_with_a_file_has_that() {
+    fn a_home_without_a_settings_file_has_the_defaults() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         let port = || Settings::load(&home).unwrap().values["hub.port"].clone();

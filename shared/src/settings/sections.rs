@@ -7,7 +7,7 @@ use crate::pattern::Pattern;
 use serde::Deserialize;
 use std::time::Duration;
 
-/// All sections.
+/// The settings of all sections, without their origins.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sections {

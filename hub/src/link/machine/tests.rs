@@ -124,7 +124,7 @@ fn a_link_dials_at_once_and_then_by_backoff() {
 }
 
 #[test]
-fn a_proven_connection_that_breaks_is_dialled_again_at_once_but_only_once() {
+fn a_broken_connection_is_dialled_at_once_only_once() {
     let mut harness = Harness::connected();
     assert_eq!(harness.take(reset()), [Effect::RequestRescan]);
     harness.sees(LinkState::Connecting);
@@ -135,7 +135,7 @@ fn a_proven_connection_that_breaks_is_dialled_again_at_once_but_only_once() {
 }
 
 #[test]
-fn ten_seconds_of_health_forget_earlier_failures_and_nothing_less_does() {
+fn earlier_failures_are_forgotten_after_ten_seconds_of_health() {
     let mut harness = Harness::connected();
     for (healthy, at_once) in [(9_999, true), (9_999, false), (10_000, true)] {
         harness.pass(Duration::from_millis(healthy));
@@ -153,7 +153,7 @@ fn ten_seconds_of_health_forget_earlier_failures_and_nothing_less_does() {
 }
 
 #[test]
-fn five_failures_trip_it_and_dials_go_on() {
+fn five_failures_trip_the_breaker_and_dials_continue() {
     let mut harness = Harness::new();
     for _ in 0..5 {
         harness.take(refused());
@@ -164,7 +164,7 @@ fn five_failures_trip_it_and_dials_go_on() {
 }
 
 #[test]
-fn a_hello_ends_the_waiting_when_it_was_the_dials_that_failed() {
+fn a_hello_after_failed_dials_makes_the_breaker_half_open() {
     let mut harness = Harness::new();
     for _ in 0..7 {
         harness.take(refused());
@@ -179,7 +179,7 @@ fn a_hello_ends_the_waiting_when_it_was_the_dials_that_failed() {
 }
 
 #[test]
-fn a_hello_does_not_when_it_was_connections_that_broke() {
+fn a_hello_after_broken_connections_leaves_the_breaker_open() {
     let mut harness = Harness::connected();
     for _ in 0..5 {
         harness.take(reset());
@@ -199,7 +199,7 @@ fn a_hello_does_not_when_it_was_connections_that_broke() {
 }
 
 #[test]
-fn a_probe_of_an_earlier_connection_does_not_keep_the_breaker_half_open() {
+fn a_probe_of_an_earlier_connection_is_abandoned() {
     let mut harness = Harness::new();
     for _ in 0..7 {
         harness.take(refused());
@@ -212,7 +212,7 @@ fn a_probe_of_an_earlier_connection_does_not_keep_the_breaker_half_open() {
 }
 
 #[test]
-fn a_breaker_that_opens_says_why() {
+fn an_opening_of_the_breaker_has_a_reason() {
     let mut harness = Harness::connected();
     for number in 1..=5 {
         harness.take(Input::ConnectionLost(
@@ -227,7 +227,7 @@ fn a_breaker_that_opens_says_why() {
 }
 
 #[test]
-fn a_peer_that_names_a_time_is_left_alone_for_it_within_bounds() {
+fn a_peer_gets_the_pause_that_it_asks_for_within_bounds() {
     for (wanted, delay) in [(1, 1), (4, 4), (3600, 5)] {
         let mut harness = Harness::new();
         harness.context.random = 0;
@@ -238,7 +238,7 @@ fn a_peer_that_names_a_time_is_left_alone_for_it_within_bounds() {
 }
 
 #[test]
-fn drains_never_trip_it_and_need_no_waiting() {
+fn drains_do_not_trip_the_breaker_and_need_no_delay() {
     let mut harness = Harness::connected();
     for _ in 0..20 {
         harness.pass(Duration::from_secs(10));
@@ -261,7 +261,7 @@ fn a_check_brings_the_next_dial_forward() {
 }
 
 #[test]
-fn a_vanished_record_drains_and_a_dead_owner_is_gone() {
+fn a_missing_record_drains_and_a_dead_owner_is_gone() {
     let mut harness = Harness::connected();
     harness.take(Input::Unregistered);
     harness.sees(LinkState::Draining);
@@ -284,7 +284,7 @@ fn a_vanished_record_drains_and_a_dead_owner_is_gone() {
 }
 
 #[test]
-fn a_new_generation_is_dialled_at_once_whatever_was_before() {
+fn a_new_generation_is_dialled_at_once_after_any_failure() {
     let mut harness = Harness::new();
     for _ in 0..8 {
         harness.take(refused());
@@ -299,11 +299,11 @@ fn a_new_generation_is_dialled_at_once_whatever_was_before() {
     harness.sees(LinkState::Active);
     let old = harness.machine.connection_number();
     harness.take(Input::Registered(record(3)));
-    assert_ne!(harness.machine.connection_number(), old, "the old connection is let go");
+    assert_ne!(harness.machine.connection_number(), old, "the old connection is dropped");
 }
 
 #[test]
-fn the_history_is_bounded_and_a_status_keeps_the_secret() {
+fn the_history_is_bounded_and_a_status_has_no_secret() {
     let mut harness = Harness::new();
     for _ in 0..HISTORY {
         harness.take(refused());
@@ -317,7 +317,7 @@ fn the_history_is_bounded_and_a_status_keeps_the_secret() {
 }
 
 #[test]
-fn what_is_declared_sleeps_instead_of_being_gone_and_any_record_wakes_it() {
+fn a_declared_server_is_dormant_instead_of_gone() {
     let mut harness = Harness::connected();
     harness.take(Input::Declared(Some(LaunchState::Idle)));
     harness.sees(LinkState::Active);
@@ -340,7 +340,7 @@ fn what_is_declared_sleeps_instead_of_being_gone_and_any_record_wakes_it() {
 }
 
 #[test]
-fn what_was_never_seen_begins_asleep() {
+fn a_declared_server_that_never_ran_starts_dormant() {
     let harness = Harness::new();
     let params = crate::link::config::LinkConfig::from(&Settings::default().link).machine;
     let mut machine = Machine::dormant(record(0), LaunchState::Idle, params, harness.context);

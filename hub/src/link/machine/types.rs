@@ -58,7 +58,7 @@ pub(in crate::link) enum Input {
     OwnerDead,
     /// The list of declared servers was read: the launch state if the server is in it.
     Declared(Option<LaunchState>),
-    /// The deadline has passed.
+    /// The time of [`super::Machine::deadline`] has come.
     DeadlineReached,
     /// The dial that was under way produced a verified connection, after a hello that took this long.
     Connected(Duration),
@@ -68,7 +68,7 @@ pub(in crate::link) enum Input {
     ProbeAnswered(Duration),
     /// The probe that was under way was not answered.
     ProbeFailed(Failure),
-    /// The connection ended.
+    /// The connection ended because of this failure.
     ConnectionLost(Failure),
     /// Another room has a reason, given here, to doubt the connection.
     Check(&'static str),
@@ -95,15 +95,12 @@ pub(in crate::link) struct Deadline {
 /// What is due at a [`Deadline`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::link) enum DeadlineReason {
-    /// The next dial.
     Dial,
     /// The end of the time after which a connection counts as healthy.
     Settle,
     /// The end of the longest silence that is accepted.
     Silence,
-    /// The next check-up.
     CheckUp,
-    /// The next probe.
     Probe,
     /// The next look at a process that is stopped by a signal.
     ProcessState,
@@ -141,7 +138,7 @@ pub(in crate::link) struct DialAttempt {
     pub(in crate::link) for_new_record: bool,
 }
 
-/// A verified connection.
+/// A connection whose peer proved its identity, with what the machine knows about it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Established {
     pub(super) number: u64,

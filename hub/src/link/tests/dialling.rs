@@ -76,7 +76,7 @@ async fn refused_until_somebody_listens() {
 }
 
 #[tokio::test]
-async fn after_failed_dials_the_breaker_opens_and_a_good_hello_closes_it() {
+async fn the_breaker_opens_after_failed_dials_and_a_hello_closes_it() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let record = record_at(socket.local_addr().unwrap(), "shop");
@@ -96,7 +96,7 @@ async fn after_failed_dials_the_breaker_opens_and_a_good_hello_closes_it() {
 }
 
 #[tokio::test]
-async fn accepted_then_closed_is_no_connection_and_no_hot_loop() {
+async fn a_peer_that_accepts_and_closes_causes_no_hot_loop() {
     let (address, accepted) = listener(|stream| async { drop(stream) }).await;
     let rig = LinkRig::new(&LinkSettings { backoff_min: Duration::from_millis(20), ..quick() });
     let handle = rig.link(&record_at(address, "shop")).await;
@@ -123,7 +123,7 @@ async fn an_http1_server_is_another_protocol() {
 }
 
 #[tokio::test]
-async fn a_hung_peer_is_found_by_the_hello_and_questions_are_served_meanwhile() {
+async fn a_hung_peer_is_found_by_the_hello() {
     // The kernel accepts for it; nobody ever answers.
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let rig = LinkRig::new(&LinkSettings { hello_timeout: Duration::from_secs(2), ..quick() });
@@ -151,7 +151,7 @@ async fn mistaken(change: impl FnOnce(&mut Record)) -> (Peer, Arc<LinkStatus>) {
 
 /// Fault 63: an instance that claims to be another one.
 #[tokio::test]
-async fn a_wrong_secret_generation_or_id_is_another_identity_and_learns_nothing() {
+async fn a_peer_with_another_identity_learns_nothing() {
     let wrong_secret = mistaken(|record| record.secret = hello::random().unwrap()).await;
     let wrong_generation = mistaken(|record| record.generation = Uuid::now_v7()).await;
     let wrong_id = mistaken(|record| record.id = Uuid::now_v7()).await;
@@ -182,7 +182,7 @@ async fn an_instance_that_listens_on_ipv6_only_is_connected_to() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_busy_is_left_alone_for_as_long_as_it_asks() {
+async fn a_busy_peer_gets_the_pause_that_it_asks_for() {
     let peer = Peer::start("busy").await;
     let rig = LinkRig::new(&quick());
     let handle = rig.link(&peer.record).await;

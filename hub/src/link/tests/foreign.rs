@@ -107,7 +107,7 @@ async fn connected(program: &ForeignProgram) -> (LinkRig, LinkHandle) {
 }
 
 #[tokio::test]
-async fn a_foreign_program_is_connected_and_requests_share_few_connections() {
+async fn a_foreign_program_is_served_over_few_connections() {
     let program = ForeignProgram::start(LONG).await;
     let (rig, handle) = connected(&program).await;
     assert_eq!(program.seen.checkups.load(Ordering::SeqCst), 1, "any answer shows life");
@@ -133,7 +133,7 @@ async fn a_foreign_program_is_connected_and_requests_share_few_connections() {
 }
 
 #[tokio::test]
-async fn a_connection_that_its_server_closed_is_not_used_again() {
+async fn a_connection_closed_by_its_server_is_not_reused() {
     let program = ForeignProgram::start(Duration::from_millis(50)).await;
     let (_rig, handle) = connected(&program).await;
     for _ in 0..5 {
@@ -161,7 +161,7 @@ async fn on_a_used_connection(method: Method, body: &'static str) -> (ForeignPro
 }
 
 #[tokio::test]
-async fn what_is_lost_with_a_used_connection_is_repeated_once_where_that_does_no_harm() {
+async fn a_safe_request_is_repeated_once_on_a_reused_connection() {
     let (program, answered) = on_a_used_connection(Method::GET, "").await;
     assert_eq!(answered.unwrap(), StatusCode::OK);
     assert_eq!(program.seen.lost.load(Ordering::SeqCst), 2);
@@ -175,7 +175,7 @@ async fn what_is_lost_with_a_used_connection_is_repeated_once_where_that_does_no
 }
 
 #[tokio::test]
-async fn a_program_that_stops_listening_is_lost_and_one_that_listens_again_is_found() {
+async fn a_program_that_listens_again_is_found() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -203,7 +203,7 @@ async fn a_program_that_stops_listening_is_lost_and_one_that_listens_again_is_fo
 }
 
 #[tokio::test]
-async fn a_program_that_accepts_and_never_answers_is_not_connected() {
+async fn a_program_that_never_answers_is_not_connected() {
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let rig = LinkRig::new(&LinkSettings { dial_timeout: Duration::from_millis(100), ..quick() });
     let handle = rig.link(&foreign(hung.local_addr().unwrap())).await;
@@ -212,7 +212,7 @@ async fn a_program_that_accepts_and_never_answers_is_not_connected() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_read_to_its_end_does_not_mix_with_the_next() {
+async fn a_partly_read_response_does_not_mix_with_the_next() {
     let program = ForeignProgram::start(LONG).await;
     let (_rig, handle) = connected(&program).await;
     let large: &'static str = Box::leak("z".repeat(4 << 20).into_boxed_str());

@@ -69,7 +69,7 @@ async fn a_storm_of_lost_links_is_dialled_at_the_rate_of_the_limiter() {
 }
 
 #[tokio::test]
-async fn a_goodbye_lets_what_is_in_flight_finish_and_counts_against_nobody() {
+async fn a_goaway_lets_requests_finish_and_counts_as_no_failure() {
     let (peer, _rig, handle) = connected(&quick()).await;
     let caller = handle.clone();
     let in_flight = tokio::spawn(async move { call(&caller, "/slow", "").await });
@@ -83,7 +83,7 @@ async fn a_goodbye_lets_what_is_in_flight_finish_and_counts_against_nobody() {
 }
 
 #[tokio::test]
-async fn a_goodbye_under_load_executes_every_request_exactly_once() {
+async fn a_goaway_under_load_executes_each_request_exactly_once() {
     let (peer, _rig, handle) = connected(&quick()).await;
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..8 {
@@ -109,7 +109,7 @@ async fn a_goodbye_under_load_executes_every_request_exactly_once() {
 }
 
 #[tokio::test]
-async fn a_peer_that_hangs_is_found_by_its_pings_also_while_idle() {
+async fn a_peer_that_hangs_is_found_by_its_pings_while_idle() {
     let pings = (Duration::from_millis(200), Duration::from_millis(400));
     let (peer, _rig, handle) =
         connected(&LinkSettings { ping_interval: pings.0, ping_timeout: pings.1, ..quick() }).await;
@@ -126,7 +126,7 @@ async fn a_peer_that_hangs_is_found_by_its_pings_also_while_idle() {
 }
 
 #[tokio::test]
-async fn a_check_is_answered_or_ends_the_connection_before_the_pings_would() {
+async fn a_check_ends_a_dead_connection_before_the_pings_do() {
     let (peer, rig, handle) = connected(&quick()).await;
     rig.links.check_all("a test");
     becomes(&handle, "in doubt", |status| status.state == LinkState::Suspect).await;
@@ -161,7 +161,7 @@ async fn a_new_generation_is_dialled_at_once_and_keeps_the_handle() {
 }
 
 #[tokio::test]
-async fn a_vanished_record_does_not_end_a_living_connection() {
+async fn a_missing_record_does_not_end_an_open_connection() {
     let (peer, rig, handle) = connected(&LinkSettings { remember_gone: Duration::ZERO, ..quick() }).await;
     rig.show(&[]);
     reaches(&handle, LinkState::Draining).await;
@@ -184,7 +184,7 @@ async fn a_vanished_record_does_not_end_a_living_connection() {
 }
 
 #[tokio::test]
-async fn a_dead_owner_is_gone_and_its_next_life_goes_on_with_the_same_handle() {
+async fn a_new_generation_after_a_death_keeps_the_handle() {
     let (old, rig, handle) = connected(&quick()).await;
     drop(timeout(PATIENCE, handle.vitals().wait_for(Option::is_some)).await.expect("vitals").unwrap());
     rig.show(&[(&old.record, Owner::Dead)]);

@@ -39,7 +39,7 @@ async fn peer(pipe: DuplexStream, mut stopped: watch::Receiver<bool>) {
 /// Faults 5, 48 and 51: on an idle connection, bytes arrive with every PING. A connection whose peer was stopped for
 /// hours is kept, and the request that was sent meanwhile is answered.
 #[tokio::test(start_paused = true)]
-async fn a_connection_outlives_hours_of_idling_and_of_silence() {
+async fn a_connection_survives_hours_of_idling_and_of_silence() {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(peer(theirs, stopped));

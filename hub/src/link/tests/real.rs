@@ -46,7 +46,7 @@ impl RealLinks {
 }
 
 #[tokio::test]
-async fn a_real_instance_is_found_proves_itself_and_tells_its_vitals() {
+async fn a_real_instance_is_found_and_reports_its_vitals() {
     let links = RealLinks::new();
     let instance = links.start().await;
     let handle = links.connected().await;
@@ -61,7 +61,7 @@ async fn a_real_instance_is_found_proves_itself_and_tells_its_vitals() {
 }
 
 #[tokio::test]
-async fn a_real_instance_that_stops_is_gone_and_its_next_life_is_used_at_once() {
+async fn a_real_instance_that_starts_again_is_used_at_once() {
     let links = RealLinks::new();
     let first = links.start().await;
     let handle = links.connected().await;

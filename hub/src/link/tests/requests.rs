@@ -30,7 +30,7 @@ async fn many_requests_share_one_connection() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_resets_its_own_stream_and_nothing_else() {
+async fn a_caller_that_goes_away_resets_only_its_own_stream() {
     let (peer, _rig, handle) = connected(&LinkSettings { in_flight: 2, ..quick() }).await;
     for _ in 0..20 {
         let caller = handle.clone();
@@ -56,7 +56,7 @@ async fn a_handler_that_panics_fails_its_own_request() {
 }
 
 #[tokio::test]
-async fn a_process_that_has_ended_is_sent_nothing_although_its_connection_lives() {
+async fn an_ended_process_is_sent_nothing_on_its_open_connection() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut record = record_at(listener.local_addr().unwrap(), "shop");
     let mut process = tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
@@ -81,7 +81,7 @@ async fn a_refused_stream_was_not_executed() {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_is_bounded_until_its_body_is_done() {
+async fn requests_in_flight_are_bounded_until_their_bodies_end() {
     let (peer, _rig, handle) = connected(&LinkSettings { in_flight: 2, ..quick() }).await;
     let first = handle.request(request("/echo", "1")).await.unwrap();
     let second = handle.request(request("/echo", "2")).await.unwrap();
@@ -95,7 +95,7 @@ async fn what_is_in_flight_is_bounded_until_its_body_is_done() {
 }
 
 #[tokio::test]
-async fn a_stream_of_the_hubs_own_takes_no_room_from_callers() {
+async fn a_stream_of_the_hub_uses_no_capacity_of_callers() {
     let (_peer, _rig, handle) = connected(&LinkSettings { in_flight: 1, in_flight_total: 1, ..quick() }).await;
     let listening = handle.listen(request("/endless", "")).await.unwrap();
     assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
@@ -105,7 +105,7 @@ async fn a_stream_of_the_hubs_own_takes_no_room_from_callers() {
 }
 
 #[tokio::test]
-async fn callers_who_do_not_read_hold_up_nobody_else() {
+async fn callers_that_do_not_read_delay_only_themselves() {
     let (_peer, _rig, handle) = connected(&LinkSettings { in_flight: 64, ..quick() }).await;
     let mut unread = Vec::new();
     for _ in 0..63 {
@@ -119,7 +119,7 @@ async fn callers_who_do_not_read_hold_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn the_bound_over_all_links_holds_too() {
+async fn the_limit_over_all_links_holds() {
     let (_peer, _rig, handle) = connected(&LinkSettings { in_flight_total: 1, ..quick() }).await;
     let held = handle.request(request("/echo", "1")).await.unwrap();
     assert!(matches!(call(&handle, "/echo", "2").await, Err(SendError::Overloaded { .. })));
@@ -128,7 +128,7 @@ async fn the_bound_over_all_links_holds_too() {
 }
 
 #[tokio::test]
-async fn when_the_hub_ends_a_request_has_a_problem_with_a_next_step() {
+async fn a_request_after_the_end_of_the_hub_has_a_next_step() {
     let (_peer, rig, handle) = connected(&quick()).await;
     drop(rig);
     let mut status = handle.status();

@@ -19,7 +19,7 @@ impl Harness {
 }
 
 #[test]
-fn a_doubt_is_settled_by_an_answer_or_by_two_missed_probes() {
+fn a_suspect_link_ends_with_an_answer_or_two_missed_probes() {
     let mut harness = Harness::connected();
     assert_eq!(harness.take(Input::Check("a test")), [Effect::SendProbe]);
     assert_eq!(harness.take(Input::Check("a test")), [], "one probe at a time");
@@ -39,7 +39,7 @@ fn a_doubt_is_settled_by_an_answer_or_by_two_missed_probes() {
 
 /// Fault 35: the intervals and deadlines of the default settings add up to less than three seconds.
 #[test]
-fn a_connection_that_falls_silent_is_lost_in_less_than_three_seconds() {
+fn a_silent_connection_is_lost_in_less_than_three_seconds() {
     let mut harness = Harness::connected();
     let cut = harness.context.now;
     harness.silent();
@@ -52,7 +52,7 @@ fn a_connection_that_falls_silent_is_lost_in_less_than_three_seconds() {
 }
 
 #[test]
-fn whatever_is_heard_contradicts_a_probe_that_was_not_answered() {
+fn any_byte_contradicts_a_probe_that_was_not_answered() {
     let mut harness = Harness::connected();
     harness.silent();
     harness.pass(MS(100));
@@ -64,7 +64,7 @@ fn whatever_is_heard_contradicts_a_probe_that_was_not_answered() {
 
 /// Faults 6 and 50: the hub was stopped or starved while a deadline passed.
 #[test]
-fn a_deadline_that_is_noticed_late_is_asked_again() {
+fn a_probe_whose_deadline_is_noticed_late_is_repeated() {
     for away in [2, 30, 600] {
         let mut harness = Harness::connected();
         harness.pass(Duration::from_secs(away + 3));
@@ -91,7 +91,7 @@ fn a_deadline_that_is_noticed_late_is_asked_again() {
 
 /// Fault 5.
 #[test]
-fn a_process_that_is_stopped_is_unresponsive_and_keeps_its_connection() {
+fn a_stopped_process_is_unresponsive_and_keeps_its_connection() {
     let mut harness = Harness::connected();
     harness.silent();
     harness.context.process_stopped = true;
@@ -115,7 +115,7 @@ fn a_process_that_is_stopped_is_unresponsive_and_keeps_its_connection() {
 }
 
 #[test]
-fn a_stopped_process_that_is_heard_again_is_used_at_once() {
+fn a_stopped_process_is_used_at_once_when_a_byte_arrives() {
     let mut harness = Harness::connected();
     harness.silent();
     harness.context.process_stopped = true;
@@ -128,7 +128,7 @@ fn a_stopped_process_that_is_heard_again_is_used_at_once() {
 }
 
 #[test]
-fn a_stopped_process_that_never_answered_a_hello_does_not_trip_the_breaker() {
+fn a_stopped_process_does_not_trip_the_breaker() {
     let mut harness = Harness::new();
     harness.context.process_stopped = true;
     for _ in 0..20 {
@@ -144,7 +144,7 @@ fn a_stopped_process_that_never_answered_a_hello_does_not_trip_the_breaker() {
 
 /// Fault 39: the later the answers of a link were, the longer its silence is accepted.
 #[test]
-fn a_link_that_loses_much_is_waited_for_longer() {
+fn a_link_that_loses_many_packets_gets_more_time() {
     let mut harness = Harness::connected();
     for _ in 0..20 {
         harness.take(Input::Check("a test"));
@@ -158,7 +158,7 @@ fn a_link_that_loses_much_is_waited_for_longer() {
 }
 
 #[test]
-fn a_check_up_that_is_late_while_bytes_come_is_no_doubt() {
+fn a_late_check_up_is_harmless_while_bytes_arrive() {
     let mut harness = Harness::connected();
     assert_eq!(harness.until(DeadlineReason::CheckUp), Duration::from_secs(5));
     assert_eq!(harness.due(), [Effect::SendProbe]);
@@ -172,7 +172,7 @@ fn a_check_up_that_is_late_while_bytes_come_is_no_doubt() {
 }
 
 #[test]
-fn a_draining_or_distrusted_connection_that_falls_silent_ends_too() {
+fn a_silent_connection_ends_in_draining_and_probation_too() {
     let mut draining = Harness::connected();
     draining.take(Input::Unregistered);
     draining.due();

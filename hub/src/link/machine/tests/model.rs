@@ -71,7 +71,7 @@ fn input(choice: u8, harness: &Harness, reference: &mut Reference) -> Option<Inp
 
 proptest! {
     #[test]
-    fn nothing_that_can_happen_breaks_what_must_hold(
+    fn the_invariants_hold_for_any_sequence_of_inputs(
         steps in prop::collection::vec((0_u8..20, 0_u64..12_000, any::<u64>()), 0..300)
     ) {
         let mut harness = Harness::new();
@@ -88,7 +88,7 @@ proptest! {
     /// After the faults stop, the link connects: within the cap of the backoff if dials failed, and when the breaker allows
     /// it if connections failed.
     #[test]
-    fn when_faults_stop_it_is_connected_within_the_cap(
+    fn a_link_connects_within_the_cap_after_faults_stop(
         steps in prop::collection::vec((0_u8..20, 0_u64..12_000, any::<u64>()), 0..200)
     ) {
         let mut harness = Harness::new();
