@@ -64,7 +64,7 @@ impl Gateway {
     #[must_use]
     pub fn start(
         links: &Links,
-        settings: &settings::Gateway,
+        settings: &settings::GatewaySettings,
         session_key: SessionKey,
         journal: &Journal,
         stop: CancellationToken,
@@ -260,7 +260,7 @@ impl Gateway {
     pub(super) fn no_instance(&self, name: &str) -> Problem {
         let links = self.links.watch();
         let links = links.borrow();
-        let near = naming::nearest(name, links.iter().map(crate::link::Handle::name));
+        let near = naming::nearest(name, links.iter().map(crate::link::LinkHandle::name));
         let mut problem = Problem::new(Code::InstanceNotFound, format!("there is no instance {name:?}"));
         if !near.is_empty() {
             problem = problem.seen("near", near);

@@ -54,7 +54,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Keeps these in this journal.
     pub(crate) fn new(journal: Journal, rooms: Rooms) -> Self {
-        let facts = journal.facts();
+        let facts = journal.status();
         Self { journal, facts, rooms, ended: Vec::new(), lists: HashMap::new(), opened: 0 }
     }
 

@@ -15,7 +15,7 @@ use crate::gateway::mcp::session::task_id;
 use crate::gateway::mcp::upstream::Upstream;
 use crate::gateway::mcp::upstream::http_client::{Answering, Mark, Routing, read};
 use crate::gateway::mcp::upstream::session::Session;
-use linchpin_shared::backoff::{Backoff, Policy};
+use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;

@@ -14,7 +14,7 @@ use crate::gateway::mcp::catalog::view::Prints;
 use crate::gateway::mcp::protocol::capabilities::Lane;
 use crate::gateway::mcp::protocol::json::{Object, Span};
 use crate::gateway::mcp::protocol::level::Level;
-use crate::journal::{SavedTask, Session, Subscription};
+use crate::journal::{SavedSession, SavedSubscription, SavedTask};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::MutexGuard;
 use std::path::Path;

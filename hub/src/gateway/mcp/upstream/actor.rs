@@ -20,7 +20,7 @@ use crate::gateway::mcp::protocol::level::Level;
 use crate::gateway::mcp::protocol::list_kind::Kind;
 use crate::gateway::mcp::session::in_flight::Inflight;
 use crate::gateway::mcp::session::store::{Wishes, wanted};
-use crate::link::Handle;
+use crate::link::LinkHandle;
 use jiff::Timestamp;
 use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use std::sync::Arc;

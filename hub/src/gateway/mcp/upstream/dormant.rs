@@ -7,7 +7,7 @@
 
 use super::{Phase, Upstream};
 use crate::gateway::mcp::protocol::list_kind::Kind;
-use crate::link::Start;
+use crate::link::LaunchState;
 use jiff::Timestamp;
 use linchpin_shared::problem::Problem;
 use linchpin_shared::protocol::vitals::{ProcessState, Vitals};

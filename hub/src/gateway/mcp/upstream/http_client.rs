@@ -14,7 +14,7 @@ use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::Object;
 use crate::gateway::mcp::protocol::sse::Decoder;
 use crate::gateway::mcp::protocol::stateless;
-use crate::link::{Body, BoxError, Handle, RequestError, ResponseBody};
+use crate::link::{Body, BoxError, LinkHandle, ResponseBody, SendError};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;

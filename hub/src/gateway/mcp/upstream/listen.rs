@@ -13,7 +13,7 @@ use crate::gateway::mcp::protocol::capabilities::Lane;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::{Object, Span, quote};
 use crate::gateway::mcp::protocol::list_kind::Topic;
-use linchpin_shared::backoff::{Backoff, Policy};
+use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;

@@ -37,7 +37,7 @@ use super::protocol::notification::Notice;
 use super::session::client::Client;
 use super::session::in_flight::Inflight;
 use super::session::store::Table;
-use crate::link::{self, Handle, Start};
+use crate::link::{self, LaunchState, LinkHandle};
 use about::About;
 use dormant::failed_start;
 use http_client::Wire;

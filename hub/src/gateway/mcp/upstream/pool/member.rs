@@ -12,8 +12,8 @@ use crate::gateway::mcp::upstream::Upstream;
 use crate::gateway::mcp::upstream::actor::Actor;
 use crate::gateway::mcp::upstream::availability::{Outlook, Sight};
 use crate::gateway::mcp::upstream::shared::Common;
-use crate::link::{Handle, State, Status};
-use linchpin_shared::failure::Failure;
+use crate::link::failure::Failure;
+use crate::link::{LinkHandle, LinkState, LinkStatus};
 use linchpin_shared::protocol::vitals::{Transport, Vitals};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,14 +51,14 @@ type Upstreams = Arc<Vec<Served>>;
 
 /// One instance. Dropping it ends all that follows it.
 pub(crate) struct Member {
-    handle: Handle,
+    handle: LinkHandle,
     upstreams: watch::Receiver<Upstreams>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Member {
     /// Begins to follow an instance.
-    pub(crate) fn new(handle: Handle, common: Common) -> Self {
+    pub(crate) fn new(handle: LinkHandle, common: Common) -> Self {
         let (publish, upstreams) = watch::channel(Upstreams::default());
         let mut follower = Follower {
             name: handle.name().into(),
@@ -97,7 +97,7 @@ impl Member {
     }
 
     /// Whether this is the link that is followed. A link that has ended has a successor of the same id.
-    pub(crate) fn follows(&self, handle: &Handle) -> bool {
+    pub(crate) fn follows(&self, handle: &LinkHandle) -> bool {
         let same: (Uuid, &str) = (handle.id(), handle.name());
         same == (self.handle.id(), self.handle.name()) && self.handle.status().has_changed().is_ok()
     }

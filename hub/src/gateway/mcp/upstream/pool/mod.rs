@@ -13,7 +13,7 @@ use crate::gateway::mcp::catalog::view::{Board, Named, Source};
 use crate::gateway::mcp::protocol::capabilities::Abilities;
 use crate::gateway::mcp::session::capability_sets::Sets;
 use crate::gateway::mcp::session::persisted::SETTLING;
-use crate::link::{Handle, Links};
+use crate::link::{LinkHandle, Links};
 use member::{Member, Served};
 use std::collections::HashMap;
 use std::sync::Arc;
