@@ -29,6 +29,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     api.links.refresh_metrics();
     let mut registry = Registry::default();
     api.links.register_metrics(&mut registry);
+    api.gateway.register_metrics(&mut registry);
     let mut body = String::new();
     if let Err(error) = text::encode(&mut body, &registry) {
         return reply::problem(&Problem::new(Code::Internal, format!("cannot encode the metrics: {error}")));

@@ -8,6 +8,7 @@ use super::catalog::naming;
 use super::catalog::scope::{Part, Scope};
 use super::catalog::server_key::Place;
 use super::catalog::view::{Board, Source};
+use super::metrics::CallMetrics;
 use super::persister::{Keeper, Rooms};
 use super::protocol::capabilities::Abilities;
 use super::protocol::errors::RpcError;
@@ -24,6 +25,7 @@ use crate::journal::Journal;
 use crate::link::Links;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings;
+use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -42,6 +44,7 @@ pub struct Gateway {
     pub(crate) clients: Arc<Table>,
     pub(crate) waiting: pending_input::Waiting,
     links: Links,
+    pub(crate) calls: CallMetrics,
     pub(crate) wait: Duration,
     list_wait: Duration,
     pub(super) max_message: usize,
@@ -75,7 +78,9 @@ impl Gateway {
         let recall = journal.recall().unwrap_or_default();
         clients.recall(&recall.sessions, &rules);
         let recalled = Arc::new(Recalled::new(recall.lists));
+        let calls = CallMetrics::new();
         let common = Common {
+            calls: calls.clone(),
             clients: Arc::clone(&clients),
             ids: Arc::new(AtomicU64::new(first_id())),
             dirty: Arc::default(),
@@ -94,6 +99,7 @@ impl Gateway {
             clients,
             waiting: pending_input::Waiting::default(),
             links: links.clone(),
+            calls,
             wait: settings.wait,
             list_wait: settings.list_wait,
             max_message: settings.max_message_bytes,
@@ -116,6 +122,11 @@ impl Gateway {
             let stop = self.stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(news).await });
         }
+    }
+
+    /// Registers the metrics of tool calls.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.calls.register(registry);
     }
 
     /// A place for a client's own stream, which lasts for as long as its client and does nothing most of the time. Without

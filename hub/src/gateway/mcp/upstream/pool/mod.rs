@@ -104,6 +104,10 @@ impl Fleet {
             let known = earlier.remove(&handle.id()).filter(|member| member.follows(handle));
             self.members.push(known.unwrap_or_else(|| Member::new(handle.clone(), self.common.clone())));
         }
+        if !earlier.is_empty() {
+            let is_listed = |instance: &str| links.iter().any(|handle| handle.name() == instance);
+            self.common.calls.retain_instances(is_listed);
+        }
     }
 
     /// Publishes the boards and says when they change by themselves.
