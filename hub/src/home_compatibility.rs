@@ -151,7 +151,7 @@ async fn the_journal_of_0_1_0_is_recalled_with_every_field() {
     assert_eq!(session.used_at.as_millisecond(), 1_796_076_878_926);
     let [subscription] = session.subscriptions.as_slice() else { panic!("{session:?}") };
     assert_eq!((subscription.instance.as_str(), subscription.server.as_str()), ("research", "main"));
-    assert_eq!((subscription.project.as_str(), subscription.lane.as_str()), ("/home/dev/shop", "shared"));
+    assert_eq!((subscription.project.as_str(), subscription.session_kind.as_str()), ("/home/dev/shop", "shared"));
     assert_eq!(subscription.uri, "demo://resource/dynamic/text/1");
     let [SavedTask { number: 1, of }] = session.tasks.as_slice() else { panic!("{session:?}") };
     assert_eq!((of.instance.as_str(), of.uri.as_str()), ("research", "7c814058df7d201ba98a8e89cc171051"));
@@ -161,7 +161,7 @@ async fn the_journal_of_0_1_0_is_recalled_with_every_field() {
     lists.sort_unstable();
     assert_eq!(lists, kinds);
     let tools = recall.lists.iter().find(|list| list.kind == "tools/list").unwrap();
-    assert_eq!((tools.server.as_str(), tools.lane.as_str()), ("main", "shared"));
+    assert_eq!((tools.server.as_str(), tools.session_kind.as_str()), ("main", "shared"));
     assert!(tools.instance.starts_with("3e1255f3-") && tools.items.contains(r#""name":"echo""#), "{tools:?}");
     journal.close().await;
 }

@@ -69,7 +69,8 @@ pub struct SavedSubscription {
     /// The project directory of the instance.
     pub project: String,
     /// The clients that share the session with the server.
-    pub lane: String,
+    #[serde(rename = "lane")]
+    pub session_kind: String,
     /// The URI of the resource.
     pub uri: String,
 }
@@ -82,7 +83,7 @@ pub struct SavedList {
     /// The name of the server within its instance.
     pub server: String,
     /// The clients that share the session with the server.
-    pub lane: String,
+    pub session_kind: String,
     /// The method that lists the items, or `about` for the server's own description.
     pub kind: String,
     /// The result of the method as JSON.
@@ -162,7 +163,7 @@ impl SavedList {
             "INSERT OR REPLACE INTO lists (instance, server, lane, kind, items, seen_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
-        let row = params![self.instance, self.server, self.lane, self.kind, self.items, now.as_millisecond()];
+        let row = params![self.instance, self.server, self.session_kind, self.kind, self.items, now.as_millisecond()];
         put.execute(row).map(drop)
     }
 
@@ -170,7 +171,7 @@ impl SavedList {
         Ok(Self {
             instance: row.get(0)?,
             server: row.get(1)?,
-            lane: row.get(2)?,
+            session_kind: row.get(2)?,
             kind: row.get(3)?,
             items: row.get(4)?,
         })

@@ -13,7 +13,7 @@ fn session(id: &str) -> SavedSession {
         instance: "i".into(),
         server: "s".into(),
         project: "/p".into(),
-        lane: "shared".into(),
+        session_kind: "shared".into(),
         uri: "x://\"".into(),
     };
     SavedSession {
@@ -87,7 +87,7 @@ async fn saved_sessions_are_recalled_and_ended_ones_are_not() {
     let list = SavedList {
         instance: "i".into(),
         server: "s".into(),
-        lane: "00".into(),
+        session_kind: "00".into(),
         kind: "tools".into(),
         items: "[]".into(),
     };

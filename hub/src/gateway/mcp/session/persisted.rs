@@ -171,13 +171,13 @@ fn subscription_to(place: &Place, uri: String) -> SavedSubscription {
         instance: place.instance.to_string(),
         server: place.server.to_string(),
         project: place.project.display().to_string(),
-        lane: place.lane.code(),
+        session_kind: place.lane.code(),
         uri,
     }
 }
 
 fn subscribed(saved: &SavedSubscription) -> Option<(Place, String)> {
-    let lane = Lane::of_code(&saved.lane)?;
+    let lane = Lane::of_code(&saved.session_kind)?;
     let (instance, server) = (saved.instance.as_str().into(), saved.server.as_str().into());
     let project = Path::new(&saved.project).into();
     Some((Place { instance, server, project, lane }, saved.uri.clone()))

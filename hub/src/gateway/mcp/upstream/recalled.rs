@@ -31,8 +31,8 @@ impl Recalled {
     /// Takes over what the journal has.
     pub(crate) fn new(lists: Vec<journal::SavedList>) -> Self {
         let mut servers: HashMap<_, Known> = HashMap::new();
-        for journal::SavedList { instance, server, lane, kind, items } in lists {
-            let known = servers.entry((instance, server, lane)).or_default();
+        for journal::SavedList { instance, server, session_kind, kind, items } in lists {
+            let known = servers.entry((instance, server, session_kind)).or_default();
             let list = Kind::of_method(&kind).and_then(|kind| Some((kind, List::read(kind, &items)?)));
             match list {
                 Some((kind, list)) => drop(known.lists.set(kind, list)),
@@ -76,7 +76,7 @@ impl Known {
         let row = |(kind, items): (&str, String)| journal::SavedList {
             instance: instance.to_string(),
             server: place.server.to_string(),
-            lane: place.lane.code(),
+            session_kind: place.lane.code(),
             kind: kind.to_owned(),
             items,
         };
