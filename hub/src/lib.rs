@@ -8,9 +8,12 @@
 pub mod api;
 pub mod cli;
 pub mod daemon;
+pub mod declared;
 pub mod discovery;
 pub mod gateway;
 pub mod health;
+#[cfg(test)]
+mod home_compatibility;
 pub mod journal;
 pub mod link;
 pub mod network;

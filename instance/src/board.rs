@@ -7,7 +7,7 @@
 
 use jiff::Timestamp;
 use linchpin_shared::protocol;
-use linchpin_shared::protocol::vitals::{Process, Server, Vitals};
+use linchpin_shared::protocol::vitals::{ProcessVitals, ServerVitals, Vitals};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -36,12 +36,12 @@ impl Board {
     }
 
     /// Puts up how a process is, in the place of what stood there under its name.
-    pub(crate) fn set_process(&self, process: Process) {
+    pub(crate) fn set_process(&self, process: ProcessVitals) {
         self.vitals.send_if_modified(|vitals| put(&mut vitals.processes, process, |entry| &entry.name));
     }
 
     /// Puts up how a server is, in the place of what stood there under its name.
-    pub(crate) fn set_server(&self, server: Server) {
+    pub(crate) fn set_server(&self, server: ServerVitals) {
         self.vitals.send_if_modified(|vitals| put(&mut vitals.servers, server, |entry| &entry.name));
     }
 }
@@ -65,13 +65,13 @@ mod tests {
     fn readers_wake_only_for_a_real_change() {
         let board = Board::new(Uuid::nil());
         let mut reader = board.watch();
-        let server = Server { name: "main".into(), transport: Transport::Stdio, up: true, epoch: 1 };
+        let server = ServerVitals { name: "main".into(), transport: Transport::Stdio, up: true, epoch: 1 };
         board.set_server(server.clone());
         assert!(reader.has_changed().unwrap());
         assert_eq!(reader.borrow_and_update().servers, std::slice::from_ref(&server));
         board.set_server(server.clone());
         assert!(!reader.has_changed().unwrap());
-        board.set_server(Server { up: false, ..server.clone() });
-        assert_eq!(reader.borrow_and_update().servers, [Server { up: false, ..server }]);
+        board.set_server(ServerVitals { up: false, ..server.clone() });
+        assert_eq!(reader.borrow_and_update().servers, [ServerVitals { up: false, ..server }]);
     }
 }

@@ -1,45 +1,44 @@
-//! When to try again: exponential backoff with jitter.
+//! Exponential backoff with jitter.
 //!
-//! Owns the arithmetic: the n-th delay is `min × 2ⁿ`, at most `max`, times a factor uniform in [½, 1].
-//! Invariant: no delay is ever longer than `max`, and the jitter holds at the cap too, where many retry together.
-//! Attempts are forgotten only by [`Backoff::reset`] or after proven health, never because one attempt went well: a
-//! peer that takes every connection and drops it again must not be dialled in a hot loop.
-//! Never: sleeps, reads a clock or makes randomness. Time and 64 random bits are handed in.
+//! The n-th delay is `min × 2ⁿ`, at most `max`, multiplied by a random factor between ½ and 1. The jitter applies at the
+//! cap as well, where many callers retry together. Attempts are forgotten only by [`Backoff::reset`] or after proven
+//! health, not because one attempt succeeded: a peer that accepts every connection and drops it again must not be dialled
+//! in a hot loop. The time and 64 random bits are arguments.
 
 use std::time::Duration;
 
-/// How delays grow, and when they begin anew.
+/// How delays grow, and when they start again at the minimum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
+pub struct BackoffPolicy {
     /// The first delay, before jitter.
     pub min: Duration,
     /// The longest delay, before jitter.
     pub max: Duration,
-    /// After how much proven health the attempts are forgotten.
+    /// The time of proven health after which the attempts are forgotten.
     pub reset_after: Duration,
 }
 
-/// The attempts made so far, and from them the next delay.
+/// Counts attempts, and derives the next delay from them.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    policy: Policy,
+    policy: BackoffPolicy,
     attempts: u32,
 }
 
 impl Backoff {
-    /// A backoff without attempts.
+    /// Creates a backoff without attempts.
     #[must_use]
-    pub const fn new(policy: Policy) -> Self {
+    pub const fn new(policy: BackoffPolicy) -> Self {
         Self { policy, attempts: 0 }
     }
 
-    /// How many attempts are remembered.
+    /// The number of attempts since the last reset.
     #[must_use]
     pub const fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Counts one attempt and says how long to wait before it. `random` is any 64 random bits.
+    /// Counts one attempt, and returns how long to wait before it. `random` is 64 random bits.
     pub fn next_delay(&mut self, random: u64) -> Duration {
         let whole = self.ceiling();
         self.attempts = self.attempts.saturating_add(1);
@@ -47,13 +46,13 @@ impl Backoff {
         half + scale(whole - half, random)
     }
 
-    /// As [`Backoff::next_delay`], but a longer time for which the peer asked to be left alone wins. It wins at most up
-    /// to `max`: a peer may slow us down, and cannot send us away.
+    /// Works like [`Backoff::next_delay`], but a longer pause that the peer suggests takes precedence, up to `max`: a peer
+    /// may slow the caller down, but cannot turn it away.
     pub fn suggested_delay(&mut self, suggested: Duration, random: u64) -> Duration {
         self.next_delay(random).max(suggested.min(self.policy.max))
     }
 
-    /// As [`Backoff::next_delay`], but without any delay when no attempt is remembered.
+    /// Works like [`Backoff::next_delay`], but the first attempt after a reset has no delay.
     pub fn immediate_or_delay(&mut self, random: u64) -> Duration {
         if self.attempts == 0 {
             self.attempts = 1;
@@ -62,7 +61,7 @@ impl Backoff {
         self.next_delay(random)
     }
 
-    /// Forgets the attempts if health was proven for long enough. Says whether it did.
+    /// Forgets the attempts if health was proven for long enough. Returns whether it did.
     pub fn healthy_for(&mut self, proven: Duration) -> bool {
         let settled = proven >= self.policy.reset_after;
         if settled {
@@ -71,7 +70,7 @@ impl Backoff {
         settled
     }
 
-    /// Forgets the attempts: what is tried next is another thing than what failed.
+    /// Forgets the attempts, for example because the next attempt has another target.
     pub const fn reset(&mut self) {
         self.attempts = 0;
     }
@@ -94,10 +93,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const POLICY: Policy =
-        Policy { min: Duration::from_millis(50), max: Duration::from_secs(5), reset_after: Duration::from_secs(10) };
+    const POLICY: BackoffPolicy = BackoffPolicy {
+        min: Duration::from_millis(50),
+        max: Duration::from_secs(5),
+        reset_after: Duration::from_secs(10),
+    };
 
-    /// The reference: doubling by hand, in milliseconds, from the start for every attempt.
+    /// The reference: it doubles the delay step by step, in milliseconds, for every attempt.
     fn reference(attempt: u32, min: u64, max: u64) -> u64 {
         let mut delay = min;
         for _ in 0..attempt {
@@ -156,7 +158,7 @@ mod tests {
             min in 1_u64..10_000, max in 1_u64..10_000_000, randoms in prop::collection::vec(any::<u64>(), 1..80)
         ) {
             let (least, most) = (Duration::from_millis(min), Duration::from_millis(max));
-            let mut backoff = Backoff::new(Policy { min: least, max: most, reset_after: Duration::ZERO });
+            let mut backoff = Backoff::new(BackoffPolicy { min: least, max: most, reset_after: Duration::ZERO });
             for (attempt, random) in (0..).zip(randoms) {
                 let whole = Duration::from_millis(reference(attempt, min, max));
                 let delay = backoff.next_delay(random);

@@ -1,116 +1,115 @@
-//! Whether requests may pass: a circuit breaker.
+//! A circuit breaker.
 //!
-//! Owns the count of consecutive failures and what follows from it. The words: closed = requests pass, open = requests
-//! fail at once, half-open = one probe at a time passes.
-//! Invariant: between two closings each opening lasts twice as long as the one before, up to the limit.
-//! Never: decides what a failure is (see [`crate::failure::Kind::counts_against_peer`]), sleeps or reads a clock.
+//! It counts consecutive failures. While it is closed, requests pass; while it is open, requests fail at once; while it is
+//! half-open, one probe at a time passes. Until it closes again, each opening lasts twice as long as the one before, up to
+//! a limit. The caller decides what counts as a failure, and passes the time.
 //!
 //! | from | to | cause |
 //! |---|---|---|
 //! | closed | open | the given number of failures in a row |
-//! | open | half-open | its time is over and somebody asks; or evidence that contradicts the failures |
+//! | open | half-open | its time is over and a request asks to pass; or the failures were contradicted |
 //! | half-open | closed | the given number of successes in a row |
 //! | half-open | open | one failure |
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The numbers of a breaker.
+/// When a breaker opens and closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// How many failures in a row open it.
+pub struct BreakerPolicy {
+    /// The number of failures in a row that open the breaker.
     pub failures: u32,
     /// How long it stays open the first time.
     pub open: Duration,
     /// How long it stays open at most.
     pub open_max: Duration,
-    /// How many successes in a row close it again.
+    /// The number of successes in a row that close it again.
     pub successes: u32,
 }
 
-/// What a breaker says to a request.
+/// The answer of a breaker to a request that asks to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It may pass.
+    /// The request may pass.
     Pass,
-    /// It may pass as the one probe; its outcome must be reported.
+    /// The request may pass as the only probe. Its outcome must be reported.
     Probe,
-    /// It may not pass.
+    /// The request must fail.
     Refuse,
 }
 
-/// What a breaker is doing.
+/// The state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum BreakerState {
     /// Requests pass.
     Closed {
-        /// Failures in a row so far.
+        /// The number of failures in a row so far.
         failures: u32,
     },
     /// Requests fail at once.
     Open {
-        /// When a probe may be made.
+        /// When the first probe may be sent.
         until: Instant,
     },
     /// One probe at a time passes.
     HalfOpen {
-        /// Successes in a row so far.
+        /// The number of successes in a row so far.
         successes: u32,
         /// Whether a probe is under way.
         probing: bool,
     },
 }
 
-/// A circuit breaker.
+/// Decides whether requests may pass, from the results of earlier requests.
 #[derive(Debug, Clone)]
 pub struct Breaker {
-    policy: Policy,
-    state: State,
-    /// Openings since it was closed last.
+    policy: BreakerPolicy,
+    state: BreakerState,
+    /// The number of openings since the breaker was last closed.
     openings: u32,
 }
 
 impl Breaker {
-    /// A closed breaker.
+    /// Creates a breaker that is closed.
     #[must_use]
-    pub const fn new(policy: Policy) -> Self {
-        Self { policy, state: State::Closed { failures: 0 }, openings: 0 }
+    pub const fn new(policy: BreakerPolicy) -> Self {
+        Self { policy, state: BreakerState::Closed { failures: 0 }, openings: 0 }
     }
 
-    /// What it is doing.
+    /// The state, with the numbers that belong to it.
     #[must_use]
-    pub const fn state(&self) -> State {
+    pub const fn state(&self) -> BreakerState {
         self.state
     }
 
-    /// Whether requests pass.
+    /// Whether all requests pass.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed { .. })
+        matches!(self.state, BreakerState::Closed { .. })
     }
 
-    /// Asks for a request to pass.
+    /// Decides whether a request may pass.
     pub fn admit(&mut self, now: Instant) -> Admission {
         match self.state {
-            State::Closed { .. } => Admission::Pass,
-            State::Open { until } if now < until => Admission::Refuse,
-            State::HalfOpen { probing: true, .. } => Admission::Refuse,
-            State::Open { .. } => self.probe(0),
-            State::HalfOpen { successes, probing: false } => self.probe(successes),
+            BreakerState::Closed { .. } => Admission::Pass,
+            BreakerState::Open { until } if now < until => Admission::Refuse,
+            BreakerState::HalfOpen { probing: true, .. } => Admission::Refuse,
+            BreakerState::Open { .. } => self.probe(0),
+            BreakerState::HalfOpen { successes, probing: false } => self.probe(successes),
         }
     }
 
-    /// Something went well. Says whether this closed the breaker.
+    /// Records a success. Returns whether it closed the breaker.
     ///
-    /// While it is open this says nothing: it is the late answer to a request from before.
+    /// While the breaker is open, a success is the late answer to an earlier request and changes nothing.
     pub const fn success(&mut self) -> bool {
         match self.state {
-            State::Closed { .. } => self.state = State::Closed { failures: 0 },
-            State::Open { .. } => {}
-            State::HalfOpen { successes, .. } if successes + 1 < self.policy.successes => {
-                self.state = State::HalfOpen { successes: successes + 1, probing: false };
+            BreakerState::Closed { .. } => self.state = BreakerState::Closed { failures: 0 },
+            BreakerState::Open { .. } => {}
+            BreakerState::HalfOpen { successes, .. } if successes + 1 < self.policy.successes => {
+                self.state = BreakerState::HalfOpen { successes: successes + 1, probing: false };
             }
-            State::HalfOpen { .. } => {
+            BreakerState::HalfOpen { .. } => {
                 self.reset();
                 return true;
             }
@@ -118,46 +117,46 @@ impl Breaker {
         false
     }
 
-    /// Something failed, and the peer is to blame. Says whether this opened the breaker.
+    /// Records a failure of the peer. Returns whether it opened the breaker.
     pub fn failure(&mut self, now: Instant) -> bool {
         match self.state {
-            State::Closed { failures } if failures + 1 < self.policy.failures => {
-                self.state = State::Closed { failures: failures + 1 };
+            BreakerState::Closed { failures } if failures + 1 < self.policy.failures => {
+                self.state = BreakerState::Closed { failures: failures + 1 };
                 false
             }
-            State::Open { .. } => false,
-            State::Closed { .. } | State::HalfOpen { .. } => {
+            BreakerState::Open { .. } => false,
+            BreakerState::Closed { .. } | BreakerState::HalfOpen { .. } => {
                 let longer = 1_u32.checked_shl(self.openings).unwrap_or(u32::MAX);
                 let length = self.policy.open.saturating_mul(longer).min(self.policy.open_max);
                 self.openings = self.openings.saturating_add(1);
-                self.state = State::Open { until: now + length };
+                self.state = BreakerState::Open { until: now + length };
                 true
             }
         }
     }
 
-    /// The probe ended without saying anything about the peer.
+    /// Records that the probe ended without a result about the peer.
     pub const fn abandoned(&mut self) {
-        if let State::HalfOpen { successes, probing: true } = self.state {
-            self.state = State::HalfOpen { successes, probing: false };
+        if let BreakerState::HalfOpen { successes, probing: true } = self.state {
+            self.state = BreakerState::HalfOpen { successes, probing: false };
         }
     }
 
-    /// The failures were contradicted: probes may be made at once, however long it would have stayed open.
+    /// Records evidence against the failures: the breaker becomes half-open at once, even if its time is not over.
     pub const fn contradicted(&mut self) {
-        if let State::Open { .. } = self.state {
-            self.state = State::HalfOpen { successes: 0, probing: false };
+        if let BreakerState::Open { .. } = self.state {
+            self.state = BreakerState::HalfOpen { successes: 0, probing: false };
         }
     }
 
-    /// Forgets everything: the peer is another one now.
+    /// Forgets all failures, because the peer was replaced.
     pub const fn reset(&mut self) {
-        self.state = State::Closed { failures: 0 };
+        self.state = BreakerState::Closed { failures: 0 };
         self.openings = 0;
     }
 
     const fn probe(&mut self, successes: u32) -> Admission {
-        self.state = State::HalfOpen { successes, probing: true };
+        self.state = BreakerState::HalfOpen { successes, probing: true };
         Admission::Probe
     }
 }
@@ -167,8 +166,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const POLICY: Policy =
-        Policy { failures: 5, open: Duration::from_secs(10), open_max: Duration::from_secs(60), successes: 3 };
+    const POLICY: BreakerPolicy =
+        BreakerPolicy { failures: 5, open: Duration::from_secs(10), open_max: Duration::from_secs(60), successes: 3 };
 
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(POLICY);
@@ -208,7 +207,7 @@ mod tests {
         let mut breaker = opened(now);
         for seconds in [10, 20, 40, 60, 60] {
             let until = now + Duration::from_secs(seconds);
-            assert_eq!(breaker.state(), State::Open { until });
+            assert_eq!(breaker.state(), BreakerState::Open { until });
             now = until;
             assert_eq!(breaker.admit(now), Admission::Probe);
             assert!(breaker.failure(now));
@@ -216,16 +215,16 @@ mod tests {
     }
 
     #[test]
-    fn evidence_ends_the_waiting_but_not_the_proving() {
+    fn contradicting_evidence_makes_the_breaker_half_open() {
         let now = Instant::now();
         let mut breaker = opened(now);
         breaker.contradicted();
         assert_eq!(breaker.admit(now), Admission::Probe);
         assert!(breaker.failure(now));
-        assert_eq!(breaker.state(), State::Open { until: now + POLICY.open * 2 });
+        assert_eq!(breaker.state(), BreakerState::Open { until: now + POLICY.open * 2 });
     }
 
-    /// The reference: the whole history since the last closing, looked at anew each time.
+    /// The reference: it evaluates the whole history since the last closing each time.
     #[derive(Debug, Default)]
     struct Reference {
         outcomes: Vec<bool>,
@@ -272,7 +271,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_what_the_reference_does(
+        fn the_breaker_equals_the_reference(
             steps in prop::collection::vec((0_u64..15_000, prop_oneof![4 => Just(0), 5 => Just(1), 4 => Just(2)]), 0..200)
         ) {
             let mut now = Instant::now();

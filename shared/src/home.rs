@@ -73,7 +73,7 @@ impl Home {
         &self.settings
     }
 
-    /// The list of declared servers, beside the settings file: see [`crate::declared`].
+    /// The list of declared servers, beside the settings file.
     #[must_use]
     pub fn declared_file(&self) -> PathBuf {
         self.settings.with_file_name("servers.json")

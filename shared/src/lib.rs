@@ -1,8 +1,8 @@
 //! What the Linchpin hub and its instances must agree on, and nothing else.
 //!
 //! Owns: where things are ([`home`]), who is there ([`registry`]), who a process is ([`process`]), what went wrong
-//! ([`failure`], [`problem`]), when to try again ([`backoff`], [`breaker`]), what is said on a link ([`protocol`]),
-//! how a log file is kept ([`logfile`]), which servers are started on first use ([`declared`]), how a choice is written
+//! ([`problem`]), when to try again ([`backoff`], [`breaker`]), what is said on a link ([`protocol`]),
+//! how a log file is kept ([`logfile`]), how a choice is written
 //! ([`pattern`]), what keeps files from being written ([`space`]), what a panic ends ([`panics`]), what people must not be
 //! shown ([`redact`]) and what a user may change ([`settings`]).
 //! Invariant: both sides of a contract use the same type from here.
@@ -10,8 +10,6 @@
 
 pub mod backoff;
 pub mod breaker;
-pub mod declared;
-pub mod failure;
 pub mod home;
 pub mod logfile;
 pub mod name;

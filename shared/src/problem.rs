@@ -1,9 +1,9 @@
-//! Errors for people: what failed, what was seen, what to do next.
+//! Errors for people: what failed, what was observed, and what to do next.
 //!
-//! Owns [`Problem`], the one form in which an error reaches a person or an API client: on the API it is RFC 9457
-//! `application/problem+json`, at a terminal it is text with numbered steps, with `--json` the same object.
-//! Invariant: every [`Code`] has a title, an HTTP status and an exit code, in one exhaustive table.
-//! What looks like a secret is removed as a problem is made. Never: carries a secret, or an error without a next step.
+//! Every error reaches a person or an API client as a [`Problem`]. On the API it is `application/problem+json` (RFC 9457),
+//! at a terminal it is text with numbered steps, and with `--json` it is the same object as on the API. Every [`Code`] has
+//! a title, an HTTP status and an exit code in one exhaustive table. Text that looks like a secret is removed when a
+//! problem is created.
 
 use crate::redact;
 use serde::{Deserialize, Serialize};
@@ -13,43 +13,43 @@ use std::fmt;
 /// The media type of a [`Problem`] on the API (RFC 9457, section 3).
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// Exit codes of the command line. They are an interface: scripts rely on them.
+/// The exit codes of the command line. They are an interface that scripts rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// It worked.
+    /// The command succeeded.
     Ok = 0,
-    /// It failed for a reason that has no code of its own.
+    /// The command failed for a reason that has no code of its own.
     Failed = 1,
-    /// The command line was wrong.
+    /// The command line is invalid.
     Usage = 2,
     /// The named instance, process or tool does not exist.
     NotFound = 3,
-    /// Somebody else holds the name, the port or the place.
+    /// Another process has the name, the port or the hub of this home.
     Conflict = 4,
     /// The hub could not be reached or started.
     HubUnreachable = 5,
-    /// It did not happen within its deadline.
+    /// The operation was not complete before its deadline.
     TimedOut = 6,
 }
 
-/// The stable code of a [`Problem`]. Codes are never renamed or reused.
+/// The stable code of a [`Problem`]. A code is not renamed, and not reused for another problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The request or the command line cannot be understood.
     BadRequest,
-    /// A name has characters or a length that names may not have.
+    /// A name has invalid characters or an invalid length.
     BadName,
     /// The settings file cannot be used.
     BadSettings,
     /// A record in the registry cannot be read.
     BadRecord,
-    /// What a dead or lost process left behind.
+    /// A process that has ended left files or processes behind.
     Stale,
     /// The command of an instance does not exist or cannot be executed.
     CommandNotFound,
-    /// A live instance has this name already.
+    /// An instance that runs has this name already.
     NameTaken,
     /// Another program listens on this port.
     PortTaken,
@@ -63,61 +63,61 @@ pub enum Code {
     NoSpace,
     /// A limit of the system is reached or near.
     LimitReached,
-    /// The clock of this machine is wrong.
+    /// The clock of this machine shows an impossible time.
     BadClock,
-    /// A guard was switched off.
+    /// The settings switched a protection off.
     Unguarded,
-    /// The journal cannot be used, or could not.
+    /// The journal cannot be used, or could not be used earlier.
     JournalUnusable,
-    /// A lock was not free within its bound.
+    /// A lock was not free before its deadline.
     LockTimeout,
-    /// No hub answers, and none could be started.
+    /// No hub answers, and no hub could be started.
     HubUnreachable,
-    /// There is no instance of this name.
+    /// No instance has this name.
     InstanceNotFound,
-    /// The instance has no process of this name.
+    /// The instance has no process with this name.
     ProcessNotFound,
-    /// The instance has no MCP server of this name.
+    /// The instance has no MCP server with this name.
     ServerNotFound,
-    /// No such tool, prompt or resource is known.
+    /// No tool, prompt or resource has this name.
     UnknownTool,
-    /// The instance is known but cannot be reached just now.
+    /// The instance is known but cannot be reached at the moment.
     InstanceUnavailable,
-    /// The MCP server behind the instance cannot be reached just now.
+    /// The MCP server of the instance cannot be reached at the moment.
     ServerUnavailable,
-    /// The connection broke while a call was under way; whether it was executed is not known.
+    /// The connection broke during a call. The call may have been executed.
     CallInterrupted,
-    /// A bound on work in flight was reached.
+    /// A limit of simultaneous work was reached.
     Overloaded,
-    /// It did not happen within its deadline.
+    /// The operation was not complete before its deadline.
     TimedOut,
-    /// The request names a host that is not this machine.
+    /// The host name of the request is not one of this machine.
     ForbiddenHost,
-    /// The request comes from a web page that is not ours.
+    /// The request comes from a web page of another origin.
     ForbiddenOrigin,
-    /// The request carries no token, or a wrong one.
+    /// The request has no token, or a wrong one.
     Unauthorized,
-    /// The two sides speak no common version.
+    /// The two sides have no common version.
     VersionMismatch,
-    /// There is nothing at this address.
+    /// No resource has this address.
     NotFound,
-    /// This address does not take this method.
+    /// The resource does not support this method.
     MethodNotAllowed,
-    /// The message is larger or deeper than allowed.
+    /// The message is larger than allowed, or nested too deeply.
     TooLarge,
-    /// A request came back to who sent it.
+    /// A request came back to its sender.
     RoutingLoop,
-    /// A signal asked to end before it was done.
+    /// A signal ended the operation before it was complete.
     Cancelled,
-    /// A defect in Linchpin itself.
+    /// Linchpin itself has a defect.
     Internal,
 }
 
 impl Code {
-    /// Title, HTTP status and exit code of this code.
-    const fn facts(self) -> (&'static str, u16, Exit) {
+    /// The title, the HTTP status and the exit code.
+    const fn attributes(self) -> (&'static str, u16, Exit) {
         match self {
-            Self::BadRequest => ("The request cannot be understood", 400, Exit::Usage),
+            Self::BadRequest => ("The request is not valid", 400, Exit::Usage),
             Self::BadName => ("This name cannot be used", 400, Exit::Usage),
             Self::BadSettings => ("The settings cannot be used", 400, Exit::Usage),
             Self::BadRecord => ("A record cannot be read", 422, Exit::Failed),
@@ -131,7 +131,7 @@ impl Code {
             Self::NoSpace => ("No space is left", 507, Exit::Failed),
             Self::LimitReached => ("A limit of the system is reached", 507, Exit::Failed),
             Self::BadClock => ("The clock is wrong", 500, Exit::Failed),
-            Self::Unguarded => ("A guard is switched off", 403, Exit::Failed),
+            Self::Unguarded => ("A protection is switched off", 403, Exit::Failed),
             Self::JournalUnusable => ("The journal cannot be used", 500, Exit::Failed),
             Self::LockTimeout => ("A lock was not free in time", 503, Exit::TimedOut),
             Self::HubUnreachable => ("The hub cannot be reached", 503, Exit::HubUnreachable),
@@ -142,64 +142,64 @@ impl Code {
             Self::InstanceUnavailable => ("The instance cannot be reached", 503, Exit::Failed),
             Self::ServerUnavailable => ("The MCP server cannot be reached", 503, Exit::Failed),
             Self::CallInterrupted => ("The call was interrupted", 502, Exit::Failed),
-            Self::Overloaded => ("Too much is in flight", 503, Exit::Failed),
-            Self::TimedOut => ("It took too long", 504, Exit::TimedOut),
+            Self::Overloaded => ("Too many requests are in flight", 503, Exit::Failed),
+            Self::TimedOut => ("The operation took too long", 504, Exit::TimedOut),
             Self::ForbiddenHost => ("This host name is not allowed", 403, Exit::Failed),
             Self::ForbiddenOrigin => ("This origin is not allowed", 403, Exit::Failed),
-            Self::Unauthorized => ("A token is needed", 401, Exit::Failed),
+            Self::Unauthorized => ("A token is required", 401, Exit::Failed),
             Self::VersionMismatch => ("No common version", 426, Exit::Failed),
-            Self::NotFound => ("Nothing is here", 404, Exit::NotFound),
+            Self::NotFound => ("Not found", 404, Exit::NotFound),
             Self::MethodNotAllowed => ("This method is not allowed here", 405, Exit::Failed),
             Self::TooLarge => ("The message is too large", 413, Exit::Failed),
-            Self::RoutingLoop => ("The way leads back here", 508, Exit::Failed),
-            Self::Cancelled => ("It was cancelled", 409, Exit::Failed),
-            Self::Internal => ("Linchpin failed", 500, Exit::Failed),
+            Self::RoutingLoop => ("The request came back to its sender", 508, Exit::Failed),
+            Self::Cancelled => ("The operation was cancelled", 409, Exit::Failed),
+            Self::Internal => ("Linchpin has a defect", 500, Exit::Failed),
         }
     }
 
-    /// A short sentence for people.
+    /// The title, which is a short sentence.
     #[must_use]
     pub const fn title(self) -> &'static str {
-        self.facts().0
+        self.attributes().0
     }
 
-    /// The HTTP status with which the API answers.
+    /// The HTTP status of the response.
     #[must_use]
     pub const fn status(self) -> u16 {
-        self.facts().1
+        self.attributes().1
     }
 
-    /// The exit code with which the command line ends.
+    /// The exit code of the command line.
     #[must_use]
     pub const fn exit(self) -> Exit {
-        self.facts().2
+        self.attributes().2
     }
 }
 
-/// An error for people. Build it with [`Problem::new`], [`Problem::seen`] and [`Problem::next`].
+/// An error for people. It is built with [`Problem::new`], [`Problem::seen`] and [`Problem::next`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     /// `urn:linchpin:problem:` and the code (RFC 9457 `type`).
     #[serde(rename = "type")]
     pub type_uri: String,
-    /// The stable code.
+    /// The stable code of the problem.
     pub code: Code,
-    /// The code's title.
+    /// The title of the code.
     pub title: String,
-    /// The HTTP status.
+    /// The HTTP status of the code.
     pub status: u16,
     /// What failed, in one sentence.
     pub detail: String,
-    /// What was observed: pid, port, path, errno, how long, next attempt.
+    /// What was observed, for example the pid, the port, the path, the errno, the duration, or the next attempt.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub observed: Map<String, Value>,
-    /// What to do next, in order.
+    /// What to do next, step by step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next_steps: Vec<String>,
 }
 
 impl Problem {
-    /// A problem with its code and what failed.
+    /// Creates a problem. `detail` says what failed, in one sentence.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let type_uri = match serde_json::to_value(code) {
@@ -217,7 +217,7 @@ impl Problem {
         }
     }
 
-    /// Adds something that was observed.
+    /// Adds an observed value under this name.
     #[must_use]
     pub fn seen(mut self, what: &str, value: impl Into<Value>) -> Self {
         let value = match value.into() {
@@ -228,14 +228,14 @@ impl Problem {
         self
     }
 
-    /// Adds the next step to take.
+    /// Adds a step to take.
     #[must_use]
     pub fn next(mut self, step: impl Into<String>) -> Self {
         self.next_steps.push(redact::text(&step.into()));
         self
     }
 
-    /// The code for an I/O error: permission, space, or the given one.
+    /// Creates a problem from an I/O error. Its code is that of missing permission, missing space, or `otherwise`.
     #[must_use]
     pub fn from_io(error: &std::io::Error, otherwise: Code, detail: impl Into<String>) -> Self {
         use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, StorageFull};
@@ -254,7 +254,7 @@ impl Problem {
         problem
     }
 
-    /// The exit code with which the command line ends.
+    /// The exit code of the command line.
     #[must_use]
     pub const fn exit(&self) -> Exit {
         self.code.exit()
@@ -263,7 +263,7 @@ impl Problem {
 
 impl std::error::Error for Problem {}
 
-/// As it is printed at a terminal: title and detail, then what was observed, then numbered steps.
+/// The text for a terminal: the title and the detail, then the observed values, then numbered steps.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.title, self.detail)?;
@@ -312,7 +312,7 @@ mod tests {
 
     /// Fault 68.
     #[test]
-    fn what_looks_like_a_secret_is_removed_as_it_is_made() {
+    fn text_that_looks_like_a_secret_is_removed() {
         let problem = Problem::new(Code::BadSettings, "line 2: token = \"hunter2\"")
             .seen("value", "postgres://me:hunter2@localhost")
             .seen("token", 7)

@@ -2,7 +2,7 @@
 //! but how many there are.
 
 use super::{Api, reply};
-use crate::link::State as LinkState;
+use crate::link::LinkState;
 use axum::extract::State;
 use axum::response::Response;
 use jiff::Timestamp;
@@ -23,9 +23,9 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         (None, 0) => "ok",
         (None, _) => "records rejected",
     };
-    let held = api.recovery.held().borrow().clone();
+    let held = api.recovery.hold().borrow().clone();
     let journal = api.journal.borrow().clone();
-    let journal = match (journal.problem, journal.aside) {
+    let journal = match (journal.problem, journal.corrupt) {
         (Some(_), _) => "not written",
         (None, Some(_)) => "begun anew",
         (None, None) => "ok",

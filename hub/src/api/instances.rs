@@ -6,11 +6,11 @@
 
 use super::{Api, reply};
 use crate::gateway::mcp::{ServerStatus, SessionState};
-use crate::link::{Handle, State, Status};
+use crate::link::failure::Failure;
+use crate::link::{LinkHandle, LinkState, LinkStatus};
 use axum::extract::{self, Path};
 use axum::response::Response;
 use jiff::Timestamp;
-use linchpin_shared::failure::Failure;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::vitals::{self, Transport};
@@ -41,7 +41,7 @@ struct Instance<'a> {
     attempts: u32,
     next_try: Option<Timestamp>,
     last_failure: Option<&'a Failure>,
-    processes: &'a [vitals::Process],
+    processes: &'a [vitals::ProcessVitals],
     servers: &'a [Server],
     services: &'a [Service],
 }
@@ -49,8 +49,8 @@ struct Instance<'a> {
 /// What is shown of an instance, held for as long as it takes to write it. A thousand of them as JSON values would take
 /// ten megabytes more.
 struct Shown {
-    link: Handle,
-    status: Arc<Status>,
+    link: LinkHandle,
+    status: Arc<LinkStatus>,
     vitals: Option<Arc<vitals::Vitals>>,
     servers: Vec<Server>,
 }
@@ -100,7 +100,7 @@ pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
     let journal = api.journal.borrow().clone();
     let undeclared = api.declared.borrow().clone();
     let problems =
-        senses.blind.into_iter().chain(senses.deaf).chain(journal.problem).chain(journal.aside).chain(undeclared);
+        senses.blind.into_iter().chain(senses.deaf).chain(journal.problem).chain(journal.corrupt).chain(undeclared);
     let problems: Vec<Problem> = problems.collect();
     warnings.extend(problems.iter().map(|problem| problem.detail.clone()));
     let snapshot = api.discovery.snapshot.borrow().clone();
@@ -120,7 +120,7 @@ pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
             "warnings": warnings,
             "problems": problems,
             "network": *api.network.watch().borrow(),
-            "hold": *api.recovery.held().borrow(),
+            "hold": *api.recovery.hold().borrow(),
         }),
         all: list(api),
         rejected,
@@ -165,10 +165,10 @@ pub(super) async fn story(api: &Api, name: &str) -> Result<Value, Problem> {
 }
 
 /// The link of this name.
-pub(super) fn find(api: &Api, name: &str) -> Result<Handle, Problem> {
+pub(super) fn find(api: &Api, name: &str) -> Result<LinkHandle, Problem> {
     api.links.get(name).ok_or_else(|| {
         let links = api.links.watch().borrow().clone();
-        let known: Vec<&str> = links.iter().map(Handle::name).collect();
+        let known: Vec<&str> = links.iter().map(LinkHandle::name).collect();
         let problem = Problem::new(Code::InstanceNotFound, format!("there is no instance called {name:?}"));
         problem.seen("instances", known).next("linchpin status").next(format!("linchpin run --name {name} -- COMMAND"))
     })
@@ -177,7 +177,7 @@ pub(super) fn find(api: &Api, name: &str) -> Result<Handle, Problem> {
 /// All instances, but none that is gone or dormant and whose name a live one took: the name is that one's now.
 fn list(api: &Api) -> All {
     let links = api.links.watch().borrow().clone();
-    let live: BTreeSet<&str> = links.iter().filter(|link| !is_absent(link)).map(Handle::name).collect();
+    let live: BTreeSet<&str> = links.iter().filter(|link| !is_absent(link)).map(LinkHandle::name).collect();
     let listed = links.iter().filter(|link| !(is_absent(link) && live.contains(link.name())));
     let catalog = api.gateway.servers();
     let sessions = sessions(&catalog);
@@ -191,11 +191,11 @@ fn sessions(catalog: &[ServerStatus]) -> Sessions<'_> {
     catalog.iter().map(|known| ((known.instance.as_str(), known.server.as_str()), known)).collect()
 }
 
-fn is_absent(link: &Handle) -> bool {
+fn is_absent(link: &LinkHandle) -> bool {
     link.status().borrow().state.is_absent()
 }
 
-fn shown(sessions: &Sessions<'_>, link: &Handle) -> Shown {
+fn shown(sessions: &Sessions<'_>, link: &LinkHandle) -> Shown {
     let vitals = link.vitals().borrow().clone();
     let servers = servers(sessions, link, vitals.as_deref());
     Shown { link: link.clone(), status: link.status().borrow().clone(), vitals, servers }
@@ -211,7 +211,7 @@ impl Serialize for Shown {
             since: status.since,
             why: &status.why,
             generation: record.generation,
-            pid: Some(record.process.pid).filter(|_| status.state != State::Dormant),
+            pid: Some(record.process.pid).filter(|_| status.state != LinkState::Dormant),
             process: &record.process,
             project_dir: &record.project_dir,
             endpoint: &record.endpoint,
@@ -228,8 +228,8 @@ impl Serialize for Shown {
     }
 }
 
-fn servers(sessions: &Sessions<'_>, link: &Handle, vitals: Option<&vitals::Vitals>) -> Vec<Server> {
-    let of = |server: &vitals::Server| {
+fn servers(sessions: &Sessions<'_>, link: &LinkHandle, vitals: Option<&vitals::Vitals>) -> Vec<Server> {
+    let of = |server: &vitals::ServerVitals| {
         let session = sessions.get(&(link.name(), server.name.as_str()));
         Server {
             name: server.name.clone(),
@@ -246,11 +246,11 @@ fn servers(sessions: &Sessions<'_>, link: &Handle, vitals: Option<&vitals::Vital
         return vitals.servers.iter().map(of).collect();
     }
     let status = link.status().borrow().clone();
-    if status.state != State::Dormant {
+    if status.state != LinkState::Dormant {
         return Vec::new();
     }
     let asleep = |server: &record::Server| {
-        of(&vitals::Server { name: server.name.clone(), transport: server.transport, up: false, epoch: 0 })
+        of(&vitals::ServerVitals { name: server.name.clone(), transport: server.transport, up: false, epoch: 0 })
     };
     status.record.servers.iter().map(asleep).collect()
 }

@@ -26,9 +26,10 @@ struct Sample<'t> {
 }
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
-    api.links.look();
+    api.links.refresh_metrics();
     let mut registry = Registry::default();
-    api.links.register(&mut registry);
+    api.links.register_metrics(&mut registry);
+    api.gateway.register_metrics(&mut registry);
     let mut body = String::new();
     if let Err(error) = text::encode(&mut body, &registry) {
         return reply::problem(&Problem::new(Code::Internal, format!("cannot encode the metrics: {error}")));

@@ -49,7 +49,7 @@ pub struct Api {
     network: Network,
     recovery: Recovery,
     gateway: Arc<Gateway>,
-    journal: watch::Receiver<journal::Facts>,
+    journal: watch::Receiver<journal::JournalStatus>,
     stop: CancellationToken,
     started: Instant,
 }
@@ -69,7 +69,7 @@ pub struct Rooms {
     /// What agents call.
     pub gateway: Arc<Gateway>,
     /// How it is with the journal.
-    pub journal: watch::Receiver<journal::Facts>,
+    pub journal: watch::Receiver<journal::JournalStatus>,
 }
 
 impl Api {

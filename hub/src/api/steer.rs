@@ -4,7 +4,7 @@
 
 use super::instances::find;
 use super::{Api, reply};
-use crate::link::{Body, Handle};
+use crate::link::{Body, LinkHandle};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use http_body_util::{BodyExt, Empty};
@@ -60,7 +60,7 @@ pub(super) async fn stop(State(api): State<Arc<Api>>, Path(name): Path<String>) 
 }
 
 /// A program that speaks HTTP/1.1 knows nothing of our wishes, and was not started by us.
-fn is_ours(link: &Handle) -> Result<(), Problem> {
+fn is_ours(link: &LinkHandle) -> Result<(), Problem> {
     let record = Arc::clone(&link.status().borrow().record);
     match record.protocol {
         Protocol::H2c => Ok(()),
@@ -77,7 +77,7 @@ fn is_ours(link: &Handle) -> Result<(), Problem> {
 }
 
 /// The named process, or all of them.
-fn chosen(link: &Handle, process: Option<String>) -> Result<Vec<String>, Problem> {
+fn chosen(link: &LinkHandle, process: Option<String>) -> Result<Vec<String>, Problem> {
     let vitals = link.vitals().borrow().clone();
     let all: Vec<String> =
         vitals.iter().flat_map(|vitals| vitals.processes.iter().map(|process| process.name.clone())).collect();
@@ -96,7 +96,7 @@ fn chosen(link: &Handle, process: Option<String>) -> Result<Vec<String>, Problem
     }
 }
 
-async fn tell(link: &Handle, path: &str) -> Result<(), Problem> {
+async fn tell(link: &LinkHandle, path: &str) -> Result<(), Problem> {
     let body: Body = Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync();
     let request = http::Request::post(path)
         .body(body)

@@ -6,8 +6,8 @@
 
 use super::Context;
 use super::client::{Client, segment};
+use crate::declared::ServerList;
 use linchpin_instance::leftovers;
-use linchpin_shared::declared::Declared;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use linchpin_shared::process::{self, Identity};
 use serde_json::Value;
@@ -65,7 +65,7 @@ pub(super) async fn stop(context: &Context, args: Stop) -> Result<Exit, Problem>
     if tokio::time::timeout(Duration::from_secs(args.timeout), life.gone()).await.is_err() {
         return Err(life.stays(&args));
     }
-    let declared = Declared::read(&context.home).is_ok_and(|list| list.servers.contains_key(&args.name));
+    let declared = ServerList::read(&context.home).is_ok_and(|list| list.servers.contains_key(&args.name));
     let then = if declared { format!("; {}", again(&args.name)) } else { String::new() };
     context.output.value(&answer, |_| format!("stopped {} (pid {}){then}", args.name, life.agent.pid));
     Ok(Exit::Ok)

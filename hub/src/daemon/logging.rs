@@ -26,7 +26,7 @@ const LEVEL_VAR: &str = "LINCHPIN_LOG";
 ///
 /// # Errors
 /// When a log file cannot be opened.
-pub(super) fn start(home: &Home, settings: &settings::Log, foreground: bool) -> Result<(), Problem> {
+pub(super) fn start(home: &Home, settings: &settings::LogSettings, foreground: bool) -> Result<(), Problem> {
     let open = |name: &str| {
         let path = home.logs().join(name);
         let file = logfile::Writer::open(&path, settings.max_bytes, settings.keep)

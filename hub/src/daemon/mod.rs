@@ -190,7 +190,7 @@ fn open(
         tracing::warn!("the token is switched off by the settings: every program of this machine may use the hub");
     }
     let guard = Guard { port: file.port, token };
-    let (declared, journal) = (ondemand.trouble(), journal.facts());
+    let (declared, journal) = (ondemand.trouble(), journal.status());
     let rooms = Rooms { discovery, links, declared, network, recovery, gateway, journal };
     Ok(Api::new(home, file.clone(), guard, rooms, stop.token()).answering())
 }

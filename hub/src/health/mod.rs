@@ -1,10 +1,10 @@
-//! How well an instance answers: the pure half of its check-ups.
+//! How well an instance answers, measured by the hub's own small requests.
 //!
-//! Owns [`Health`]: the round trips of the hub's own small requests, the quality that follows from them, when the next
-//! check-up is due, and how much longer than usual a link of poor quality is waited for.
-//! Invariant: quality is in `[0.5, 1]`; one late answer lowers it, only many good ones raise it again. The pause between
-//! two check-ups is between `base` and `max`.
-//! Never: reads a clock, sends anything, or calls an instance dead. What a link makes of it is the link's.
+//! [`Health`] derives a quality from the round trips. The quality decides when the next check-up is due, and how much
+//! longer than usual the hub waits for an answer on a poor link. It is in `[0.5, 1]`: one late answer lowers it, and only
+//! many fast answers raise it again. The pause between two check-ups is between `base` and `max`.
+//!
+//! [`Health`] is a plain value without a clock. It does not decide that an instance is dead: the link does.
 
 mod round_trips;
 
@@ -12,62 +12,62 @@ use round_trips::RoundTrips;
 use serde::Serialize;
 use std::time::Duration;
 
-/// An answer within this is as good as any: on loopback it takes a tenth of a millisecond, on a busy machine some more.
+/// An answer within this time counts as fast. On loopback it takes a tenth of a millisecond, on a busy machine longer.
 const GOOD: Duration = Duration::from_millis(50);
 
-/// How much one sample moves the quality.
+/// The weight of one sample in the quality.
 const WEIGHT: f64 = 1.0 / 8.0;
 
-/// The quality of a link on which everything is late. Below it, waiting longer shows nothing new.
+/// The quality of a link on which every answer is late. Waiting even longer would show nothing new.
 const WORST: f64 = 0.5;
 
-/// After a good answer the pause goes back towards `base` by this factor.
+/// The factor by which an answer shortens the pause, down to `base`.
 const RECOVER: f64 = 0.9;
 
-/// How often check-ups are made.
+/// The bounds of the pause between two check-ups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// The pause while all is well.
+pub struct CheckupPolicy {
+    /// The pause while the instance answers fast.
     pub base: Duration,
-    /// The longest pause.
+    /// The longest pause, which failed check-ups lead to.
     pub max: Duration,
 }
 
-/// How well one instance answers.
+/// The health of one instance.
 #[derive(Debug, Clone)]
 pub struct Health {
-    policy: Policy,
+    policy: CheckupPolicy,
     interval: Duration,
     fails: u32,
     quality: f64,
     round_trips: RoundTrips,
 }
 
-/// What others may know of it.
+/// The health of an instance as it is published.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Facts {
-    /// From 0.5, everything is late, to 1, nothing is.
+pub struct HealthStats {
+    /// From 0.5 (every answer is late) to 1 (no answer is late).
     pub quality: f64,
-    /// Check-ups in a row that were not answered in time.
+    /// The number of check-ups in a row that were not answered in time.
     pub fails: u32,
-    /// The pause to the next check-up, in milliseconds.
+    /// The pause before the next check-up, in milliseconds.
     pub interval_ms: u64,
-    /// Round trips in microseconds, smoothed.
+    /// The moving average of the round trips, in microseconds.
     pub round_trip_us: u64,
-    /// Half of the last 64 round trips took no longer, in microseconds.
+    /// The median of the last 64 round trips, in microseconds.
     pub p50_us: u64,
-    /// Of the last 64 round trips nearly none took longer, in microseconds.
+    /// The 99th percentile of the last 64 round trips, in microseconds.
     pub p99_us: u64,
 }
 
 impl Health {
-    /// Of an instance of which nothing bad is known.
+    /// Creates the health of an instance without any samples.
     #[must_use]
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: CheckupPolicy) -> Self {
         Self { policy, interval: policy.base, fails: 0, quality: 1.0, round_trips: RoundTrips::default() }
     }
 
-    /// It answered, after so long.
+    /// Records an answer and its round trip.
     pub fn answered(&mut self, took: Duration) {
         self.round_trips.add(took);
         self.fails = 0;
@@ -75,7 +75,7 @@ impl Health {
         self.sample((GOOD.as_secs_f64() / took.as_secs_f64().max(f64::EPSILON)).min(1.0));
     }
 
-    /// It did not answer a check-up in time.
+    /// Records a check-up that was not answered in time.
     pub fn failed(&mut self) {
         self.fails = self.fails.saturating_add(1);
         let factor = 1_u32.checked_shl(self.fails).unwrap_or(u32::MAX);
@@ -83,32 +83,32 @@ impl Health {
         self.late();
     }
 
-    /// Something that it always does at once took long: a sample without a number.
+    /// Records an answer that was late by an unknown time.
     pub fn late(&mut self) {
         self.sample(0.0);
     }
 
-    /// The pause before the next check-up: a poor link is asked less often, for asking is traffic too.
+    /// The pause before the next check-up. A poor link is checked less often, because a check-up is traffic as well.
     #[must_use]
     pub fn pause(&self) -> Duration {
         self.interval.div_f64(self.quality).min(self.policy.max)
     }
 
-    /// How long to wait on this link for what a perfect one does within `usual`.
+    /// How long to wait on this link for an answer that a perfect link gives within `usual`.
     ///
-    /// It grows with the square of what is lost: TCP repeats a lost segment after times that double, so on a link that
-    /// loses much the answers are not late by a little. Without this a link that loses three packets of ten would be
-    /// called lost, and dialled again through the same loss, several times a minute.
+    /// The time is `usual` divided by the square of the quality. TCP repeats a lost segment at intervals that double, so
+    /// on a link that loses many packets the answers are very late. Without this allowance, a link that loses three
+    /// packets of ten would be declared lost, and dialled again over the same network, several times a minute.
     #[must_use]
     pub fn patience(&self, usual: Duration) -> Duration {
         usual.div_f64(self.quality * self.quality)
     }
 
-    /// What others may know.
+    /// The health as it is published.
     #[must_use]
-    pub fn facts(&self) -> Facts {
+    pub fn stats(&self) -> HealthStats {
         let [p50_us, p99_us] = self.round_trips.percentiles([50, 99]).map(micros);
-        Facts {
+        HealthStats {
             quality: (self.quality * 1000.0).round() / 1000.0,
             fails: self.fails,
             interval_ms: u64::try_from(self.pause().as_millis()).unwrap_or(u64::MAX),

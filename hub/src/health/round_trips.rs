@@ -1,16 +1,12 @@
-//! The last round trips of one link, and what they were like.
-//!
-//! Owns a ring of 64 and their moving average. Invariant: percentiles are of samples that were taken (nearest rank).
-//! Never: grows.
+//! The last 64 round trips of one link, with their moving average and percentiles (by nearest rank).
 
 use std::time::Duration;
 
 const KEPT: usize = 64;
 
-/// As TCP smooths its own round trips (RFC 6298, section 2).
+/// The weight with which TCP smooths its own round trips (RFC 6298, section 2).
 const WEIGHT: f64 = 1.0 / 8.0;
 
-/// The last round trips.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RoundTrips {
     last: Vec<Duration>,
@@ -29,12 +25,12 @@ impl RoundTrips {
         self.next = (self.next + 1) % KEPT;
     }
 
-    /// The moving average; zero when there is no sample.
+    /// The moving average, or zero without samples.
     pub(super) fn smoothed(&self) -> Duration {
         Duration::from_secs_f64(self.smoothed.unwrap_or_default())
     }
 
-    /// The samples that so many percent of all do not exceed; zero when there is none.
+    /// The samples that are not exceeded by these percentages of all samples, or zero without samples.
     pub(super) fn percentiles<const N: usize>(&self, percents: [usize; N]) -> [Duration; N] {
         let mut sorted = self.last.clone();
         sorted.sort_unstable();

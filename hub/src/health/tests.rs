@@ -1,11 +1,11 @@
 use super::*;
 use proptest::prelude::*;
 
-const POLICY: Policy = Policy { base: Duration::from_secs(5), max: Duration::from_secs(60) };
+const POLICY: CheckupPolicy = CheckupPolicy { base: Duration::from_secs(5), max: Duration::from_secs(60) };
 const FAST: Duration = Duration::from_micros(100);
 
 #[test]
-fn pauses_double_while_it_fails_and_shrink_by_a_tenth_when_it_is_well() {
+fn pauses_double_with_failures_and_shrink_with_answers() {
     let mut health = Health::new(POLICY);
     let pauses: Vec<_> = (0..5)
         .map(|_| {
@@ -21,7 +21,7 @@ fn pauses_double_while_it_fails_and_shrink_by_a_tenth_when_it_is_well() {
 }
 
 #[test]
-fn one_late_answer_is_remembered_and_many_good_ones_forget_it() {
+fn a_late_answer_is_forgotten_only_after_many_fast_ones() {
     let mut health = Health::new(POLICY);
     health.late();
     let after_one = health.quality;
@@ -31,12 +31,12 @@ fn one_late_answer_is_remembered_and_many_good_ones_forget_it() {
     assert!(health.quality > after_one && health.quality < 0.95);
     (0..60).for_each(|_| health.answered(FAST));
     assert!(health.quality > 0.999);
-    assert_eq!(health.facts().p99_us, 100);
+    assert_eq!(health.stats().p99_us, 100);
 }
 
-/// With three packets of ten lost in each direction every second answer is late by TCP's 200 ms or more.
+/// If three packets of ten are lost in each direction, TCP delays every second answer by 200 ms or more.
 #[test]
-fn a_link_that_loses_a_third_is_waited_for_several_times_as_long() {
+fn a_link_that_loses_a_third_gets_several_times_the_patience() {
     let mut health = Health::new(POLICY);
     for round in 0..40 {
         health.answered(if round % 2 == 0 { FAST } else { Duration::from_millis(200) });
@@ -47,7 +47,7 @@ fn a_link_that_loses_a_third_is_waited_for_several_times_as_long() {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_bounds_hold(steps in prop::collection::vec((0_u8..3, 0_u64..10_000_000), 0..300)) {
+    fn the_bounds_hold_for_any_samples(steps in prop::collection::vec((0_u8..3, 0_u64..10_000_000), 0..300)) {
         let mut health = Health::new(POLICY);
         for (step, took) in steps {
             let before = health.quality;

@@ -1,107 +1,110 @@
-//! What is kept in the journal, and how it is written.
+//! The changes that are written to the journal, and the rows behind them.
 //!
-//! Owns [`Change`] and the rows behind it. Invariant: each change says all of its row, so writing one twice is writing it
-//! once, and the last one counts. Never: knows what a row means to who keeps it.
+//! Each change has the whole content of its row. So a change may be written twice, and the last one counts. The journal
+//! does not interpret what other rooms save in it.
 
 use super::Recall;
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
-/// So many sessions and lists are recalled at most: of more, only those that were used last.
+/// The number of sessions that are recalled. If there are more, those that were used last are recalled.
 const MAX_SESSIONS: u32 = 4096;
+
+/// The number of lists that are recalled. If there are more, those that were seen last are recalled.
 const MAX_LISTS: u32 = 8192;
 
-/// One change.
+/// A change of the journal.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// A session as it is now.
-    Session(Session),
-    /// The session of this id was ended.
+pub enum JournalChange {
+    /// Adds or replaces a session.
+    Session(SavedSession),
+    /// Removes the session with this id.
     SessionEnded(String),
-    /// A list as it is now.
-    List(List),
-    /// Something happened.
-    Event(Event),
+    /// Adds or replaces a list.
+    List(SavedList),
+    /// Appends an event to the log.
+    Event(JournalEvent),
 }
 
-/// An agent's MCP session.
+/// An MCP session of an agent, with everything that the next hub needs to continue it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// Its id.
+pub struct SavedSession {
+    /// The id of the session.
     pub id: String,
-    /// Path and query of its address.
+    /// The path and the query of its endpoint.
     pub scope: String,
-    /// The agreed version.
+    /// The negotiated protocol version.
     pub version: String,
-    /// The params of its `initialize`, as they came.
+    /// The unchanged params of its `initialize` request.
     pub initialize: Option<String>,
-    /// The log level that it asked for.
+    /// The log level that the client set.
     pub level: Option<String>,
-    /// The resources that it subscribed to.
-    pub subscriptions: Vec<Subscription>,
-    /// The tasks that it began, oldest first.
+    /// The resources that the client subscribed to.
+    pub subscriptions: Vec<SavedSubscription>,
+    /// The MCP tasks of the session, the oldest first.
     pub tasks: Vec<SavedTask>,
-    /// Fingerprints of the tools, prompts and resources that it knows.
+    /// The fingerprints of the tools, prompts and resources that the client knows.
     pub fetched: [Option<u64>; 3],
-    /// When it was used last.
+    /// When the session was used last.
     pub used_at: Timestamp,
 }
 
-/// A task that a session began.
+/// An MCP task of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedTask {
-    /// Its place among those of the session.
+    /// The number of the task within its session.
     pub number: u64,
-    /// Its server, and in place of a URI the server's name of it.
-    pub of: Subscription,
+    /// The server of the task. In place of a URI it has the id that the server gave to the task.
+    pub of: SavedSubscription,
 }
 
 /// A subscription to a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subscription {
-    /// The instance.
+pub struct SavedSubscription {
+    /// The name of the instance.
     pub instance: String,
-    /// Its server.
+    /// The name of the server within its instance.
     pub server: String,
-    /// The instance's project directory.
+    /// The project directory of the instance.
     pub project: String,
-    /// For whom the session with the server is.
-    pub lane: String,
-    /// What of it.
+    /// The clients that share the session with the server.
+    #[serde(rename = "lane")]
+    pub session_kind: String,
+    /// The URI of the resource.
     pub uri: String,
 }
 
 /// A list of an MCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct List {
+pub struct SavedList {
     /// The id of the instance.
     pub instance: String,
-    /// Its server.
+    /// The name of the server within its instance.
     pub server: String,
-    /// For whom the session with the server is.
-    pub lane: String,
-    /// What it lists.
+    /// The clients that share the session with the server.
+    pub session_kind: String,
+    /// The method that lists the items, or `about` for the server's own description.
     pub kind: String,
-    /// The list.
+    /// The result of the method as JSON.
     pub items: String,
 }
 
-/// Something that happened.
+/// An entry of the event log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    /// When.
+pub struct JournalEvent {
+    /// The time of the event.
     pub at: Timestamp,
-    /// On which topic.
+    /// The topic on which it was published.
     pub topic: String,
-    /// What.
+    /// The kind of the event.
     pub kind: String,
-    /// The details.
+    /// The details of the event.
     pub data: serde_json::Value,
 }
 
-impl Change {
-    /// Writes it, as of `now`.
+impl JournalChange {
+    /// Writes the change. `now` is the time at which lists count as seen.
     pub(super) fn write(&self, to: &Connection, now: Timestamp) -> rusqlite::Result<()> {
         match self {
             Self::Session(session) => session.write(to),
@@ -112,7 +115,7 @@ impl Change {
     }
 }
 
-impl Session {
+impl SavedSession {
     fn write(&self, to: &Connection) -> rusqlite::Result<()> {
         let [tools, prompts, resources] = self.fetched.map(|print| print.map(u64::cast_signed));
         let subscriptions = serde_json::to_string(&self.subscriptions).unwrap_or_else(|_| String::from("[]"));
@@ -154,13 +157,13 @@ impl Session {
     }
 }
 
-impl List {
+impl SavedList {
     fn write(&self, to: &Connection, now: Timestamp) -> rusqlite::Result<()> {
         let mut put = to.prepare(
             "INSERT OR REPLACE INTO lists (instance, server, lane, kind, items, seen_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
-        let row = params![self.instance, self.server, self.lane, self.kind, self.items, now.as_millisecond()];
+        let row = params![self.instance, self.server, self.session_kind, self.kind, self.items, now.as_millisecond()];
         put.execute(row).map(drop)
     }
 
@@ -168,29 +171,29 @@ impl List {
         Ok(Self {
             instance: row.get(0)?,
             server: row.get(1)?,
-            lane: row.get(2)?,
+            session_kind: row.get(2)?,
             kind: row.get(3)?,
             items: row.get(4)?,
         })
     }
 }
 
-impl Event {
+impl JournalEvent {
     fn write(&self, to: &Connection) -> rusqlite::Result<()> {
         let mut put = to.prepare("INSERT INTO events (at, topic, kind, data) VALUES (?1, ?2, ?3, ?4)")?;
         put.execute(params![self.at.as_millisecond(), self.topic, self.kind, self.data.to_string()]).map(drop)
     }
 }
 
-/// Everything that is recalled when a hub starts.
+/// Reads everything that is recalled when a hub starts.
 pub(super) fn recall(from: &Connection) -> rusqlite::Result<Recall> {
     let mut sessions = from.prepare(
         "SELECT id, scope, version, initialize, level, subscriptions, tools, prompts, resources, used_at, tasks
          FROM sessions ORDER BY used_at DESC LIMIT ?1",
     )?;
-    let sessions = sessions.query_map([MAX_SESSIONS], Session::read)?.collect::<Result<_, _>>()?;
+    let sessions = sessions.query_map([MAX_SESSIONS], SavedSession::read)?.collect::<Result<_, _>>()?;
     let mut lists =
         from.prepare("SELECT instance, server, lane, kind, items FROM lists ORDER BY seen_at DESC LIMIT ?1")?;
-    let lists = lists.query_map([MAX_LISTS], List::read)?.collect::<Result<_, _>>()?;
+    let lists = lists.query_map([MAX_LISTS], SavedList::read)?.collect::<Result<_, _>>()?;
     Ok(Recall { sessions, lists })
 }

@@ -1,20 +1,20 @@
-//! The journal (DESIGN 4.12): what the hub has to know again after it was killed.
+//! The journal: a SQLite database with what the hub has to remember after it was killed.
 //!
-//! Owns `journal.db`: [`schema`] (its form), [`store`] (the open file), [`aside`] (what becomes of a file that cannot be
-//! used) and [`writer`] (the one thread that writes it). Others hold a [`Journal`] and hand it [`Change`]s.
-//! Invariant: nobody waits for the disk who did not ask to be told; what cannot be written is counted and marked as a
-//! gap. A file that cannot be used is kept under another name, and a new one is begun.
-//! Never: opened by a process that does not hold the hub's lease, or needed for routing.
+//! One thread writes `journal.db`. Other rooms hold a [`Journal`] and pass it [`JournalChange`]s; only callers that ask
+//! for it wait for the disk. Events that cannot be written are counted and marked as a gap. A file that cannot be used is
+//! kept under another name, and a new one is created.
+//!
+//! Only the process that holds the hub's lease opens the journal. Routing works without it.
 
-mod aside;
 mod change;
+mod corrupt;
 mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use change::{Change, Event, List, SavedTask, Session, Subscription};
+pub use change::{JournalChange, JournalEvent, SavedList, SavedSession, SavedSubscription, SavedTask};
 
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
@@ -27,160 +27,160 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-/// Jobs that wait for the writer; an event is some 300 bytes.
+/// The length of the writer's queue. An event has some 300 bytes.
 const QUEUE: usize = 1024;
 
-/// A hub that starts waits so long for what its earlier life left; without it, it goes on.
-const OPENING: Duration = Duration::from_millis(500);
+/// How long a hub that starts waits for its earlier state. After that, it goes on without it.
+const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A hub that stops waits so long for the last changes.
-const CLOSING: Duration = Duration::from_secs(2);
+/// How long a hub that stops waits for the last changes to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How soon it tries again to hand its last job in.
-const PAUSE: Duration = Duration::from_millis(5);
+/// The pause between two attempts to put the last job into a full queue.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// What an earlier life of the hub left.
+/// What an earlier run of the hub left in the journal.
 #[derive(Debug, Default)]
 pub struct Recall {
     /// The sessions of agents, the one that was used last first.
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<SavedSession>,
     /// The lists of MCP servers.
-    pub lists: Vec<List>,
+    pub lists: Vec<SavedList>,
 }
 
-/// How it is with the journal.
+/// The state of the journal.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Facts {
-    /// How many files were opened so far. When it grows, whoever keeps something there has to write all of it again.
+pub struct JournalStatus {
+    /// How many files were opened so far. When the number grows, the file is another one, and everything that has to be
+    /// in it must be written again.
     pub opened: u64,
-    /// Why nothing can be written now.
+    /// Why nothing can be written at present.
     pub problem: Option<Problem>,
-    /// What was put aside last in this life of the hub.
-    pub aside: Option<Problem>,
-    /// How many events were lost.
+    /// The last unusable file that this run of the hub put aside.
+    pub corrupt: Option<Problem>,
+    /// The number of events that were lost.
     pub missed: u64,
 }
 
-/// It was not written, and the journal's [`Facts`] say why.
+/// The changes were not written. The [`JournalStatus`] says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unwritten;
+pub struct NotWritten;
 
-/// What the writer is asked to do.
+/// A job of the writer thread.
 #[derive(Debug)]
-enum Job {
-    /// To write.
+enum WriterJob {
     Write {
-        changes: Vec<Change>,
-        /// Who wants to be told; without one, what cannot be written is lost and counted.
-        done: Option<oneshot::Sender<Result<(), Unwritten>>>,
+        changes: Vec<JournalChange>,
+        /// Receives the result. Without a receiver, changes that cannot be written are lost and counted.
+        done: Option<oneshot::Sender<Result<(), NotWritten>>>,
     },
-    /// To close the file and end, and to say so.
+    /// Closes the file and ends the thread.
     Close(oneshot::Sender<()>),
 }
 
-/// The hub's journal. Clones are the same one.
+/// The hub's journal. All clones refer to the same file.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    jobs: Option<SyncSender<Job>>,
-    facts: watch::Receiver<Facts>,
+    jobs: Option<SyncSender<WriterJob>>,
+    status: watch::Receiver<JournalStatus>,
     recall: Arc<Mutex<Option<Recall>>>,
     missed: Arc<AtomicU64>,
 }
 
 impl Journal {
-    /// Opens the journal of this home, whose hub's lease the caller holds, and waits a moment for what is in it. Whatever
-    /// is wrong with it, the hub goes on: see [`Journal::facts`].
+    /// Opens the journal of this home, and waits a moment for its content. The caller must hold the hub's lease. Every
+    /// error is reported by [`Journal::status`], so that the hub can go on without a journal.
     pub async fn start(home: &Home) -> Self {
         let (jobs, queue) = sync_channel(QUEUE);
-        let (publish, mut facts) = watch::channel(Facts::default());
+        let (publish, mut status) = watch::channel(JournalStatus::default());
         let (recall, missed) = (Arc::default(), Arc::default());
-        let writer = writer::Writer::new(path(home), queue, publish, Arc::clone(&recall), Arc::clone(&missed));
-        let begun = std::thread::Builder::new().name(String::from("journal")).spawn(move || writer.run());
-        if let Err(error) = begun {
-            tracing::error!(%error, "no thread for the journal: this hub remembers nothing for its next life");
+        let writer = writer::JournalWriter::new(path(home), queue, publish, Arc::clone(&recall), Arc::clone(&missed));
+        let thread = std::thread::Builder::new().name(String::from("journal")).spawn(move || writer.run());
+        if let Err(error) = thread {
+            tracing::error!(%error, "cannot start the thread of the journal; this hub leaves nothing to the next one");
             return Self::none();
         }
-        let known = facts.wait_for(|facts| facts.opened > 0 || facts.problem.is_some());
-        let _ = timeout(OPENING, known).await;
-        Self { jobs: Some(jobs), facts, recall, missed }
+        let settled = status.wait_for(|status| status.opened > 0 || status.problem.is_some());
+        let _ = timeout(OPEN_TIMEOUT, settled).await;
+        Self { jobs: Some(jobs), status, recall, missed }
     }
 
-    /// No journal: nothing is kept, and nothing is known of earlier lives.
+    /// Creates a journal that keeps nothing and recalls nothing.
     #[must_use]
     pub fn none() -> Self {
-        let (_, facts) = watch::channel(Facts::default());
-        Self { jobs: None, facts, recall: Arc::default(), missed: Arc::default() }
+        let (_, status) = watch::channel(JournalStatus::default());
+        Self { jobs: None, status, recall: Arc::default(), missed: Arc::default() }
     }
 
-    /// Whether there is one.
+    /// Whether changes are written anywhere.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.jobs.is_some()
     }
 
-    /// How it is, now and whenever that changes.
+    /// Watches the state of the journal.
     #[must_use]
-    pub fn facts(&self) -> watch::Receiver<Facts> {
-        self.facts.clone()
+    pub fn status(&self) -> watch::Receiver<JournalStatus> {
+        self.status.clone()
     }
 
-    /// What an earlier life left, to who asks first; it may come late, when the file could not be opened at once.
+    /// Takes what an earlier run of the hub left. Only the first caller gets it. It may come late, if the file could not
+    /// be opened at once.
     #[must_use]
     pub fn recall(&self) -> Option<Recall> {
         self.recall.lock().take()
     }
 
-    /// Writes these changes together, and waits until a death of the hub cannot undo them.
+    /// Writes these changes in one transaction, and waits until the death of the hub can no longer undo them.
     ///
     /// # Errors
-    /// When they could not be written; they are then not written at all.
-    pub async fn commit(&self, changes: Vec<Change>) -> Result<(), Unwritten> {
-        let (done, told) = oneshot::channel();
-        let jobs = self.jobs.as_ref().ok_or(Unwritten)?;
-        jobs.try_send(Job::Write { changes, done: Some(done) }).map_err(|_| Unwritten)?;
-        told.await.unwrap_or(Err(Unwritten))
+    /// Fails if the changes could not be written. Then none of them was written.
+    pub async fn commit(&self, changes: Vec<JournalChange>) -> Result<(), NotWritten> {
+        let (done, written) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or(NotWritten)?;
+        jobs.try_send(WriterJob::Write { changes, done: Some(done) }).map_err(|_| NotWritten)?;
+        written.await.unwrap_or(Err(NotWritten))
     }
 
-    /// Has an event written, some time. One that there is no room for is counted.
-    pub fn note(&self, event: Event) {
+    /// Queues an event without waiting for it. If the queue is full, the event is lost and counted.
+    pub fn note(&self, event: JournalEvent) {
         let Some(jobs) = &self.jobs else { return };
-        if jobs.try_send(Job::Write { changes: vec![Change::Event(event)], done: None }).is_err() {
+        if jobs.try_send(WriterJob::Write { changes: vec![JournalChange::Event(event)], done: None }).is_err() {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Closes the journal for all who hold it, once what was handed in so far is written or lost; waits for that, for a
-    /// moment at most. Everything is in the one file then.
+    /// Closes the journal for all its clones after the queued jobs, and waits for that for a limited time. After that, the
+    /// whole journal is in one file.
     pub async fn close(self) {
         let Some(jobs) = self.jobs else { return };
-        let (done, told) = oneshot::channel();
-        let closed = async {
-            let mut job = Job::Close(done);
-            // A writer that is behind makes room in its own time.
-            while let Err(TrySendError::Full(again)) = jobs.try_send(job) {
-                job = again;
-                tokio::time::sleep(PAUSE).await;
+        let (done, closed) = oneshot::channel();
+        let close = async {
+            let mut job = WriterJob::Close(done);
+            // The queue has space again when the writer has caught up.
+            while let Err(TrySendError::Full(returned)) = jobs.try_send(job) {
+                job = returned;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
-            // A writer that has ended has closed it.
-            let _ = told.await;
+            // A writer that has already ended has closed the file.
+            let _ = closed.await;
         };
-        let _ = timeout(CLOSING, closed).await;
+        let _ = timeout(CLOSE_TIMEOUT, close).await;
     }
 }
 
-/// Where the journal of a home is.
+/// The path of the journal of this home.
 #[must_use]
 pub fn path(home: &Home) -> PathBuf {
     home.root().join("journal.db")
 }
 
-/// The files that were put aside in this home.
+/// The unusable journals that were put aside in this home.
 #[must_use]
-pub fn put_aside(home: &Home) -> Vec<PathBuf> {
-    aside::files(home.root())
+pub fn corrupt_files(home: &Home) -> Vec<PathBuf> {
+    corrupt::files(home.root())
 }
 
-/// The problem of a journal that cannot be used.
 fn unusable(detail: String, path: &std::path::Path) -> Problem {
     Problem::new(Code::JournalUnusable, detail).seen("path", path.display().to_string())
 }

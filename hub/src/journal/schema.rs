@@ -1,15 +1,15 @@
-//! The form of the journal.
+//! The schema of the journal and its migrations.
 //!
-//! Owns its migrations. Each is one step forward in `user_version` and happens as a whole or not at all; a step that was
-//! published is never changed. Never: goes back, or touches a database that is not a journal.
+//! Each migration is one step forward in `user_version`, in one transaction. A published step is never changed, and there
+//! is no way back. A database that is not a journal is not touched.
 
 use rusqlite::Connection;
 
-/// Marks a database as a journal of ours: "lnch".
-const APPLICATION: i32 = 0x6c6e_6368;
+/// The `application_id` of a journal: "lnch".
+const APPLICATION_ID: i32 = 0x6c6e_6368;
 
-/// The steps; the form of a journal is how many of them it has.
-const STEPS: [&str; 2] = [
+/// The migrations. The version of a schema is the number of migrations that it has.
+const MIGRATIONS: [&str; 2] = [
     "
     CREATE TABLE sessions (
         id TEXT PRIMARY KEY, scope TEXT NOT NULL, version TEXT NOT NULL, initialize TEXT, level TEXT,
@@ -32,41 +32,41 @@ const STEPS: [&str; 2] = [
 ",
 ];
 
-/// What is swept by age, and by which column.
+/// The tables that are swept by age, each with the column that tells it.
 pub(super) const AGED: [(&str, &str); 3] = [("sessions", "used_at"), ("lists", "seen_at"), ("events", "at")];
 
-/// What a database is.
+/// The kind of a database, with the version of its schema.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// A journal, of this form; an empty one has form 0.
-    Ours(usize),
-    /// A journal of a later Linchpin, of this form.
+pub(super) enum DatabaseKind {
+    /// A journal that this Linchpin can use. An empty database has version 0.
+    Journal(usize),
+    /// A journal of a later Linchpin.
     Newer(usize),
-    /// No journal.
+    /// A database of another program.
     Foreign,
 }
 
-/// What a database is, which is read and not changed.
-pub(super) fn form(connection: &Connection) -> rusqlite::Result<Form> {
+/// Determines the kind of a database without changing it.
+pub(super) fn kind_of(connection: &Connection) -> rusqlite::Result<DatabaseKind> {
     let number = |what: &str| connection.query_row(what, [], |row| row.get::<_, i32>(0));
-    let (application, form) = (number("PRAGMA application_id")?, usize::try_from(number("PRAGMA user_version")?));
+    let (application, version) = (number("PRAGMA application_id")?, usize::try_from(number("PRAGMA user_version")?));
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
-    Ok(match (application, form, objects) {
-        (APPLICATION, Ok(form), _) if form > STEPS.len() => Form::Newer(form),
-        (0, Ok(0), 0) => Form::Ours(0),
-        (APPLICATION, Ok(form), _) => Form::Ours(form),
-        (_, Ok(_) | Err(_), _) => Form::Foreign,
+    Ok(match (application, version, objects) {
+        (APPLICATION_ID, Ok(version), _) if version > MIGRATIONS.len() => DatabaseKind::Newer(version),
+        (0, Ok(0), 0) => DatabaseKind::Journal(0),
+        (APPLICATION_ID, Ok(version), _) => DatabaseKind::Journal(version),
+        (_, Ok(_) | Err(_), _) => DatabaseKind::Foreign,
     })
 }
 
-/// Brings a journal of this form to the newest one.
-pub(super) fn migrate(connection: &mut Connection, form: usize) -> rusqlite::Result<()> {
-    for (at, step) in STEPS.iter().enumerate().skip(form) {
-        let whole = connection.transaction()?;
-        whole.execute_batch(step)?;
-        whole.pragma_update(None, "application_id", APPLICATION)?;
-        whole.pragma_update(None, "user_version", i32::try_from(at + 1).unwrap_or(i32::MAX))?;
-        whole.commit()?;
+/// Brings a journal of this version to the newest one.
+pub(super) fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    for (at, step) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", i32::try_from(at + 1).unwrap_or(i32::MAX))?;
+        transaction.commit()?;
     }
     Ok(())
 }

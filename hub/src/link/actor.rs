@@ -1,170 +1,121 @@
-//! The acting half of a link: does what the machine says and tells it what happened.
+//! The task of one link: it does what the machine says, and tells the machine what happened.
 //!
-//! Owns everything of one link that lives: the dial, the connection, the probe. Each state of being has one method, and
-//! what may exist in that state is a local variable of it; leaving the method lets go of it.
-//! Invariant: news from discovery, checks and questions are served in every state, also while dialling or waiting.
-//! Never: decides. Whatever happens goes into [`Machine::handle`]; whatever is seen from outside comes out of it.
+//! The actor owns everything of the link that is alive: the dial, the connection and the probe. Each of them is a local
+//! variable of the method for its stage, so leaving the method drops it. The inbox is served in every stage, also while
+//! the link dials or waits. The actor decides nothing: every event goes into [`Machine::handle`], and everything that
+//! other rooms see comes out of the machine.
 
-use super::dial::Line;
-use super::hearing::Heard;
-use super::lane::Lane;
-use super::limiter::Limiter;
-use super::machine::{Dial, Effect, Input, Machine, Moment};
-use super::metrics::{Meter, Metrics};
-use super::probe::{Probing, answered, ask, dial_in_turn};
-use super::start::Start;
-use super::status::{State, Status, Transition};
-use super::{Numbers, vitals};
-use jiff::Timestamp;
-use linchpin_shared::failure::Failure;
+use super::activity::LastRead;
+use super::common::{LinkCommon, context_now};
+use super::dial::LinkConnection;
+use super::failure::Failure;
+use super::inbox::{Inbox, Message};
+use super::machine::{Context, DialAttempt, Effect, Input, Machine};
+use super::metrics::LinkMeter;
+use super::probe::{self, PendingProbe};
+use super::request_sender::RequestSender;
+use super::status::{LinkState, LinkStatus};
+use super::vitals::{self, VitalsSender};
 use linchpin_shared::registry::record::Record;
-use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
+use uuid::Uuid;
 
-/// What discovery says of one instance.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Presence {
-    /// It is registered and its owner lives.
-    Here(Arc<Record>),
-    /// Its owner is proven dead.
-    Dead,
-    /// Its record is gone.
-    Unregistered,
+/// The sending ends of what a link publishes.
+pub(super) struct Publishers {
+    pub(super) status: watch::Sender<Arc<LinkStatus>>,
+    pub(super) vitals: VitalsSender,
+    pub(super) sender: watch::Sender<Option<RequestSender>>,
 }
 
-/// What is said of one instance: by discovery, and by the list of what is declared.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct News {
-    pub(super) presence: Presence,
-    /// What is known of starting it, if it is declared.
-    pub(super) declared: Option<Start>,
+pub(super) struct LinkActor {
+    machine: Machine,
+    inbox: Inbox,
+    publishers: Publishers,
+    common: Arc<LinkCommon>,
+    meter: Arc<LinkMeter>,
+    /// The span of the present generation.
+    span: Span,
+    generation: Uuid,
+    /// The sender of the present connection. It is published while the machine accepts requests.
+    sender: Option<RequestSender>,
+    /// The last read from the present connection, where it can be observed.
+    last_read: Option<LastRead>,
+    probe_wanted: bool,
+    finished: bool,
 }
 
-/// What a handle asks of its link.
-#[derive(Debug)]
-pub(super) enum Command {
-    Check(&'static str),
-    Transitions(oneshot::Sender<Vec<Transition>>),
-}
-
-/// What all links have in common.
-pub(super) struct Common {
-    pub(super) numbers: Numbers,
-    pub(super) limiter: Mutex<Limiter>,
-    pub(super) metrics: Metrics,
-    /// Asks discovery to look now.
-    pub(super) nudge: Box<dyn Fn() + Send + Sync>,
-}
-
-/// Where a link's facts are published.
-pub(super) struct Published {
-    pub(super) status: watch::Sender<Arc<Status>>,
-    pub(super) vitals: vitals::Publisher,
-    pub(super) lane: watch::Sender<Option<Lane>>,
-}
-
-/// Everything that may reach a link from outside.
-pub(super) struct Mail {
-    pub(super) cancel: CancellationToken,
-    pub(super) news: watch::Receiver<News>,
-    pub(super) commands: mpsc::Receiver<Command>,
-}
-
-enum Letter {
-    Cancelled,
-    News(News),
-    Command(Command),
-}
-
-impl Mail {
-    /// The next letter. Nothing is lost when the future is dropped.
-    async fn next(&mut self) -> Letter {
-        tokio::select! {
-            biased;
-            () = self.cancel.cancelled() => Letter::Cancelled,
-            // Whoever gives the news has ended: so does the link.
-            news = self.news.changed() => match news {
-                Ok(()) => Letter::News(self.news.borrow_and_update().clone()),
-                Err(_closed) => Letter::Cancelled,
-            },
-            Some(command) = self.commands.recv() => Letter::Command(command),
+impl LinkActor {
+    pub(super) fn new(
+        machine: Machine,
+        inbox: Inbox,
+        publishers: Publishers,
+        common: Arc<LinkCommon>,
+        meter: Arc<LinkMeter>,
+    ) -> Self {
+        let (span, generation) = (span_of(machine.record()), machine.record().generation);
+        Self {
+            machine,
+            inbox,
+            publishers,
+            common,
+            meter,
+            span,
+            generation,
+            sender: None,
+            last_read: None,
+            probe_wanted: false,
+            finished: false,
         }
     }
-}
 
-/// One link.
-pub(super) struct Actor {
-    pub(super) machine: Machine,
-    pub(super) mail: Mail,
-    pub(super) published: Published,
-    pub(super) common: Arc<Common>,
-    meter: Arc<Meter>,
-    /// The way onto the connection, which is published while the machine lets requests pass.
-    lane: Option<Lane>,
-    /// When something came over the connection last.
-    heard: Option<Heard>,
-    probe_wanted: bool,
-    over: bool,
-}
-
-impl Actor {
-    pub(super) const fn new(
-        machine: Machine,
-        mail: Mail,
-        published: Published,
-        common: Arc<Common>,
-        meter: Arc<Meter>,
-    ) -> Self {
-        Self { machine, mail, published, common, meter, lane: None, heard: None, probe_wanted: false, over: false }
-    }
-
-    /// Runs until the instance is gone for long enough, or the hub ends.
+    /// Runs until the instance has been gone for long enough, or the hub ends.
     pub(super) async fn run(mut self) {
-        while !self.over {
-            match self.machine.dialling() {
-                Some(dial) => {
-                    if let Some(line) = self.connect(dial).await {
-                        self.serve(line).await;
+        while !self.finished {
+            match self.machine.dial_attempt() {
+                Some(attempt) => {
+                    if let Some(connection) = self.connect(attempt).await {
+                        self.serve(connection).await;
                     }
                 }
                 None => self.wait().await,
             }
         }
-        self.published.lane.send_replace(None);
+        self.publishers.sender.send_replace(None);
         self.meter.forget();
     }
 
-    /// Not connected, and nothing to do before the deadline: retrying or gone.
+    /// Waits for the next message or deadline without a dial and without a connection.
     async fn wait(&mut self) {
         tokio::select! {
-            letter = self.mail.next() => self.read(letter),
-            () = until(self.machine.deadline().map(|deadline| deadline.at)) => self.step(Input::Due),
+            message = self.inbox.next() => self.on_message(message),
+            () = until(self.machine.deadline().map(|deadline| deadline.at)) => self.step(Input::DeadlineReached),
         }
     }
 
-    /// One dial is under way.
-    async fn connect(&mut self, dial: Dial) -> Option<Box<Line>> {
+    /// Dials, until the dial ends or the machine wants another one.
+    async fn connect(&mut self, attempt: DialAttempt) -> Option<Box<LinkConnection>> {
         let (common, record, meter) =
             (Arc::clone(&self.common), Arc::clone(self.machine.record()), Arc::clone(&self.meter));
-        let mut attempt = Box::pin(dial_in_turn(common, record, dial, meter));
-        while !self.over && self.machine.dialling() == Some(dial) {
+        let dial = probe::dial_when_allowed(common, record, attempt, meter).instrument(self.span.clone());
+        let mut dial = Box::pin(dial);
+        while !self.finished && self.machine.dial_attempt() == Some(attempt) {
             tokio::select! {
-                letter = self.mail.next() => self.read(letter),
-                result = &mut attempt => return self.dialled(result),
+                message = self.inbox.next() => self.on_message(message),
+                result = &mut dial => return self.dialled(result),
             }
         }
         None
     }
 
-    fn dialled(&mut self, result: Result<Line, Failure>) -> Option<Box<Line>> {
+    fn dialled(&mut self, result: Result<LinkConnection, Failure>) -> Option<Box<LinkConnection>> {
         match result {
-            Ok(line) => {
-                self.lane = Some(line.lane().clone());
-                self.step(Input::Connected(line.round_trip));
-                Some(Box::new(line))
+            Ok(connection) => {
+                self.sender = Some(connection.sender().clone());
+                self.step(Input::Connected(connection.round_trip));
+                Some(Box::new(connection))
             }
             Err(failure) => {
                 self.step(Input::DialFailed(failure));
@@ -173,126 +124,131 @@ impl Actor {
         }
     }
 
-    /// One connection is held.
-    async fn serve(&mut self, mut line: Box<Line>) {
-        let number = self.machine.connection();
+    /// Holds a connection, until it ends or the machine gives it up.
+    async fn serve(&mut self, mut connection: Box<LinkConnection>) {
+        let number = self.machine.connection_number();
         let record = Arc::clone(self.machine.record());
-        let mut follow = Box::pin(vitals::follow(line.lane().clone(), record, self.published.vitals.clone()));
-        let mut probe: Probing = None;
-        self.heard = line.heard();
-        while !self.over && number.is_some() && self.machine.connection() == number {
+        let vitals = vitals::follow(connection.sender().clone(), record, self.publishers.vitals.clone());
+        let mut vitals = Box::pin(vitals.instrument(self.span.clone()));
+        let mut probe: PendingProbe = None;
+        self.last_read = connection.last_read();
+        while !self.finished && number.is_some() && self.machine.connection_number() == number {
             if std::mem::take(&mut self.probe_wanted) {
-                probe = Some(Box::pin(ask(line.lane().clone(), self.machine.probe_timeout())));
+                probe = Some(Box::pin(probe::send(connection.sender().clone(), self.machine.probe_timeout())));
             }
             tokio::select! {
                 biased;
-                failure = line.ended() => self.step(Input::Lost(failure)),
-                letter = self.mail.next() => self.read(letter),
-                answer = answered(&mut probe) => self.step(answer),
-                () = until(self.machine.deadline().map(|deadline| deadline.at)) => self.step(Input::Due),
-                never = &mut follow => match never {},
+                failure = connection.closed() => self.step(Input::ConnectionLost(failure)),
+                message = self.inbox.next() => self.on_message(message),
+                outcome = probe::outcome(&mut probe) => self.step(outcome),
+                () = until(self.machine.deadline().map(|deadline| deadline.at)) => self.step(Input::DeadlineReached),
+                never = &mut vitals => match never {},
             }
         }
-        (self.lane, self.heard) = (None, None);
+        (self.sender, self.last_read) = (None, None);
         self.probe_wanted = false;
-        self.published.vitals.send_replace(None);
+        self.publishers.vitals.send_replace(None);
     }
 
-    fn read(&mut self, letter: Letter) {
-        match letter {
-            Letter::Cancelled => self.over = true,
-            Letter::News(News { presence, declared }) => {
-                self.step(Input::Declared(declared));
-                self.step(match presence {
-                    Presence::Here(record) => Input::Found(record),
-                    Presence::Dead => Input::OwnerDead,
-                    Presence::Unregistered => Input::Unregistered,
-                });
-            }
-            Letter::Command(Command::Check(why)) => self.step(Input::Check(why)),
-            // Whoever asked may have gone; then nobody needs the answer.
-            Letter::Command(Command::Transitions(reply)) => drop(reply.send(self.machine.history())),
+    fn on_message(&mut self, message: Option<Message>) {
+        match message {
+            None => self.finished = true,
+            Some(Message::Observed(inputs)) => inputs.into_iter().for_each(|input| self.step(input)),
+            Some(Message::Check(why)) => self.step(Input::Check(why)),
+            // A caller that is no longer there does not need the answer.
+            Some(Message::History(reply)) => drop(reply.send(self.machine.history())),
         }
     }
 
-    /// Lets the machine take one step, does what it says and publishes what it became.
+    /// Lets the machine take one step, performs its effects, and publishes the result.
     fn step(&mut self, input: Input) {
-        let quiet = matches!(input, Input::Due);
-        let doubt = matches!(input, Input::Due | Input::ProbeFailed(_));
-        let stopped = self.machine.wonders(&input) && self.machine.record().process.is_stopped();
-        let now = Moment { heard: self.heard.as_ref().map(Heard::last), stopped, ..moment() };
+        let is_deadline = matches!(input, Input::DeadlineReached);
+        let may_give_up = matches!(input, Input::DeadlineReached | Input::ProbeFailed(_));
+        let process_stopped = self.machine.needs_process_state(&input) && self.machine.record().process.is_stopped();
+        let last_read = self.last_read.as_ref().map(LastRead::at);
+        let context = Context { last_read, process_stopped, ..context_now() };
         self.count(&input);
         let revision = self.machine.revision();
-        let effects = self.machine.handle(input, now);
-        if let Some(heard) = self.heard.as_ref().filter(|_| doubt && self.machine.connection().is_none()) {
-            // It was given up for its silence, so it will not end by itself.
-            heard.cut();
+        let effects = self.machine.handle(input, context);
+        self.update_span();
+        let given_up = may_give_up && self.machine.connection_number().is_none();
+        if let Some(last_read) = self.last_read.as_ref().filter(|_| given_up) {
+            // A connection that was given up for its silence does not end by itself.
+            last_read.abort_connection();
         }
         for effect in effects {
             match effect {
-                Effect::Probe => self.probe_wanted = true,
-                Effect::Nudge => (self.common.nudge)(),
-                Effect::Forget => self.over = true,
+                Effect::SendProbe => self.probe_wanted = true,
+                Effect::RequestRescan => (self.common.request_rescan)(),
+                Effect::Forget => self.finished = true,
             }
         }
         if self.machine.revision() != revision {
-            self.publish(&Arc::new(self.machine.status(now)));
-        } else if !quiet {
-            // Its health alone changed. Whoever asks sees it; it wakes nobody.
-            self.published.status.send_if_modified(|published| {
-                *published = Arc::new(self.machine.status(now));
+            self.publish(&Arc::new(self.machine.status(context)));
+        } else if !is_deadline {
+            // Only the health may have changed. Readers find the new value, but are not woken for it.
+            self.publishers.status.send_if_modified(|published| {
+                *published = Arc::new(self.machine.status(context));
                 false
             });
         }
     }
 
-    fn publish(&self, status: &Arc<Status>) {
-        // The lane is first: who reads `active` finds it open, and who finds it closed may still read `active`.
-        let (lane_changed, passes) = (self.publish_lane(), self.machine.passes());
-        let before = self.published.status.send_replace(Arc::clone(status));
-        self.meter.stepped(&before, status, passes);
-        let (to, why) = (status.state.as_str(), &status.why);
-        match (lane_changed, passes) {
-            (true, true) => tracing::info!(why, "connected"),
-            (true, false) if status.state == State::Unresponsive => tracing::info!(why, "unresponsive"),
-            (true, false) => tracing::info!(why, "lost"),
-            (false, _) if status.state == before.state => {}
-            (false, _) => tracing::debug!(from = before.state.as_str(), to, why, "link"),
+    fn update_span(&mut self) {
+        let record = self.machine.record();
+        if record.generation != self.generation {
+            (self.span, self.generation) = (span_of(record), record.generation);
+        }
+    }
+
+    fn publish(&self, status: &Arc<LinkStatus>) {
+        // The sender is published first. So a reader of `active` finds a sender; without one it may still read `active`.
+        let (sender_changed, accepts_requests) = (self.publish_sender(), self.machine.accepts_requests());
+        let before = self.publishers.status.send_replace(Arc::clone(status));
+        self.meter.transition(&before, status, accepts_requests);
+        let _entered = self.span.enter();
+        let (from, to, why) = (before.state.as_str(), status.state.as_str(), &status.why);
+        match (sender_changed, accepts_requests) {
+            (true, true) => tracing::info!(from, to, why, "link connected"),
+            (true, false) if status.state == LinkState::Unresponsive => {
+                tracing::info!(from, to, why, "link unresponsive");
+            }
+            (true, false) => tracing::info!(from, to, why, "link lost"),
+            (false, _) if from == to => {}
+            (false, _) => tracing::debug!(from, to, why, "link state changed"),
         }
     }
 
     fn count(&self, input: &Input) {
         match input {
             Input::Connected(took) | Input::ProbeAnswered(took) => self.meter.round_trip(*took),
-            Input::DialFailed(failure) | Input::Lost(failure) => self.meter.failed(failure),
-            Input::Found(_)
+            Input::DialFailed(failure) | Input::ConnectionLost(failure) => self.meter.failed(failure),
+            Input::Registered(_)
             | Input::Unregistered
             | Input::OwnerDead
             | Input::Declared(_)
-            | Input::Due
+            | Input::DeadlineReached
             | Input::ProbeFailed(_)
             | Input::Check(_) => {}
         }
     }
 
-    /// Opens or closes the lane for callers. Says whether it did.
-    fn publish_lane(&self) -> bool {
-        let lane = self.lane.as_ref().filter(|_| self.machine.passes());
-        self.published.lane.send_if_modified(|published| {
-            let changed = published.is_some() != lane.is_some();
+    /// Gives callers the sender while the machine accepts requests, and takes it away otherwise. Returns whether this
+    /// changed anything.
+    fn publish_sender(&self) -> bool {
+        let sender = self.sender.as_ref().filter(|_| self.machine.accepts_requests());
+        self.publishers.sender.send_if_modified(|published| {
+            let changed = published.is_some() != sender.is_some();
             if changed {
-                *published = lane.cloned();
+                *published = sender.cloned();
             }
             changed
         })
     }
 }
 
-/// The time, and randomness for one step.
-pub(super) fn moment() -> Moment {
-    // Without randomness from the system the jitter is lost, and nothing else.
-    let random = getrandom::u64().unwrap_or(u64::MAX / 2);
-    Moment { at: Instant::now(), wall: Timestamp::now(), random, heard: None, stopped: false }
+fn span_of(record: &Record) -> Span {
+    tracing::info_span!("link", instance = record.name, generation = %record.generation)
 }
 
 async fn until(deadline: Option<Instant>) {

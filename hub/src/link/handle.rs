@@ -1,22 +1,21 @@
-//! What callers hold of a link.
+//! The handle of a link: requests, waiting, and looking.
 //!
-//! Owns [`Handle`]: requests, waiting, and looking. A handle is cheap to clone and may outlive its link.
-//! Invariant: a request is sent at once or refused at once, within the bounds on what is in flight; and the error says
-//! whether the instance may have executed it. A caller that goes away resets its own stream and nothing else.
-//! Never: queues, retries, or sets deadlines. Those belong to the caller's operation.
+//! A handle is cheap to clone and may outlive its link. A request is sent at once or refused at once, within the limits
+//! on requests in flight. A handle does not queue, retry or set deadlines: these belong to the operation of the caller.
 
-use super::actor::Command;
-use super::lane::{Answering, Lane, NoResponse};
-use super::metrics::Meter;
-use super::start::{Start, Starter};
-use super::status::{State, Status, Transition};
-use super::{Body, classify};
+use super::body::Body;
+use super::classify;
+use super::error::SendError;
+use super::failure::{Failure, FailurePhase};
+use super::http1::PeerBody;
+use super::inbox::Message;
+use super::launcher::{LaunchState, Launcher};
+use super::metrics::LinkMeter;
+use super::request_sender::RequestSender;
+use super::status::{LinkState, LinkStatus, LinkTransition};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
-use jiff::Timestamp;
-use linchpin_shared::failure::{Failure, Phase};
-use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::vitals::Vitals;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,177 +25,151 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// What an overloaded caller is told to wait: long enough for a few hundred small calls to finish.
+/// How long an overloaded caller is asked to wait. A few hundred small requests finish in this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// One link, for those who use it.
+/// A handle to one link.
 #[derive(Debug, Clone)]
-pub struct Handle {
-    pub(super) inner: Arc<Inner>,
+pub struct LinkHandle {
+    pub(super) inner: Arc<LinkShared>,
 }
 
+/// What all handles of one link share.
 #[derive(Debug)]
-pub(super) struct Inner {
+pub(super) struct LinkShared {
     pub(super) id: Uuid,
     pub(super) name: String,
-    pub(super) status: watch::Receiver<Arc<Status>>,
+    pub(super) status: watch::Receiver<Arc<LinkStatus>>,
     pub(super) vitals: watch::Receiver<Option<Arc<Vitals>>>,
-    pub(super) lane: watch::Receiver<Option<Lane>>,
-    pub(super) commands: mpsc::Sender<Command>,
-    /// Room for requests on this link, and on all links.
-    pub(super) room: [Arc<Semaphore>; 2],
-    /// How much room there is on this link when it is empty.
+    pub(super) sender: watch::Receiver<Option<RequestSender>>,
+    pub(super) messages: mpsc::Sender<Message>,
+    /// The capacity for requests on this link, and over all links.
+    pub(super) capacity: [Arc<Semaphore>; 2],
+    /// The capacity of this link while no request is in flight.
     pub(super) in_flight: usize,
-    pub(super) meter: Arc<Meter>,
-    pub(super) starter: Arc<dyn Starter>,
+    pub(super) meter: Arc<LinkMeter>,
+    pub(super) launcher: Arc<dyn Launcher>,
 }
 
-/// Why there is no response.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RequestError {
-    /// The link is not connected. The request was not sent.
-    #[error("not connected: {state:?}")]
-    NotConnected {
-        /// What the link is doing.
-        state: State,
-        /// When it dials next.
-        next_try: Option<Timestamp>,
-        /// What went wrong last.
-        last_failure: Option<Failure>,
-    },
-    /// It failed, and the instance surely did nothing with it.
-    #[error("not sent: {0}")]
-    NotSent(Failure),
-    /// It failed after it was sent. Whether it was executed is not known.
-    #[error("interrupted: {0}")]
-    Interrupted(Failure),
-    /// Too many requests are in flight. The request was not sent.
-    #[error("too many requests in flight")]
-    Overloaded {
-        /// When to try again.
-        retry_after: Duration,
-    },
-    /// The instance is gone. The request was not sent.
-    #[error("the instance is gone")]
-    Gone,
-}
-
-impl Handle {
-    /// The instance's id.
+impl LinkHandle {
+    /// The id of the instance.
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.inner.id
     }
 
-    /// The instance's name.
+    /// The name of the instance.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// The link's status, now and at every change.
+    /// Watches the status of the link.
     #[must_use]
-    pub fn status(&self) -> watch::Receiver<Arc<Status>> {
+    pub fn status(&self) -> watch::Receiver<Arc<LinkStatus>> {
         self.inner.status.clone()
     }
 
-    /// The instance's vitals while it is connected, now and at every change.
+    /// Watches the vitals of the instance, which are `None` while it is not connected.
     #[must_use]
     pub fn vitals(&self) -> watch::Receiver<Option<Arc<Vitals>>> {
         self.inner.vitals.clone()
     }
 
-    /// Sends one request to the instance. Of its address only path and query matter.
+    /// Sends one request to the instance. Only the path and the query of its URI are used.
     ///
     /// # Errors
-    /// At once when the link is not connected or too much is in flight; later when the request fails.
-    pub async fn request(&self, request: Request<Body>) -> Result<Response<ResponseBody>, RequestError> {
-        self.send(request, |inner| inner.enter().map(Some)).await
+    /// Fails at once if the link is not connected or has too many requests in flight, and later if the request fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future resets the stream of this request, and affects no other request.
+    pub async fn request(&self, request: Request<Body>) -> Result<Response<ResponseBody>, SendError> {
+        self.send(request, |shared| shared.acquire().map(Some)).await
     }
 
-    /// Opens a stream of the hub's own, which stays open while nothing happens. There are few of them, one for each
-    /// session with a server, and they take no room from callers.
+    /// Opens a stream of the hub's own, which may stay open without traffic. There is one for each session with a server,
+    /// and they do not use the capacity for callers.
     ///
     /// # Errors
-    /// As [`Handle::request`].
-    pub async fn listen(&self, request: Request<Body>) -> Result<Response<ResponseBody>, RequestError> {
+    /// The same as those of [`LinkHandle::request`].
+    pub async fn listen(&self, request: Request<Body>) -> Result<Response<ResponseBody>, SendError> {
         self.send(request, |_| Ok(None)).await
     }
 
     async fn send(
         &self,
         request: Request<Body>,
-        enter: impl FnOnce(&Inner) -> Result<Option<Permits>, RequestError>,
-    ) -> Result<Response<ResponseBody>, RequestError> {
-        let Some(lane) = self.inner.lane.borrow().clone() else { return Err(self.refusal()) };
-        lane.refuse_the_dead()?;
-        let permits = enter(&self.inner)?;
-        match lane.send(request).await {
-            Ok(response) => Ok(response.map(|answering| ResponseBody { answering, _permits: permits })),
+        acquire: impl FnOnce(&LinkShared) -> Result<Option<Permits>, SendError>,
+    ) -> Result<Response<ResponseBody>, SendError> {
+        let Some(sender) = self.inner.sender.borrow().clone() else { return Err(self.not_connected()) };
+        sender.refuse_if_process_ended()?;
+        let permits = acquire(&self.inner)?;
+        match sender.send(request).await {
+            Ok(response) => Ok(response.map(|body| ResponseBody { body, _permits: permits })),
             Err(error) => {
-                // Only a foreign program is connected to by a request; what that shows, the link should know too.
-                if error.failure.phase == Phase::Dial {
+                // Only a request to a foreign program may open a connection. The link learns of its failure here.
+                if error.failure().is_some_and(|failure| failure.phase == FailurePhase::Dial) {
                     self.check("a request could not connect");
                 }
-                Err(error.into())
+                Err(error)
             }
         }
     }
 
-    /// Waits until requests pass. An instance that is gone may come back, so that is waited for too.
+    /// Waits until the link accepts requests. An instance that is gone may come back, so the wait does not end for it.
     ///
     /// # Errors
-    /// The state of the link when it takes longer than `within`, or when the link has ended.
-    pub async fn ready(&self, within: Duration) -> Result<(), RequestError> {
-        let mut lane = self.inner.lane.clone();
-        match timeout(within, lane.wait_for(Option::is_some)).await {
-            Ok(Ok(_open)) => Ok(()),
-            Ok(Err(_ended)) => Err(RequestError::Gone),
-            Err(_elapsed) => Err(self.refusal()),
+    /// The state of the link, if it does not accept requests after `within`, or if the link has ended.
+    pub async fn ready(&self, within: Duration) -> Result<(), SendError> {
+        let mut sender = self.inner.sender.clone();
+        match timeout(within, sender.wait_for(Option::is_some)).await {
+            Ok(Ok(_sender)) => Ok(()),
+            Ok(Err(_ended)) => Err(SendError::Gone),
+            Err(_elapsed) => Err(self.not_connected()),
         }
     }
 
-    /// Asks the link to make sure that its connection lives, or to dial now if it has none. Does not wait for the
-    /// answer: that is in the status. `why` is written into the link's history.
+    /// Asks the link to check its connection, or to dial now if it has none. The result appears in the status. `why` is
+    /// written into the history of the link.
     pub fn check(&self, why: &'static str) {
-        // A full queue holds a check already, and a link that has ended has nothing to check.
-        drop(self.inner.commands.try_send(Command::Check(why)));
+        // A full inbox contains a check already, and a link that has ended has nothing to check.
+        drop(self.inner.messages.try_send(Message::Check(why)));
     }
 
-    /// Has the instance started if it is declared and does not run, and says what is known of that. It does not wait:
-    /// what comes of it is in the status.
+    /// Starts the server if it is declared and does not run, and returns how far its start has got. The call does not
+    /// wait for the start; the result appears in the status.
     #[must_use]
-    pub fn wake(&self) -> Start {
-        self.inner.starter.wake(self.inner.id)
+    pub fn launch(&self) -> LaunchState {
+        self.inner.launcher.launch(self.inner.id)
     }
 
-    /// What the instance's process wrote last, if that is to be had.
-    pub async fn last_words(&self) -> Option<String> {
+    /// Reads the last output of the instance's process, if there is any.
+    pub async fn last_output(&self) -> Option<String> {
         let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || inner.starter.last_words(&inner.name)).await.ok()?
+        tokio::task::spawn_blocking(move || inner.launcher.last_output(&inner.name)).await.ok()?
     }
 
-    /// The link's last transitions, oldest first; none when the link has ended.
-    pub async fn transitions(&self) -> Vec<Transition> {
-        let (reply, answer) = oneshot::channel();
-        if self.inner.commands.send(Command::Transitions(reply)).await.is_err() {
+    /// Reads the last transitions of the link, the oldest first. The list is empty after the link has ended.
+    pub async fn transitions(&self) -> Vec<LinkTransition> {
+        let (reply, history) = oneshot::channel();
+        if self.inner.messages.send(Message::History(reply)).await.is_err() {
             return Vec::new();
         }
-        answer.await.unwrap_or_default()
+        history.await.unwrap_or_default()
     }
 
-    /// Brings up to date what is only counted when somebody looks.
-    pub(super) fn look(&self) {
-        self.inner.meter.look(self.inner.in_flight - self.inner.room[0].available_permits());
+    /// Updates the metrics that are not counted as they change.
+    pub(super) fn refresh_metrics(&self) {
+        self.inner.meter.refresh(self.inner.in_flight - self.inner.capacity[0].available_permits());
     }
 
-    fn refusal(&self) -> RequestError {
+    fn not_connected(&self) -> SendError {
         let status = self.inner.status.borrow();
-        let ended = self.inner.lane.has_changed().is_err();
-        if ended || status.state == State::Gone {
-            return RequestError::Gone;
+        let ended = self.inner.sender.has_changed().is_err();
+        if ended || status.state == LinkState::Gone {
+            return SendError::Gone;
         }
-        RequestError::NotConnected {
+        SendError::NotConnected {
             state: status.state,
             next_try: status.next_try,
             last_failure: status.last_failure.clone(),
@@ -206,107 +179,52 @@ impl Handle {
 
 type Permits = [OwnedSemaphorePermit; 2];
 
-impl Inner {
-    fn enter(&self) -> Result<Permits, RequestError> {
-        let [own, all] = self.room.each_ref().map(|room| Arc::clone(room).try_acquire_owned());
-        match (own, all) {
-            (Ok(own), Ok(all)) => Ok([own, all]),
+impl LinkShared {
+    fn acquire(&self) -> Result<Permits, SendError> {
+        let [own, total] = self.capacity.each_ref().map(|capacity| Arc::clone(capacity).try_acquire_owned());
+        match (own, total) {
+            (Ok(own), Ok(total)) => Ok([own, total]),
             (own, Ok(_) | Err(_)) => {
                 self.meter.rejected(own.is_err());
-                Err(RequestError::Overloaded { retry_after: RETRY_AFTER })
+                Err(SendError::Overloaded { retry_after: RETRY_AFTER })
             }
         }
     }
 }
 
-impl From<NoResponse> for RequestError {
-    fn from(error: NoResponse) -> Self {
-        if error.not_executed { Self::NotSent(error.failure) } else { Self::Interrupted(error.failure) }
-    }
-}
-
-impl RequestError {
-    /// Whether the instance surely did nothing with the request, so that it may be repeated whatever it was.
-    #[must_use]
-    pub const fn not_executed(&self) -> bool {
-        match self {
-            Self::NotConnected { .. } | Self::NotSent(_) | Self::Overloaded { .. } | Self::Gone => true,
-            Self::Interrupted(_) => false,
-        }
-    }
-
-    /// As an error for people, about the instance of this name.
-    #[must_use]
-    pub fn problem(&self, name: &str) -> Problem {
-        let explain = format!("linchpin explain {name}");
-        let about = |code: Code, what: &str| Problem::new(code, format!("{name} {what}")).seen("instance", name);
-        match self {
-            Self::NotConnected { state: State::Dormant, .. } => {
-                about(Code::InstanceUnavailable, "does not run: it is declared, and started on its first use")
-                    .next("call one of its tools: linchpin tools")
-                    .next(explain)
-            }
-            Self::NotConnected { state, next_try, last_failure } => {
-                let what = format!("is {}", state.as_str());
-                let mut problem = about(Code::InstanceUnavailable, &what).seen("state", state.as_str());
-                if let Some(failure) = last_failure {
-                    problem = problem.seen("last_failure", failure.to_string());
-                }
-                if let Some(at) = next_try {
-                    problem = problem.seen("next_try", at.to_string());
-                }
-                problem.next("try again in a moment: the hub keeps connecting").next(explain)
-            }
-            Self::NotSent(failure) => about(Code::InstanceUnavailable, "did not take the request")
-                .seen("failure", failure.to_string())
-                .next("try again: nothing was executed")
-                .next(explain),
-            Self::Interrupted(failure) => about(Code::CallInterrupted, "was lost while it worked on the request")
-                .seen("failure", failure.to_string())
-                .next("look whether it had an effect before you repeat it")
-                .next(explain),
-            Self::Overloaded { retry_after } => about(Code::Overloaded, "has too many requests in flight")
-                .seen("retry_after_ms", u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX))
-                .next(format!("try again in {} s", retry_after.as_secs())),
-            Self::Gone => about(Code::InstanceUnavailable, "is gone: its process has ended")
-                .next("start it again: linchpin run")
-                .next("linchpin status"),
-        }
-    }
-}
-
-/// The body of a response. While it is held, its request counts as in flight.
+/// The body of a response. Its request counts as in flight until the body is dropped.
 #[derive(Debug)]
 pub struct ResponseBody {
-    answering: Answering,
+    body: PeerBody,
     _permits: Option<Permits>,
 }
 
 impl ResponseBody {
-    /// It is a stream of the hub's own, see [`Handle::listen`].
-    pub fn takes_no_room(&mut self) {
+    /// Stops counting the request as in flight, because its response is a stream of the hub's own, see
+    /// [`LinkHandle::listen`].
+    pub fn release_capacity(&mut self) {
         self._permits = None;
     }
 }
 
 impl http_body::Body for ResponseBody {
     type Data = Bytes;
-    /// The body broke off after the response had begun.
+    /// The body ended early, after the response had begun.
     type Error = Failure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.answering).poll_frame(context);
+        let polled = Pin::new(&mut self.body).poll_frame(context);
         polled.map_err(|error| classify::request_failure(&error).0)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.answering.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.answering.size_hint()
+        self.body.size_hint()
     }
 }

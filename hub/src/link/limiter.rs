@@ -1,37 +1,36 @@
-//! How fast all links together may dial.
+//! Limits how fast all links together may dial.
 //!
-//! Owns the next free place in one queue for every link: a reservation says when its holder may dial, in the order in
-//! which they were asked for, so a storm of five hundred lost links becomes an even trickle that starves nobody.
-//! Invariant: in any stretch of time `t` at most `burst + t × rate` dials begin.
-//! Never: sleeps or reads a clock. A reservation that is given up is not handed back; the trickle only gets thinner.
+//! All links share one queue. A reservation says when its holder may dial, and reservations are served in the order in
+//! which they were made. So five hundred links that are lost together dial at an even rate, and none of them starves. In
+//! any period of length `t` at most `burst + t × rate` dials begin. A reservation that is not used is not returned.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The queue of dials.
+/// The queue of the dials of all links.
 #[derive(Debug)]
-pub(super) struct Limiter {
+pub(super) struct DialLimiter {
     /// The time from one dial to the next.
     gap: Duration,
-    /// How far the queue may be behind before it is used without waiting.
-    slack: Duration,
-    /// When the next dial would begin if all of them were spread evenly.
+    /// How much unused time is kept for a burst.
+    burst: Duration,
+    /// When the next dial would begin if all dials were spread evenly.
     next: Option<Instant>,
 }
 
-impl Limiter {
-    /// A queue of so many dials a second.
+impl DialLimiter {
+    /// Creates a queue that allows `per_second` dials a second.
     ///
-    /// A fifth of a second's dials may begin at once, so that the few links of an ordinary machine never wait, and no
-    /// second ever sees more than 1.2 times the rate.
+    /// A fifth of the dials of a second may begin at once. So the few links of an ordinary machine do not wait, and no
+    /// second sees more than 1.2 times the rate.
     pub(super) fn new(per_second: u32) -> Self {
         let rate = per_second.max(1);
-        Self { gap: Duration::from_secs(1) / rate, slack: Duration::from_secs(1) * (rate / 5) / rate, next: None }
+        Self { gap: Duration::from_secs(1) / rate, burst: Duration::from_secs(1) * (rate / 5) / rate, next: None }
     }
 
-    /// Takes the next place and says when to dial.
+    /// Reserves the next place in the queue and returns when its holder may dial.
     pub(super) fn reserve(&mut self, now: Instant) -> Instant {
-        let earliest = now.checked_sub(self.slack).unwrap_or(now);
+        let earliest = now.checked_sub(self.burst).unwrap_or(now);
         let place = self.next.map_or(earliest, |next| next.max(earliest));
         self.next = Some(place + self.gap);
         place.max(now)
@@ -44,8 +43,8 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_storm_is_spread_and_an_idle_queue_does_not_wait() {
-        let (mut limiter, now) = (Limiter::new(50), Instant::now());
+    fn a_storm_is_spread_and_an_idle_queue_does_not_delay() {
+        let (mut limiter, now) = (DialLimiter::new(50), Instant::now());
         let last = (0..500).map(|_| limiter.reserve(now)).last().unwrap();
         assert!(last >= now + Duration::from_secs(9) && last <= now + Duration::from_secs(10));
         let later = last + Duration::from_secs(1);
@@ -58,7 +57,7 @@ mod tests {
             rate in 1_u32..200, waits in prop::collection::vec(0_u64..60, 1..400)
         ) {
             let mut now = Instant::now();
-            let mut limiter = Limiter::new(rate);
+            let mut limiter = DialLimiter::new(rate);
             let mut dials = Vec::new();
             for wait in waits {
                 now += Duration::from_millis(wait);

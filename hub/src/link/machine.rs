@@ -1,125 +1,126 @@
-//! What a link does next: the pure half of a link.
+//! The state machine of one link: it decides what the link does next, without input or output of its own.
 //!
-//! Owns the state of one link, its backoff, its breaker, its health and its history. Everything that happens comes in
-//! through [`Machine::handle`] with the time and 64 random bits; what must be done goes out as [`Effect`]s and as
-//! [`Machine::deadline`]. What runs follows from the stage alone: one dial while connecting, one connection while
-//! connected. A dial or connection is named by its number; when the number changes, the old one is to be let go.
-//! Invariant: while the instance is not proven gone there is always a dial or connection under way, or a deadline.
-//! Never: awaits, opens sockets, reads clocks, makes randomness, or gives up on an instance because time has passed.
+//! Every event enters through [`Machine::handle`] together with a [`Context`]. What has to be done leaves as
+//! [`Effect`]s and as [`Machine::deadline`]. The stage alone says what is under way: one dial while the link is
+//! connecting, one connection while it is connected. Each dial and each connection has a number, and the actor drops the
+//! old one when the number changes.
+//!
+//! While the instance is not proven gone, a dial or a connection is under way, or there is a deadline: the machine does
+//! not give up an instance because time has passed. It does not await, open sockets, read clocks or make random numbers.
 //!
 //! | from | to | cause |
 //! |---|---|---|
 //! | discovered | connecting | at once |
-//! | connecting | active | hello proved the identity, breaker closed |
-//! | connecting | proving | the same, breaker not closed |
+//! | connecting | active | the hello proved the identity, and the breaker is closed |
+//! | connecting | probation | the hello proved the identity, and the breaker is not closed |
 //! | connecting | retrying | the dial or the hello failed |
-//! | proving | active | probes closed the breaker |
-//! | active | suspect | somebody doubts: [`Input::Check`]; it was silent for too long; a check-up was not answered |
-//! | suspect | active | the probe was answered, or anything else was heard |
-//! | suspect | unresponsive | no answer, and its process is stopped by a signal: the connection is kept |
-//! | unresponsive | active | something was heard |
-//! | unresponsive | suspect | its process runs again |
-//! | active, suspect, proving, unresponsive | connecting | the connection ended in a way that asks for another at once |
-//! | active, suspect, proving, unresponsive | retrying | it ended otherwise, or the doubt was confirmed |
-//! | retrying | connecting | the time of the next dial has come, or somebody doubts: [`Input::Check`] |
-//! | active, suspect, unresponsive | draining | the record is gone, the connection lives |
+//! | probation | active | probes closed the breaker |
+//! | active | suspect | [`Input::Check`]; too long a silence; a check-up that was not answered |
+//! | suspect | active | the probe was answered, or other bytes arrived |
+//! | suspect | unresponsive | no answer, and the process is stopped by a signal: the connection is kept |
+//! | unresponsive | active | a byte arrived |
+//! | unresponsive | suspect | the process runs again |
+//! | active, suspect, probation, unresponsive | connecting | the connection ended in a way that allows a new one at once |
+//! | active, suspect, probation, unresponsive | retrying | it ended in another way, or its probes were not answered |
+//! | retrying | connecting | the next dial is due, or [`Input::Check`] |
+//! | active, suspect, unresponsive | draining | the record is gone, but the connection is open |
 //! | draining | active | the record is back |
-//! | connecting, proving, retrying; any of a foreign program | gone | the record is gone |
+//! | connecting, probation, retrying; any stage of a foreign program | gone | the record is gone |
 //! | draining | gone | the connection ended |
-//! | any | gone | the record's owner is proven dead |
-//! | whatever would be gone | dormant | it is declared; from dormant: any record dials, and undeclared it is gone |
-//! | any | connecting | a new generation or endpoint; from gone: any record |
+//! | any | gone | the owner of the record is proven dead |
+//! | instead of gone | dormant | it is declared. A record starts a dial; without a declaration it becomes gone |
+//! | any | connecting | a new generation or endpoint; from gone, any record |
 //!
-//! Proving, and connecting and retrying while the breaker is not closed, are [`State::Tripped`] to everyone else;
-//! connecting and retrying while the process is stopped by a signal are [`State::Unresponsive`].
+//! Other rooms see probation as [`LinkState::Tripped`], and so connecting and retrying while the breaker is not closed.
+//! They see connecting and retrying as [`LinkState::Unresponsive`] while the process is stopped by a signal.
 
-mod causes;
-mod doubts;
+mod liveness;
+mod transitions;
 mod types;
 
-pub(super) use types::{Deadline, Dial, Effect, Input, Moment, Params, Reason};
+pub(super) use types::{Context, Deadline, DeadlineReason, DialAttempt, Effect, Input, MachineParams};
 
-use super::start::Start;
-use super::status::{BreakerFacts, ConnectionFacts, State, Status, Transition, Trip};
+use super::failure::Failure;
+use super::launcher::LaunchState;
+use super::status::{BreakerStatus, BreakerTrip, ConnectionStatus, LinkState, LinkStatus, LinkTransition};
 use crate::health::Health;
 use jiff::Timestamp;
 use linchpin_shared::backoff::Backoff;
-use linchpin_shared::breaker::{self, Breaker};
-use linchpin_shared::failure::Failure;
+use linchpin_shared::breaker::{Breaker, BreakerState};
 use linchpin_shared::registry::record::Record;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use types::{Probe, Stage, Up};
+use types::{Established, ProbeState, Stage};
 
-/// How many transitions are remembered (DESIGN 4.3).
+/// How many transitions a link remembers.
 const HISTORY: usize = 200;
 
-/// One link.
+/// The state of one link, with its backoff, its breaker, its health and its history.
 #[derive(Debug)]
 pub(super) struct Machine {
-    params: Params,
+    params: MachineParams,
     record: Arc<Record>,
     stage: Stage,
-    /// The stage as others saw it last.
-    state: State,
+    /// The stage as other rooms saw it last.
+    state: LinkState,
     since: Timestamp,
     why: String,
     last_failure: Option<Failure>,
-    first: Backoff,
-    again: Backoff,
+    connect_backoff: Backoff,
+    reconnect_backoff: Backoff,
     breaker: Breaker,
     trips: u64,
-    last_trip: Option<Trip>,
+    last_trip: Option<BreakerTrip>,
     health: Health,
-    /// Whether this generation was ever connected.
-    known: bool,
+    /// Whether this generation was connected before.
+    was_connected: bool,
     /// Whether the last dial was not answered because the peer's process is stopped by a signal.
-    stopped: bool,
-    /// What is known of starting it, if it is declared.
-    declared: Option<Start>,
+    process_stopped: bool,
+    /// The launch state, if the server is declared.
+    launch: Option<LaunchState>,
     dials: u64,
     connections: u64,
     revision: u64,
-    history: VecDeque<Transition>,
+    history: VecDeque<LinkTransition>,
     effects: Vec<Effect>,
 }
 
 impl Machine {
-    /// A link to the instance of this record.
-    pub(super) fn new(record: Arc<Record>, params: Params, now: Moment) -> Self {
-        let mut machine = Self::before_all(record, params, now);
-        machine.dial("its record was seen", true, now);
+    /// The machine of an instance whose record was just seen. It dials at once.
+    pub(super) fn new(record: Arc<Record>, params: MachineParams, context: Context) -> Self {
+        let mut machine = Self::discovered(record, params, context);
+        machine.start_dial("its record was seen", true, context);
         machine
     }
 
-    /// A link to what is declared and does not run. The record is what is known of it.
-    pub(super) fn dormant(record: Arc<Record>, start: Start, params: Params, now: Moment) -> Self {
-        let mut machine = Self::before_all(record, params, now);
-        machine.declared = Some(start);
-        machine.leave("it is declared", now);
+    /// The machine of a declared server that does not run. `record` holds what the declaration says about it.
+    pub(super) fn dormant(record: Arc<Record>, launch: LaunchState, params: MachineParams, context: Context) -> Self {
+        let mut machine = Self::discovered(record, params, context);
+        machine.launch = Some(launch);
+        machine.retire("it is declared", context);
         machine
     }
 
-    fn before_all(record: Arc<Record>, params: Params, now: Moment) -> Self {
+    fn discovered(record: Arc<Record>, params: MachineParams, context: Context) -> Self {
         Self {
             params,
             record,
             stage: Stage::Discovered,
-            state: State::Discovered,
-            since: now.wall,
+            state: LinkState::Discovered,
+            since: context.wall,
             why: String::from("its record was seen"),
             last_failure: None,
-            first: Backoff::new(params.first),
-            again: Backoff::new(params.again),
+            connect_backoff: Backoff::new(params.connect_backoff),
+            reconnect_backoff: Backoff::new(params.reconnect_backoff),
             breaker: Breaker::new(params.breaker),
             trips: 0,
             last_trip: None,
-            health: Health::new(params.health),
-            known: false,
-            stopped: false,
-            declared: None,
+            health: Health::new(params.checkups),
+            was_connected: false,
+            process_stopped: false,
+            launch: None,
             dials: 0,
             connections: 0,
             revision: 0,
@@ -128,67 +129,77 @@ impl Machine {
         }
     }
 
-    /// Takes what happened and says what to do.
-    pub(super) fn handle(&mut self, input: Input, now: Moment) -> Vec<Effect> {
-        self.hear(now);
+    /// Reacts to an event and returns the actions that follow from it.
+    pub(super) fn handle(&mut self, input: Input, context: Context) -> Vec<Effect> {
+        self.note_activity(context);
         match input {
-            Input::Found(record) => self.found(record, now),
-            Input::Unregistered => self.unregistered(now),
-            Input::OwnerDead => self.owner_dead(now),
-            Input::Declared(start) => self.declare(start, now),
-            Input::Due => self.due(now),
-            Input::Connected(round_trip) => self.connected(round_trip, now),
-            Input::DialFailed(failure) => self.dial_failed(failure, now),
-            Input::ProbeAnswered(round_trip) => self.probe_answered(round_trip, now),
-            Input::ProbeFailed(failure) => self.probe_failed(failure, now),
-            Input::Lost(failure) => self.lost(failure, now),
-            Input::Check(why) => self.check(why, now),
+            Input::Registered(record) => self.registered(record, context),
+            Input::Unregistered => self.unregistered(context),
+            Input::OwnerDead => self.owner_dead(context),
+            Input::Declared(launch) => self.declared(launch, context),
+            Input::DeadlineReached => self.deadline_reached(context),
+            Input::Connected(round_trip) => self.connected(round_trip, context),
+            Input::DialFailed(failure) => self.dial_failed(failure, context),
+            Input::ProbeAnswered(round_trip) => self.probe_answered(round_trip, context),
+            Input::ProbeFailed(failure) => self.probe_failed(failure, context),
+            Input::ConnectionLost(failure) => self.connection_lost(failure, context),
+            Input::Check(why) => self.check(why, context),
         }
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`Input::Due`] is wanted.
+    /// When the machine needs [`Input::DeadlineReached`].
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        let of = |at, reason| Deadline { at, reason };
-        let settle = |up: &Up| (!up.settled).then(|| of(up.since + self.params.again.reset_after, Reason::Settle));
-        let silence = |up: &Up| self.silent_at(up).map(|at| of(at, Reason::Silence));
-        let end = |up: &Up| self.silent_for_good_at(up).map(|at| of(at, Reason::Silence));
-        let next = |probe: Probe, reason| match probe {
-            Probe::Next(at) => Some(of(at, reason)),
-            Probe::Asked(_) => None,
+        let deadline = |at, reason| Deadline { at, reason };
+        let settle = |connection: &Established| {
+            let at = connection.since + self.params.reconnect_backoff.reset_after;
+            (!connection.settled).then(|| deadline(at, DeadlineReason::Settle))
+        };
+        let silence = |connection: &Established| {
+            self.silence_deadline(connection).map(|at| deadline(at, DeadlineReason::Silence))
+        };
+        let end =
+            |connection: &Established| self.silence_end(connection).map(|at| deadline(at, DeadlineReason::Silence));
+        let next = |probe: ProbeState, reason| match probe {
+            ProbeState::DueAt(at) => Some(deadline(at, reason)),
+            ProbeState::SentAt(_) => None,
         };
         let all = match self.stage {
-            Stage::Retrying(at) => [Some(of(at, Reason::Dial)), None, None],
-            Stage::Active(up) => [settle(&up), silence(&up), next(up.checkup, Reason::CheckUp)],
-            Stage::Proving(up, probe @ Probe::Next(_)) => [next(probe, Reason::Probe), end(&up), None],
-            Stage::Suspect(_, probe, _) => [next(probe, Reason::Probe), None, None],
-            Stage::Unresponsive(_, at) => [Some(of(at, Reason::Look)), None, None],
-            Stage::Draining(up) => [end(&up), None, None],
-            Stage::Gone(at) => [Some(of(at, Reason::Forget)), None, None],
-            Stage::Discovered | Stage::Connecting(_) | Stage::Proving(_, Probe::Asked(_)) | Stage::Dormant => {
+            Stage::Retrying(at) => [Some(deadline(at, DeadlineReason::Dial)), None, None],
+            Stage::Active(connection) => {
+                [settle(&connection), silence(&connection), next(connection.checkup, DeadlineReason::CheckUp)]
+            }
+            Stage::Probation(connection, probe @ ProbeState::DueAt(_)) => {
+                [next(probe, DeadlineReason::Probe), end(&connection), None]
+            }
+            Stage::Suspect(_, probe, _) => [next(probe, DeadlineReason::Probe), None, None],
+            Stage::Unresponsive(_, at) => [Some(deadline(at, DeadlineReason::ProcessState)), None, None],
+            Stage::Draining(connection) => [end(&connection), None, None],
+            Stage::Gone(at) => [Some(deadline(at, DeadlineReason::Forget)), None, None],
+            Stage::Discovered | Stage::Connecting(_) | Stage::Probation(_, ProbeState::SentAt(_)) | Stage::Dormant => {
                 return None;
             }
         };
         all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 
-    /// The dial that is to be under way.
-    pub(super) fn dialling(&self) -> Option<Dial> {
-        if let Stage::Connecting(dial) = self.stage { Some(dial) } else { None }
+    /// The dial that has to be under way now.
+    pub(super) fn dial_attempt(&self) -> Option<DialAttempt> {
+        if let Stage::Connecting(attempt) = self.stage { Some(attempt) } else { None }
     }
 
-    /// The number of the connection that is to be held.
-    pub(super) fn connection(&self) -> Option<u64> {
-        self.up().map(|up| up.number)
+    /// The number of the connection that has to be held now.
+    pub(super) fn connection_number(&self) -> Option<u64> {
+        self.established().map(|connection| connection.number)
     }
 
-    /// Whether requests may pass.
-    pub(super) const fn passes(&self) -> bool {
+    /// Whether requests may be sent to the instance.
+    pub(super) const fn accepts_requests(&self) -> bool {
         match self.stage {
             Stage::Active(_) | Stage::Suspect(..) | Stage::Draining(_) => true,
             Stage::Discovered
             | Stage::Connecting(_)
-            | Stage::Proving(..)
+            | Stage::Probation(..)
             | Stage::Unresponsive(..)
             | Stage::Retrying(_)
             | Stage::Dormant
@@ -201,132 +212,132 @@ impl Machine {
         self.health.patience(self.params.probe_timeout)
     }
 
-    /// Whether [`Moment::stopped`] matters for this input.
-    pub(super) const fn wonders(&self, input: &Input) -> bool {
+    /// Whether [`Context::process_stopped`] decides what follows from this input.
+    pub(super) const fn needs_process_state(&self, input: &Input) -> bool {
         match input {
             Input::ProbeFailed(_) | Input::DialFailed(_) => true,
-            Input::Due => matches!(self.stage, Stage::Unresponsive(..)),
-            Input::Found(_)
+            Input::DeadlineReached => matches!(self.stage, Stage::Unresponsive(..)),
+            Input::Registered(_)
             | Input::Unregistered
             | Input::OwnerDead
             | Input::Declared(_)
             | Input::Connected(_)
             | Input::ProbeAnswered(_)
-            | Input::Lost(_)
+            | Input::ConnectionLost(_)
             | Input::Check(_) => false,
         }
     }
 
-    /// The record as it was seen last.
+    /// The newest record of the instance.
     pub(super) const fn record(&self) -> &Arc<Record> {
         &self.record
     }
 
-    /// Grows whenever something changed that others wait for. Health changes without it.
+    /// A number that grows with every change that other rooms wait for. Changes of the health alone leave it as it is.
     pub(super) const fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// The last transitions, oldest first.
-    pub(super) fn history(&self) -> Vec<Transition> {
+    /// The last transitions, the oldest first.
+    pub(super) fn history(&self) -> Vec<LinkTransition> {
         self.history.iter().cloned().collect()
     }
 
-    /// What others may know.
-    pub(super) fn status(&self, now: Moment) -> Status {
-        Status {
+    /// The status that is published to other rooms.
+    pub(super) fn status(&self, context: Context) -> LinkStatus {
+        LinkStatus {
             record: Arc::clone(&self.record),
             state: self.state,
             since: self.since,
             why: self.why.clone(),
             last_failure: self.last_failure.clone(),
             attempts: self.backoff().attempts(),
-            next_try: if let Stage::Retrying(at) = self.stage { Some(now.wall_of(at)) } else { None },
-            connection: self.up().map(|up| ConnectionFacts {
-                number: up.number,
-                since: now.wall_of(up.since),
-                round_trip: up.round_trip,
+            next_try: if let Stage::Retrying(at) = self.stage { Some(context.wall_of(at)) } else { None },
+            connection: self.established().map(|connection| ConnectionStatus {
+                number: connection.number,
+                since: context.wall_of(connection.since),
+                round_trip: connection.round_trip,
             }),
             connections: self.connections,
             dials: self.dials,
             breaker: match self.breaker.state() {
-                breaker::State::Closed { failures } => BreakerFacts::Closed { failures },
-                breaker::State::Open { until } => BreakerFacts::Open { until: now.wall_of(until) },
-                breaker::State::HalfOpen { successes, .. } => BreakerFacts::HalfOpen { successes },
+                BreakerState::Closed { failures } => BreakerStatus::Closed { failures },
+                BreakerState::Open { until } => BreakerStatus::Open { until: context.wall_of(until) },
+                BreakerState::HalfOpen { successes, .. } => BreakerStatus::HalfOpen { successes },
             },
             trips: self.trips,
             last_trip: self.last_trip.clone(),
-            health: self.health.facts(),
-            start: self.declared.clone().filter(|_| self.state == State::Dormant),
+            health: self.health.stats(),
+            start: self.launch.clone().filter(|_| self.state == LinkState::Dormant),
         }
     }
 
-    const fn up(&self) -> Option<&Up> {
+    const fn established(&self) -> Option<&Established> {
         match &self.stage {
-            Stage::Proving(up, _)
-            | Stage::Active(up)
-            | Stage::Suspect(up, ..)
-            | Stage::Unresponsive(up, _)
-            | Stage::Draining(up) => Some(up),
+            Stage::Probation(connection, _)
+            | Stage::Active(connection)
+            | Stage::Suspect(connection, ..)
+            | Stage::Unresponsive(connection, _)
+            | Stage::Draining(connection) => Some(connection),
             Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Dormant | Stage::Gone(_) => None,
         }
     }
 
-    const fn up_mut(&mut self) -> Option<&mut Up> {
+    const fn established_mut(&mut self) -> Option<&mut Established> {
         match &mut self.stage {
-            Stage::Proving(up, _)
-            | Stage::Active(up)
-            | Stage::Suspect(up, ..)
-            | Stage::Unresponsive(up, _)
-            | Stage::Draining(up) => Some(up),
+            Stage::Probation(connection, _)
+            | Stage::Active(connection)
+            | Stage::Suspect(connection, ..)
+            | Stage::Unresponsive(connection, _)
+            | Stage::Draining(connection) => Some(connection),
             Stage::Discovered | Stage::Connecting(_) | Stage::Retrying(_) | Stage::Dormant | Stage::Gone(_) => None,
         }
     }
 
     const fn backoff(&self) -> &Backoff {
-        if self.known { &self.again } else { &self.first }
+        if self.was_connected { &self.reconnect_backoff } else { &self.connect_backoff }
     }
 
-    /// Goes to another stage and writes it down.
-    fn enter(&mut self, stage: Stage, why: impl Into<String>, now: Moment) {
+    /// Changes to another stage and records the transition.
+    fn enter(&mut self, stage: Stage, why: impl Into<String>, context: Context) {
         let from = self.state;
         self.stage = stage;
-        self.state = self.seen_from_outside();
+        self.state = self.public_state();
         self.why = why.into();
         self.revision += 1;
         if self.state != from {
-            self.since = now.wall;
+            self.since = context.wall;
         }
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
-        self.history.push_back(Transition { at: now.wall, from, to: self.state, why: self.why.clone() });
+        self.history.push_back(LinkTransition { at: context.wall, from, to: self.state, why: self.why.clone() });
     }
 
-    const fn seen_from_outside(&self) -> State {
+    const fn public_state(&self) -> LinkState {
         match self.stage {
-            Stage::Discovered => State::Discovered,
-            Stage::Proving(..) => State::Tripped,
-            Stage::Unresponsive(..) => State::Unresponsive,
-            Stage::Connecting(_) | Stage::Retrying(_) if self.stopped => State::Unresponsive,
-            Stage::Connecting(_) | Stage::Retrying(_) if !self.breaker.is_closed() => State::Tripped,
-            Stage::Connecting(_) => State::Connecting,
-            Stage::Retrying(_) => State::Retrying,
-            Stage::Active(_) => State::Active,
-            Stage::Suspect(..) => State::Suspect,
-            Stage::Draining(_) => State::Draining,
-            Stage::Dormant => State::Dormant,
-            Stage::Gone(_) => State::Gone,
+            Stage::Discovered => LinkState::Discovered,
+            Stage::Probation(..) => LinkState::Tripped,
+            Stage::Unresponsive(..) => LinkState::Unresponsive,
+            Stage::Connecting(_) | Stage::Retrying(_) if self.process_stopped => LinkState::Unresponsive,
+            Stage::Connecting(_) | Stage::Retrying(_) if !self.breaker.is_closed() => LinkState::Tripped,
+            Stage::Connecting(_) => LinkState::Connecting,
+            Stage::Retrying(_) => LinkState::Retrying,
+            Stage::Active(_) => LinkState::Active,
+            Stage::Suspect(..) => LinkState::Suspect,
+            Stage::Draining(_) => LinkState::Draining,
+            Stage::Dormant => LinkState::Dormant,
+            Stage::Gone(_) => LinkState::Gone,
         }
     }
 }
 
-impl Moment {
-    /// The time of day of an instant.
+impl Context {
+    /// The time of day of this instant.
     fn wall_of(self, at: Instant) -> Timestamp {
-        let moved = match at.checked_duration_since(self.at) {
+        let moved = match at.checked_duration_since(self.now) {
             Some(ahead) => self.wall.checked_add(ahead),
-            None => self.wall.checked_sub(self.at - at),
+            None => self.wall.checked_sub(self.now - at),
         };
         moved.unwrap_or(self.wall)
     }

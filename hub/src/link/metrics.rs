@@ -1,12 +1,11 @@
-//! What is counted about links.
+//! The metrics of links.
 //!
-//! Owns [`Metrics`], the families of all links, and [`Meter`], the part of one link. The names stand here, beside what
-//! they count; who serves them only encodes them.
-//! Invariant: counters only grow, and a link that is forgotten takes its series along, so they are as many as the links.
-//! Never: is read by the hub itself. What the hub decides by is in its own state.
+//! [`LinkMetrics`] has the families of all links, and [`LinkMeter`] updates the series of one link. A link that ends
+//! removes its series, so their number is bounded by the number of links. The hub itself reads no metric: it decides by
+//! its own state.
 
-use super::status::{State, Status};
-use linchpin_shared::failure::{Failure, Kind};
+use super::failure::{Failure, FailureKind};
+use super::status::{LinkState, LinkStatus};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -20,51 +19,53 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Of {
+struct InstanceLabels {
     instance: String,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct InState {
+struct StateLabels {
     instance: String,
     state: &'static str,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Failed {
+struct FailureLabels {
     instance: String,
     kind: &'static str,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Bound {
+struct BoundLabels {
     instance: String,
     bound: &'static str,
 }
 
-/// Which bound on what is in flight was reached.
-pub(super) const OWN_BOUND: &str = "link";
-pub(super) const ALL_BOUND: &str = "all";
+/// The label of requests that were rejected because of the limit of one link.
+const OWN_BOUND: &str = "link";
+
+/// The label of requests that were rejected because of the limit over all links.
+const TOTAL_BOUND: &str = "all";
 
 type Seconds = Counter<f64, AtomicU64>;
 
-/// The families of all links.
+/// The metric families of all links.
 #[derive(Debug, Clone)]
-pub(super) struct Metrics {
-    connections: Family<Of, Counter>,
-    sockets: Family<Of, Counter>,
-    dials: Family<Of, Counter>,
-    retries: Family<Of, Counter>,
-    failures: Family<Failed, Counter>,
-    trips: Family<Of, Counter>,
-    states: Family<InState, Seconds>,
-    in_flight: Family<Of, Gauge>,
-    rejected: Family<Bound, Counter>,
+pub(super) struct LinkMetrics {
+    connections: Family<InstanceLabels, Counter>,
+    sockets: Family<InstanceLabels, Counter>,
+    dials: Family<InstanceLabels, Counter>,
+    retries: Family<InstanceLabels, Counter>,
+    failures: Family<FailureLabels, Counter>,
+    trips: Family<InstanceLabels, Counter>,
+    states: Family<StateLabels, Seconds>,
+    in_flight: Family<InstanceLabels, Gauge>,
+    rejected: Family<BoundLabels, Counter>,
     reconnect: Histogram,
     round_trip: Histogram,
 }
 
-impl Metrics {
+impl LinkMetrics {
     pub(super) fn new() -> Self {
         Self {
             connections: Family::default(),
@@ -76,137 +77,144 @@ impl Metrics {
             states: Family::default(),
             in_flight: Family::default(),
             rejected: Family::default(),
-            // From 1 ms to 65 s, and from 16 µs to 2 s: what is quick must be told apart as well as what is slow.
+            // From 1 ms to 65 s, and from 16 µs to 2 s. Fast operations must be distinguishable as well as slow ones.
             reconnect: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
             round_trip: Histogram::new(exponential_buckets(0.000_016, 2.0, 18)),
         }
     }
 
-    /// Lists the families.
     pub(super) fn register(&self, registry: &mut Registry) {
         let link = registry.sub_registry_with_prefix("linchpin_link");
-        link.register("connections", "Connections that were proven", self.connections.clone());
-        link.register("tcp_connections", "TCP connections that were opened", self.sockets.clone());
+        link.register("connections", "Connections whose peer proved its identity", self.connections.clone());
+        link.register("tcp_connections", "TCP connections opened", self.sockets.clone());
         link.register("dials", "Attempts to connect", self.dials.clone());
         link.register("retries", "Attempts to connect after a failure", self.retries.clone());
-        link.register("failures", "Dials and connections that failed, by kind", self.failures.clone());
-        link.register("breaker_trips", "How often the breaker opened", self.trips.clone());
+        link.register("failures", "Failed dials and connections, by kind of failure", self.failures.clone());
+        link.register("breaker_trips", "Openings of the circuit breaker", self.trips.clone());
         link.register("state_seconds", "Time spent in each state", self.states.clone());
         link.register("in_flight", "Requests in flight", self.in_flight.clone());
-        link.register("rejected", "Requests refused for too many in flight, by bound", self.rejected.clone());
-        link.register("reconnect_seconds", "From the loss of an instance until it is usable", self.reconnect.clone());
-        link.register("round_trip_seconds", "Round trips of the hub's own requests", self.round_trip.clone());
+        link.register(
+            "rejected",
+            "Requests rejected because too many were in flight, by the limit that was reached",
+            self.rejected.clone(),
+        );
+        link.register(
+            "reconnect_seconds",
+            "Time from the loss of an instance until it accepts requests again",
+            self.reconnect.clone(),
+        );
+        link.register("round_trip_seconds", "Round trips of the hub's own small requests", self.round_trip.clone());
     }
 }
 
-/// What is counted about one link.
+/// Updates the series of one link.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(super) struct LinkMeter {
     instance: String,
-    metrics: Metrics,
+    metrics: LinkMetrics,
     sockets: Counter,
     rejected: [Counter; 2],
     in_flight: Gauge,
-    now_in: Mutex<(State, Instant)>,
-    lost: Mutex<Option<Instant>>,
+    state_since: Mutex<(LinkState, Instant)>,
+    lost_since: Mutex<Option<Instant>>,
 }
 
-impl Meter {
-    pub(super) fn new(metrics: &Metrics, instance: &str, status: &Status) -> Arc<Self> {
-        let of = Of { instance: instance.to_owned() };
-        let bound = |bound| metrics.rejected.get_or_create_owned(&Bound { instance: instance.to_owned(), bound });
-        // Series that show nothing yet are there from the beginning, so that a first event is seen as a growth.
+impl LinkMeter {
+    pub(super) fn new(metrics: &LinkMetrics, instance: &str, status: &LinkStatus) -> Arc<Self> {
+        let labels = InstanceLabels { instance: instance.to_owned() };
+        let rejected =
+            |bound| metrics.rejected.get_or_create_owned(&BoundLabels { instance: instance.to_owned(), bound });
+        // These series exist from the beginning, so that the first event is visible as an increase.
         for family in [&metrics.connections, &metrics.dials, &metrics.retries, &metrics.trips] {
-            drop(family.get_or_create(&of));
+            drop(family.get_or_create(&labels));
         }
-        metrics.dials.get_or_create(&of).inc_by(status.dials);
+        metrics.dials.get_or_create(&labels).inc_by(status.dials);
         Arc::new(Self {
             instance: instance.to_owned(),
-            sockets: metrics.sockets.get_or_create_owned(&of),
-            rejected: [bound(OWN_BOUND), bound(ALL_BOUND)],
-            in_flight: metrics.in_flight.get_or_create_owned(&of),
+            sockets: metrics.sockets.get_or_create_owned(&labels),
+            rejected: [rejected(OWN_BOUND), rejected(TOTAL_BOUND)],
+            in_flight: metrics.in_flight.get_or_create_owned(&labels),
             metrics: metrics.clone(),
-            now_in: Mutex::new((status.state, Instant::now())),
-            lost: Mutex::new(None),
+            state_since: Mutex::new((status.state, Instant::now())),
+            lost_since: Mutex::new(None),
         })
     }
 
-    /// A TCP connection was opened.
-    pub(super) fn socket(&self) {
+    pub(super) fn socket_opened(&self) {
         self.sockets.inc();
     }
 
-    /// A request was refused: `own` is whether for the bound of this link.
+    /// Counts a rejected request. `own` says whether the limit of this link was reached, not the one over all links.
     pub(super) fn rejected(&self, own: bool) {
         self.rejected[usize::from(!own)].inc();
     }
 
-    /// The hub's own small requests take this long.
+    /// Records a round trip of the hub's own small requests.
     pub(super) fn round_trip(&self, took: Duration) {
         self.metrics.round_trip.observe(took.as_secs_f64());
     }
 
-    /// A dial or a connection failed.
+    /// Counts a failed dial or connection.
     pub(super) fn failed(&self, failure: &Failure) {
         let kind = failure.kind.as_str();
-        self.metrics.failures.get_or_create(&Failed { instance: self.instance.clone(), kind }).inc();
+        self.metrics.failures.get_or_create(&FailureLabels { instance: self.instance.clone(), kind }).inc();
     }
 
-    /// The link went from one status to another. Whether requests pass now decides what counts as lost.
-    pub(super) fn stepped(&self, before: &Status, after: &Status, passes: bool) {
-        let of = Of { instance: self.instance.clone() };
-        self.metrics.connections.get_or_create(&of).inc_by(after.connections - before.connections);
-        self.metrics.trips.get_or_create(&of).inc_by(after.trips - before.trips);
+    /// Counts what changed from one status to the next. An instance counts as lost while the link accepts no requests.
+    pub(super) fn transition(&self, before: &LinkStatus, after: &LinkStatus, accepts_requests: bool) {
+        let labels = InstanceLabels { instance: self.instance.clone() };
+        self.metrics.connections.get_or_create(&labels).inc_by(after.connections - before.connections);
+        self.metrics.trips.get_or_create(&labels).inc_by(after.trips - before.trips);
         let dials = after.dials - before.dials;
-        self.metrics.dials.get_or_create(&of).inc_by(dials);
+        self.metrics.dials.get_or_create(&labels).inc_by(dials);
         if after.attempts > 0 {
-            self.metrics.retries.get_or_create(&of).inc_by(dials);
+            self.metrics.retries.get_or_create(&labels).inc_by(dials);
         }
-        self.is_in(after.state);
-        let mut lost = self.lost.lock();
-        match (passes, *lost) {
+        self.enter_state(after.state);
+        let mut lost_since = self.lost_since.lock();
+        match (accepts_requests, *lost_since) {
             (true, Some(since)) => {
                 self.metrics.reconnect.observe(since.elapsed().as_secs_f64());
-                *lost = None;
+                *lost_since = None;
             }
-            (false, None) if after.connections > 0 => *lost = Some(Instant::now()),
+            (false, None) if after.connections > 0 => *lost_since = Some(Instant::now()),
             (true, None) | (false, Some(_) | None) => {}
         }
     }
 
-    /// Accounts for the time until now, which the link goes on to spend in this state.
-    fn is_in(&self, state: State) {
-        let mut now_in = self.now_in.lock();
-        let (before, since) = std::mem::replace(&mut *now_in, (state, Instant::now()));
-        let spent = InState { instance: self.instance.clone(), state: before.as_str() };
-        self.metrics.states.get_or_create(&spent).inc_by(now_in.1.duration_since(since).as_secs_f64());
+    /// Adds the time since the last call to the state before, and continues in this state.
+    fn enter_state(&self, state: LinkState) {
+        let mut state_since = self.state_since.lock();
+        let (before, since) = std::mem::replace(&mut *state_since, (state, Instant::now()));
+        let spent = StateLabels { instance: self.instance.clone(), state: before.as_str() };
+        self.metrics.states.get_or_create(&spent).inc_by(state_since.1.duration_since(since).as_secs_f64());
     }
 
-    /// Brings up to date what is only known when somebody looks.
-    pub(super) fn look(&self, in_flight: usize) {
-        let state = self.now_in.lock().0;
-        self.is_in(state);
+    /// Updates the series that are not counted as they change.
+    pub(super) fn refresh(&self, in_flight: usize) {
+        let state = self.state_since.lock().0;
+        self.enter_state(state);
         self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
     }
 
-    /// The link is forgotten, and its series with it.
+    /// Removes all series of the link.
     pub(super) fn forget(&self) {
-        let Metrics { connections, sockets, dials, retries, failures, trips, states, in_flight, rejected, .. } =
+        let LinkMetrics { connections, sockets, dials, retries, failures, trips, states, in_flight, rejected, .. } =
             &self.metrics;
         let instance = self.instance.clone();
-        let of = Of { instance: instance.clone() };
+        let labels = InstanceLabels { instance: instance.clone() };
         for family in [connections, sockets, dials, retries, trips] {
-            family.remove(&of);
+            family.remove(&labels);
         }
-        in_flight.remove(&of);
-        for kind in Kind::ALL {
-            failures.remove(&Failed { instance: instance.clone(), kind: kind.as_str() });
+        in_flight.remove(&labels);
+        for kind in FailureKind::ALL {
+            failures.remove(&FailureLabels { instance: instance.clone(), kind: kind.as_str() });
         }
-        for state in State::ALL {
-            states.remove(&InState { instance: instance.clone(), state: state.as_str() });
+        for state in LinkState::ALL {
+            states.remove(&StateLabels { instance: instance.clone(), state: state.as_str() });
         }
-        for bound in [OWN_BOUND, ALL_BOUND] {
-            rejected.remove(&Bound { instance: instance.clone(), bound });
+        for bound in [OWN_BOUND, TOTAL_BOUND] {
+            rejected.remove(&BoundLabels { instance: instance.clone(), bound });
         }
     }
 }

@@ -1,14 +1,13 @@
-//! What a link does beside its connection: dialling in turn, and asking for a sign of life.
+//! The two futures that an actor polls beside its inbox and its deadline: a dial and a probe.
 //!
-//! Owns the two futures that an actor holds while it serves letters and deadlines. Each ends with an input for the
-//! machine. Invariant: dropping one gives up what it does. Never: decides what follows.
+//! Dropping one of them gives up the operation.
 
-use super::actor::Common;
-use super::dial::{self, Line};
-use super::lane::Lane;
-use super::machine::{Dial, Input};
-use super::metrics::Meter;
-use linchpin_shared::failure::{Failure, Kind, Phase};
+use super::common::LinkCommon;
+use super::dial::{self, LinkConnection};
+use super::failure::{Failure, FailureKind, FailurePhase};
+use super::machine::{DialAttempt, Input};
+use super::metrics::LinkMeter;
+use super::request_sender::RequestSender;
 use linchpin_shared::protocol::path;
 use linchpin_shared::registry::record::Record;
 use std::pin::Pin;
@@ -16,46 +15,53 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// A probe that may or may not be under way.
-pub(super) type Probing = Option<Pin<Box<dyn Future<Output = Input> + Send>>>;
+/// The probe that is under way, if there is one. It ends with its outcome as an input of the machine.
+pub(super) type PendingProbe = Option<Pin<Box<dyn Future<Output = Input> + Send>>>;
 
-/// Dials when it is this link's turn.
-pub(super) async fn dial_in_turn(
-    common: Arc<Common>,
+/// Waits until the limiter allows the dial, and dials.
+pub(super) async fn dial_when_allowed(
+    common: Arc<LinkCommon>,
     record: Arc<Record>,
-    dial: Dial,
-    meter: Arc<Meter>,
-) -> Result<Line, Failure> {
-    if !dial.fresh {
-        let turn = common.limiter.lock().reserve(Instant::now());
-        sleep_until(turn).await;
+    attempt: DialAttempt,
+    meter: Arc<LinkMeter>,
+) -> Result<LinkConnection, Failure> {
+    if !attempt.for_new_record {
+        let allowed_at = common.limiter.lock().reserve(Instant::now());
+        sleep_until(allowed_at).await;
     }
-    dial::dial(&record, &common.numbers.dial, &meter).await
+    dial::dial(&record, &common.config.dial, &meter).await
 }
 
-/// The answer to the probe that is under way.
-pub(super) async fn answered(probing: &mut Probing) -> Input {
-    match probing {
-        Some(under_way) => {
-            let answer = under_way.await;
-            *probing = None;
-            answer
+/// Waits for the outcome of the probe that is under way.
+pub(super) async fn outcome(probe: &mut PendingProbe) -> Input {
+    match probe {
+        Some(pending) => {
+            let outcome = pending.await;
+            *probe = None;
+            outcome
         }
         None => std::future::pending().await,
     }
 }
 
-/// Asks the peer for a sign of life. `hyper` cannot change the pace of its PINGs on a living connection, so this is a
-/// small request; whatever the peer answers, even a reset of the stream, shows that it lives.
-pub(super) async fn ask(lane: Lane, within: Duration) -> Input {
-    let asked = Instant::now();
-    match timeout(within, lane.probe(path::VITALS)).await {
-        Ok(Ok(())) => Input::ProbeAnswered(asked.elapsed()),
-        Ok(Err(error)) if error.failure.kind == Kind::StreamReset => Input::ProbeAnswered(asked.elapsed()),
-        Ok(Err(error)) => Input::ProbeFailed(Failure { phase: Phase::Serve, ..error.failure }),
+/// Probes the peer with a small request, because `hyper` cannot change the interval of its PINGs on an open connection.
+/// Every answer shows that the peer is alive, even a reset of the stream.
+pub(super) async fn send(sender: RequestSender, within: Duration) -> Input {
+    let sent = Instant::now();
+    match timeout(within, sender.probe(path::VITALS)).await {
+        Ok(Ok(())) => Input::ProbeAnswered(sent.elapsed()),
+        Ok(Err(error)) => {
+            let failure = error.into_failure(FailurePhase::Serve);
+            if failure.kind == FailureKind::StreamReset {
+                Input::ProbeAnswered(sent.elapsed())
+            } else {
+                Input::ProbeFailed(failure)
+            }
+        }
         Err(_elapsed) => {
             let late = format!("no answer to a probe within {within:?}");
-            Input::ProbeFailed(Failure::new(Kind::PingTimeout, Phase::Serve).because(late).after(within))
+            let failure = Failure::new(FailureKind::PingTimeout, FailurePhase::Serve);
+            Input::ProbeFailed(failure.because(late).after(within))
         }
     }
 }

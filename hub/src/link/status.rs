@@ -1,47 +1,45 @@
-//! What is published about a link.
+//! The published status of a link.
 //!
-//! Owns [`Status`] and its parts: plain values that the machine makes and everyone else reads from a watch.
-//! Invariant: a status is whole and of one moment; nothing here changes after it was published.
-//! Never: carries the record's secret in its serialized form, or decides anything.
+//! A status is a plain value: the machine makes it, everyone else reads it from a watch. It is complete, it describes one
+//! instant, and it does not change after it was published. Its serialized form leaves out the secret of the record.
 
-use super::start::Start;
-use crate::health::Facts;
+use super::failure::Failure;
+use super::launcher::LaunchState;
+use crate::health::HealthStats;
 use jiff::Timestamp;
-use linchpin_shared::failure::Failure;
 use linchpin_shared::registry::record::Record;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a link is doing (DESIGN 4.3).
+/// What a link is doing. The section "Link" of `ARCHITECTURE.md` has the transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
-    /// The record was seen; nothing was dialled yet.
+pub enum LinkState {
+    /// The record was seen, and nothing was dialled yet.
     Discovered,
     /// A dial is under way.
     Connecting,
-    /// Connected: the hello proved who answers. Requests pass.
+    /// The hello proved the identity of the peer. Requests pass.
     Active,
-    /// Connected, but a check is not answered yet. Requests pass.
+    /// The link is connected, but a probe is not answered yet. Requests pass.
     Suspect,
-    /// Its process is stopped by a signal, so it cannot answer; a connection is kept for when it goes on. Requests fail
-    /// at once.
+    /// The process is stopped by a signal, so it cannot answer. Its connection is kept, and requests fail at once.
     Unresponsive,
-    /// Not connected; the next dial has its time.
+    /// The link is not connected and waits for its next dial.
     Retrying,
-    /// The breaker is not closed: requests fail at once, dials go on, and a new connection is probed before it is used.
+    /// The breaker is not closed. Requests fail at once, dials go on, and a new connection is probed before it is used.
     Tripped,
-    /// The record is gone but the connection lives. Requests pass until it ends.
+    /// The record is gone but the connection is open. Requests pass until it ends.
     Draining,
-    /// Nothing of it runs, and it is declared: it is started on first use.
+    /// The server is declared and its instance does not run. It is started on first use.
     Dormant,
-    /// The instance is gone, proven by its lease or by its own goodbye.
+    /// The instance is gone: it unregistered, or its owner is proven dead.
     Gone,
 }
 
-impl State {
-    /// All of them.
+impl LinkState {
+    /// Every state, for tables and metrics that have one entry for each.
     pub const ALL: [Self; 10] = [
         Self::Discovered,
         Self::Connecting,
@@ -55,7 +53,7 @@ impl State {
         Self::Gone,
     ];
 
-    /// Whether nothing of the instance runs, as far as is known.
+    /// Whether the hub knows of no running process of the instance.
     #[must_use]
     pub fn is_absent(self) -> bool {
         matches!(self, Self::Gone | Self::Dormant)
@@ -79,99 +77,99 @@ impl State {
     }
 }
 
-/// A link at one moment.
+/// The status of a link at one instant.
 #[derive(Debug, Clone, Serialize)]
-pub struct Status {
-    /// The record as it was seen last. Not serialized: it holds the secret.
+pub struct LinkStatus {
+    /// The newest record. It is not serialized, because it holds the secret.
     #[serde(skip)]
     pub record: Arc<Record>,
     /// What the link is doing.
-    pub state: State,
-    /// Since when.
+    pub state: LinkState,
+    /// When the link entered this state.
     pub since: Timestamp,
-    /// Why, for people.
+    /// The reason for the state, in words.
     pub why: String,
-    /// What went wrong last, also after it went well again.
+    /// The last failure. It stays here after the link has recovered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
-    /// Dials since health was last proven.
+    /// The number of dials since the link was last proven healthy.
     pub attempts: u32,
-    /// When the next dial is, while the link waits for it.
+    /// The time of the next dial, while the link waits for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_try: Option<Timestamp>,
     /// The connection, while there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub connection: Option<ConnectionFacts>,
-    /// How many connections were proven so far, over all lives of the instance.
+    pub connection: Option<ConnectionStatus>,
+    /// The number of verified connections so far, over all generations of the instance.
     pub connections: u64,
-    /// How many dials were begun, over all lives of the instance.
+    /// The number of dials so far, over all generations of the instance.
     pub dials: u64,
-    /// Whether requests may pass.
-    pub breaker: BreakerFacts,
-    /// How often the breaker opened.
+    /// Whether the circuit breaker lets requests pass.
+    pub breaker: BreakerStatus,
+    /// The number of times that the breaker opened.
     pub trips: u64,
-    /// When and why it opened last.
+    /// The last time that the breaker opened.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_trip: Option<Trip>,
-    /// How well it answers.
-    pub health: Facts,
-    /// What is known of starting it, while it is dormant.
+    pub last_trip: Option<BreakerTrip>,
+    /// How well the instance answers.
+    pub health: HealthStats,
+    /// How far the start of the server has got, while the link is dormant.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub start: Option<Start>,
+    pub start: Option<LaunchState>,
 }
 
-/// A proven connection.
+/// The present connection of a link, whose peer proved its identity.
 #[derive(Debug, Clone, Serialize)]
-pub struct ConnectionFacts {
-    /// Which one it is, beginning with 1.
+pub struct ConnectionStatus {
+    /// The number of the connection within its link. The first one has number 1.
     pub number: u64,
-    /// Since when it is proven.
+    /// When the hello verified it.
     pub since: Timestamp,
-    /// How long the last exchange of the hub's own took: the hello, or a probe.
+    /// The round trip of the hub's own last exchange, which was the hello or a probe.
     #[serde(rename = "round_trip_us", serialize_with = "micros")]
     pub round_trip: Duration,
 }
 
-/// A breaker as people see it.
+/// A circuit breaker with times of day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub enum BreakerFacts {
+pub enum BreakerStatus {
     /// Requests pass.
     Closed {
-        /// Failures in a row.
+        /// The number of failures in a row.
         failures: u32,
     },
     /// Requests fail at once.
     Open {
-        /// Until then, unless the peer shows earlier that it is well.
+        /// When the first probe may be sent, unless a hello contradicts the failures before.
         until: Timestamp,
     },
-    /// The link is probed.
+    /// One probe at a time decides whether the breaker closes.
     HalfOpen {
-        /// Successes in a row.
+        /// The number of successes in a row.
         successes: u32,
     },
 }
 
 /// An opening of the breaker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Trip {
-    /// When.
+pub struct BreakerTrip {
+    /// The time of the opening.
     pub at: Timestamp,
-    /// The failure that was one too many.
+    /// The failure that opened it, in words.
     pub why: String,
 }
 
-/// One step of a link's history.
+/// An entry of a link's history.
 #[derive(Debug, Clone, Serialize)]
-pub struct Transition {
-    /// When.
+pub struct LinkTransition {
+    /// When the link changed its state.
     pub at: Timestamp,
-    /// From which state.
-    pub from: State,
-    /// To which state.
-    pub to: State,
-    /// Why, for people.
+    /// The state before the change.
+    pub from: LinkState,
+    /// The state after the change.
+    pub to: LinkState,
+    /// The reason for the change, in words.
     pub why: String,
 }
 

@@ -1,56 +1,55 @@
-//! An instance's vitals while it is connected.
+//! Following the vitals of an instance while it is connected.
 //!
-//! Owns one stream of [`Vitals`], opened again whenever it ends while the connection lives; and what is said of a
-//! foreign program, which has no vitals of its own.
-//! Invariant: what is published came over the connection that is held now; without a connection there are no vitals.
-//! Never: ends by itself, keeps more than one line in memory, passes on more than [`PACE`] allows, or judges what it reads.
+//! A stream of [`Vitals`] is kept open: when it ends before the connection does, it is opened again. A foreign program has
+//! no vitals of its own, so they are derived from its record. All published vitals come from the present connection, and
+//! without a connection there are none.
 
-use super::lane::{Answering, Lane};
-use super::{Body, BoxError};
+use super::body::{BoxError, empty};
+use super::http1::PeerBody;
+use super::request_sender::RequestSender;
 use bytes::{Buf, BytesMut};
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
-use linchpin_shared::protocol::vitals::{Server, Vitals};
+use http_body_util::BodyExt;
+use linchpin_shared::protocol::vitals::{ServerVitals, Vitals};
 use linchpin_shared::protocol::{FORMAT, path};
-use linchpin_shared::registry::record::{Protocol, Record};
+use linchpin_shared::registry::record::{self, Protocol, Record};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// An instance with a thousand processes fits many times over; what is longer is not from an instance.
+/// The longest line that is read. The vitals of an instance with a thousand processes are many times shorter.
 const MAX_LINE: usize = 4 << 20;
 
-/// A stream that ended is opened again after this; soon, because opening it is also how a connection on which the peer
-/// said goodbye is noticed while other streams keep it open.
+/// A stream that ended is opened again after this pause. The pause is short, because opening the stream also shows that
+/// the peer sent GOAWAY on a connection that other streams keep open.
 const REOPEN: Duration = Duration::from_millis(250);
 
-/// From one publication to the next. An instance that floods its vitals is read no faster, and of the lines that came
-/// meanwhile only the last counts; HTTP/2's own flow control makes it wait. Nobody who looks at processes needs more.
+/// The shortest time between two publications. An instance that sends its vitals faster is slowed down by the flow
+/// control of HTTP/2, and only the newest of the lines that arrived meanwhile is published.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Where vitals are published.
-pub(super) type Publisher = watch::Sender<Option<Arc<Vitals>>>;
+/// Publishes the vitals of one link.
+pub(super) type VitalsSender = watch::Sender<Option<Arc<Vitals>>>;
 
-/// Follows the vitals for as long as it is polled.
-pub(super) async fn follow(lane: Lane, record: Arc<Record>, publish: Publisher) -> Infallible {
+/// Follows the vitals. The future does not end by itself.
+pub(super) async fn follow(sender: RequestSender, record: Arc<Record>, publish: VitalsSender) -> Infallible {
     if record.protocol == Protocol::Http1 {
         publish.send_replace(Some(Arc::new(of_foreign(&record))));
         return std::future::pending().await;
     }
     loop {
-        if let Err(error) = read(&lane, &publish).await {
-            tracing::debug!(error, "the vitals stream ended");
+        if let Err(error) = read_stream(&sender, &publish).await {
+            tracing::debug!(error, "vitals stream ended");
         }
         tokio::time::sleep(REOPEN).await;
     }
 }
 
-async fn read(lane: &Lane, publish: &Publisher) -> Result<(), BoxError> {
+async fn read_stream(sender: &RequestSender, publish: &VitalsSender) -> Result<(), BoxError> {
     let uri = Uri::try_from(format!("{}?watch=1", path::VITALS))?;
-    let body: Body = Empty::new().map_err(BoxError::from).boxed_unsync();
-    // Sending needs much room for a moment, and this goes on for as long as the connection.
-    let response = Box::pin(lane.send(Request::get(uri).body(body)?)).await.map_err(|error| error.failure)?;
+    // The future of a request is large, and this function lives as long as the connection, so the former is boxed.
+    let response = Box::pin(sender.send(Request::get(uri).body(empty())?)).await?;
     if response.status() != StatusCode::OK {
         return Err(format!("answered with {}", response.status()).into());
     }
@@ -69,9 +68,9 @@ async fn read(lane: &Lane, publish: &Publisher) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// What is known of a foreign program that is connected: the servers of its record that can be reached are up.
+/// The vitals of a connected foreign program: the servers of its record that can be reached are up.
 fn of_foreign(record: &Record) -> Vitals {
-    let reachable = |server: &&linchpin_shared::registry::record::Server| record.server_path(&server.name).is_some();
+    let reachable = |server: &&record::Server| record.server_path(&server.name).is_some();
     let servers = record.servers.iter().filter(reachable);
     Vitals {
         format: FORMAT,
@@ -79,19 +78,19 @@ fn of_foreign(record: &Record) -> Vitals {
         started_at: record.registered_at,
         processes: Vec::new(),
         servers: servers
-            .map(|server| Server { name: server.name.clone(), transport: server.transport, up: true, epoch: 1 })
+            .map(|server| ServerVitals { name: server.name.clone(), transport: server.transport, up: true, epoch: 1 })
             .collect(),
     }
 }
 
-/// The lines of a body.
+/// Splits a body into lines.
 struct Lines {
-    body: Answering,
+    body: PeerBody,
     buffer: BytesMut,
 }
 
 impl Lines {
-    /// The last line of those that have come, once there is one.
+    /// Waits for a line, and returns the last one that has arrived.
     async fn newest(&mut self) -> Result<Option<BytesMut>, BoxError> {
         let mut searched = 0;
         loop {

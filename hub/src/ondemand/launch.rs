@@ -6,10 +6,10 @@
 //! Never: waits for the server itself; that it was registered is all.
 
 use super::Inner;
+use crate::declared::{ServerEndpoint, ServerList, ServerSpec};
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{Handed, Kind, Port, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch};
-use linchpin_shared::declared::{Declared, How, Server};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::registry::Owner;
 use linchpin_shared::registry::record::instance_id;
@@ -25,9 +25,9 @@ impl Inner {
     /// Starts the server of this instance, as the list has it now, and waits until the hub sees it.
     pub(super) async fn launch(&self, id: Uuid) -> Result<(), Problem> {
         let home = self.means.home.clone();
-        let list = tokio::task::spawn_blocking(move || Declared::read(&home)).await;
+        let list = tokio::task::spawn_blocking(move || ServerList::read(&home)).await;
         let list = list.unwrap_or_else(|error| Err(Problem::new(Code::Internal, error.to_string())))?;
-        let is_it = |(name, server): &(String, Server)| instance_id(&server.project_dir, name) == id;
+        let is_it = |(name, server): &(String, ServerSpec)| instance_id(&server.project_dir, name) == id;
         let Some((name, server)) = list.servers.into_iter().find(is_it) else {
             return Err(Problem::new(Code::InstanceNotFound, "this server is not declared any more")
                 .next("linchpin status")
@@ -55,14 +55,14 @@ impl Inner {
         }
     }
 
-    fn options(&self, name: &str, server: Server) -> RunOptions {
+    fn options(&self, name: &str, server: ServerSpec) -> RunOptions {
         let mut handed = Handed { open_files: self.means.open_files, ..Handed::default() };
-        let (command, kind) = match server.how {
-            How::Stdio { command, args, env } => {
+        let (command, kind) = match server.endpoint {
+            ServerEndpoint::Stdio { command, args, env } => {
                 handed.env = env;
                 (std::iter::once(command).chain(args).map(OsString::from).collect(), Kind::McpStdio)
             }
-            How::Url { url, headers } => {
+            ServerEndpoint::Url { url, headers } => {
                 handed.headers = headers;
                 (Vec::new(), Kind::McpUrl(url))
             }

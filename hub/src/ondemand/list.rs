@@ -5,10 +5,10 @@
 //! Never: takes part in a start, which reads the file itself.
 
 use super::Inner;
-use crate::link::{Sleeper, Sleepers, Start};
+use crate::declared::{ServerEndpoint, ServerList, ServerSpec};
+use crate::link::{DeclaredServer, DeclaredServers, LaunchState};
 use jiff::Timestamp;
 use linchpin_instance::agent::MAIN;
-use linchpin_shared::declared::{Declared, How, Server};
 use linchpin_shared::problem::Problem;
 use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::vitals::Transport;
@@ -46,7 +46,7 @@ pub(super) async fn follow(inner: Arc<Inner>, tell: watch::Sender<Option<Problem
         if seen != Some(now) {
             seen = Some(now);
             let home = inner.means.home.clone();
-            let Ok(list) = tokio::task::spawn_blocking(move || Declared::read(&home)).await else { return };
+            let Ok(list) = tokio::task::spawn_blocking(move || ServerList::read(&home)).await else { return };
             take(&inner, list, &tell);
         }
         if inner.cancel.run_until_cancelled(sleep(LOOK)).await.is_none() {
@@ -55,7 +55,7 @@ pub(super) async fn follow(inner: Arc<Inner>, tell: watch::Sender<Option<Problem
     }
 }
 
-fn take(inner: &Inner, list: Result<Declared, Problem>, tell: &watch::Sender<Option<Problem>>) {
+fn take(inner: &Inner, list: Result<ServerList, Problem>, tell: &watch::Sender<Option<Problem>>) {
     let list = match list {
         Ok(list) => list,
         Err(problem) => {
@@ -76,17 +76,17 @@ fn take(inner: &Inner, list: Result<Declared, Problem>, tell: &watch::Sender<Opt
     });
 }
 
-fn sleepers(list: &Declared, known: &Sleepers) -> BTreeMap<Uuid, Sleeper> {
-    let sleeper = |(name, server): (&String, &Server)| {
+fn sleepers(list: &ServerList, known: &DeclaredServers) -> BTreeMap<Uuid, DeclaredServer> {
+    let sleeper = |(name, server): (&String, &ServerSpec)| {
         let id = instance_id(&server.project_dir, name);
         let record = record(id, name, server);
         let sleeper = match known.get(&id) {
-            Some(known) if known.record.servers == record.servers => Sleeper {
+            Some(known) if known.record.servers == record.servers => DeclaredServer {
                 record: Arc::clone(&known.record),
                 // Somebody edited the list: what failed may have been mended.
-                start: if known.start == Start::Starting { Start::Starting } else { Start::Idle },
+                start: if known.start == LaunchState::Starting { LaunchState::Starting } else { LaunchState::Idle },
             },
-            Some(_) | None => Sleeper { record: Arc::new(record), start: Start::Idle },
+            Some(_) | None => DeclaredServer { record: Arc::new(record), start: LaunchState::Idle },
         };
         (id, sleeper)
     };
@@ -94,10 +94,10 @@ fn sleepers(list: &Declared, known: &Sleepers) -> BTreeMap<Uuid, Sleeper> {
 }
 
 /// What is known of an instance that does not run.
-fn record(id: Uuid, name: &str, server: &Server) -> Record {
-    let transport = match &server.how {
-        How::Stdio { .. } => Transport::Stdio,
-        How::Url { .. } => Transport::Http,
+fn record(id: Uuid, name: &str, server: &ServerSpec) -> Record {
+    let transport = match &server.endpoint {
+        ServerEndpoint::Stdio { .. } => Transport::Stdio,
+        ServerEndpoint::Url { .. } => Transport::Http,
     };
     Record {
         format: record::FORMAT,

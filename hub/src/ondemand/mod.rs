@@ -13,10 +13,10 @@ mod list;
 pub use list::FORGOTTEN;
 
 use crate::discovery::Discovery;
-use crate::link::{Sleepers, Start, Starter};
+use crate::link::{DeclaredServers, LaunchState, Launcher};
 use jiff::Timestamp;
 use linchpin_instance::agent::MAIN;
-use linchpin_shared::backoff::{Backoff, Policy};
+use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use linchpin_shared::home::Home;
 use linchpin_shared::logfile;
 use linchpin_shared::problem::Problem;
@@ -31,8 +31,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Between starts that fail: what is wrong with a command is mended by a person, in seconds at best.
-const PACE: Policy =
-    Policy { min: Duration::from_secs(1), max: Duration::from_secs(60), reset_after: Duration::from_secs(60) };
+const PACE: BackoffPolicy =
+    BackoffPolicy { min: Duration::from_secs(1), max: Duration::from_secs(60), reset_after: Duration::from_secs(60) };
 
 /// How many lines of a process's log are told when it cannot be used.
 const LAST_LINES: usize = 10;
@@ -59,7 +59,7 @@ pub struct OnDemand {
 struct Inner {
     means: Means,
     discovery: Discovery,
-    sleepers: watch::Sender<Sleepers>,
+    sleepers: watch::Sender<DeclaredServers>,
     /// How long to wait after a failure, for those that failed.
     pace: Mutex<BTreeMap<Uuid, Backoff>>,
     cancel: CancellationToken,
@@ -90,22 +90,22 @@ impl OnDemand {
     }
 }
 
-impl Starter for OnDemand {
-    fn sleepers(&self) -> watch::Receiver<Sleepers> {
+impl Launcher for OnDemand {
+    fn declared(&self) -> watch::Receiver<DeclaredServers> {
         self.inner.sleepers.subscribe()
     }
 
-    fn wake(&self, id: Uuid) -> Start {
-        let (mut begins, mut start) = (false, Start::Idle);
+    fn launch(&self, id: Uuid) -> LaunchState {
+        let (mut begins, mut start) = (false, LaunchState::Idle);
         self.inner.sleepers.send_if_modified(|sleepers| {
             let Some(known) = sleepers.get(&id) else { return false };
             begins = match &known.start {
-                Start::Idle => true,
-                Start::Starting => false,
-                Start::Failed { next_try, .. } => Timestamp::now() >= *next_try,
+                LaunchState::Idle => true,
+                LaunchState::Starting => false,
+                LaunchState::Failed { next_try, .. } => Timestamp::now() >= *next_try,
             };
-            start = if begins { Start::Starting } else { known.start.clone() };
-            begins && set(sleepers, id, Start::Starting)
+            start = if begins { LaunchState::Starting } else { known.start.clone() };
+            begins && set(sleepers, id, LaunchState::Starting)
         });
         if begins {
             let inner = Arc::clone(&self.inner);
@@ -114,7 +114,7 @@ impl Starter for OnDemand {
         start
     }
 
-    fn last_words(&self, name: &str) -> Option<String> {
+    fn last_output(&self, name: &str) -> Option<String> {
         let lines = logfile::tail(&self.inner.means.home.process_log(name, MAIN), LAST_LINES).ok()?;
         Some(lines.join("\n")).filter(|text| !text.is_empty())
     }
@@ -128,11 +128,11 @@ impl Inner {
         let start = match begun {
             Ok(()) => {
                 self.pace.lock().remove(&id);
-                Start::Idle
+                LaunchState::Idle
             }
             Err(problem) => {
                 tracing::warn!(%problem, "a declared server could not be started");
-                Start::Failed { problem: Arc::new(problem), next_try: self.next_try(id) }
+                LaunchState::Failed { problem: Arc::new(problem), next_try: self.next_try(id) }
             }
         };
         self.sleepers.send_if_modified(|sleepers| set(sleepers, id, start));
@@ -145,7 +145,7 @@ impl Inner {
 }
 
 /// Notes what is known of starting one, if it is still declared.
-fn set(sleepers: &mut Sleepers, id: Uuid, start: Start) -> bool {
+fn set(sleepers: &mut DeclaredServers, id: Uuid, start: LaunchState) -> bool {
     let Some(known) = Arc::make_mut(sleepers).get_mut(&id) else { return false };
     known.start = start;
     true

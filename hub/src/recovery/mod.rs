@@ -1,17 +1,18 @@
-//! What may be done to instances now.
+//! Whether recovery actions above reconnecting are allowed at the moment.
 //!
-//! Owns [`Recovery`], which publishes whether the ladder is held, from what the links show and whether the hub was away.
-//! There is no grade above reconnecting yet that acts by itself; whoever adds one asks here first.
-//! Invariant: the hold is a published fact, the same for everybody. Never: acts on an instance.
+//! [`Recovery`] watches the links and the absences of the hub, and publishes whether a [`RecoveryHold`] is active. Every
+//! recovery action above reconnecting must ask it first. So far there is no such action. This room itself acts on no
+//! instance.
 
-mod hold;
+mod recovery_hold;
 
-use crate::link::{Handle, Links};
+use crate::link::{LinkHandle, Links};
 use crate::network::Facts;
-use hold::{Hold, Why};
 use jiff::Timestamp;
+use recovery_hold::{HoldReason, RecoveryHold};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -19,26 +20,26 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-/// How often the links are looked at. It costs reading one shared value for each.
-const LOOK: Duration = Duration::from_millis(500);
+/// The interval between two comparisons of the links. A comparison reads one shared value for each link.
+const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Nothing above reconnecting is done to any instance.
+/// A hold that is active: no recovery action above reconnecting is taken for any instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Held {
-    /// Since when.
+pub struct HoldStatus {
+    /// The beginning of the hold.
     pub since: Timestamp,
-    /// Why, for people.
+    /// The reason for the hold, in words.
     pub why: String,
 }
 
-/// What may be done to instances.
+/// Publishes whether recovery actions are held.
 #[derive(Debug, Clone)]
 pub struct Recovery {
-    held: watch::Receiver<Option<Held>>,
+    hold: watch::Receiver<Option<HoldStatus>>,
 }
 
 impl Recovery {
-    /// Watches links and absences until cancelled.
+    /// Watches the links and the absences of the hub until `cancel` is cancelled.
     #[must_use]
     pub fn start(
         links: &Links,
@@ -46,67 +47,69 @@ impl Recovery {
         cancel: CancellationToken,
         tasks: &TaskTracker,
     ) -> Self {
-        let (publish, held) = watch::channel(None);
-        let watch = Watch { links: links.watch(), network, lost: BTreeMap::new(), hold: Hold::default(), publish };
-        tasks.spawn(cancel.run_until_cancelled_owned(watch.run()));
-        Self { held }
+        let (publish, hold) = watch::channel(None);
+        let links = links.watch();
+        let monitor = HoldMonitor { links, network, lost: BTreeMap::new(), hold: RecoveryHold::default(), publish };
+        tasks.spawn(cancel.run_until_cancelled_owned(monitor.run()));
+        Self { hold }
     }
 
-    /// Whether the ladder is held, now and at every change.
+    /// Watches the active hold, which is `None` most of the time.
     #[must_use]
-    pub fn held(&self) -> watch::Receiver<Option<Held>> {
-        self.held.clone()
+    pub fn hold(&self) -> watch::Receiver<Option<HoldStatus>> {
+        self.hold.clone()
     }
 }
 
-struct Watch {
-    links: watch::Receiver<std::sync::Arc<Vec<Handle>>>,
+struct HoldMonitor {
+    links: watch::Receiver<Arc<Vec<LinkHandle>>>,
     network: watch::Receiver<Facts>,
-    /// How many connections each link had lost at the last look.
+    /// The number of connections that each link had lost at the last comparison.
     lost: BTreeMap<Uuid, u64>,
-    hold: Hold,
-    publish: watch::Sender<Option<Held>>,
+    hold: RecoveryHold,
+    publish: watch::Sender<Option<HoldStatus>>,
 }
 
-impl Watch {
+impl HoldMonitor {
     async fn run(mut self) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut absences = 0;
         loop {
-            looks.tick().await;
+            ticks.tick().await;
             let now = Instant::now();
             let known = std::mem::replace(&mut absences, self.network.borrow().absences);
             if absences > known {
-                self.hold.away(now);
+                self.hold.hub_was_away(now);
             }
-            self.look(now);
-            let why = self.hold.held(now);
-            self.publish(why);
+            self.compare_links(now);
+            let reason = self.hold.reason(now);
+            self.publish(reason);
         }
     }
 
-    /// Compares every link with the last look. One that was lost and is back already went bad too.
-    fn look(&mut self, now: Instant) {
+    /// Compares every link with the last comparison. A link that was lost and is connected again counts as well.
+    fn compare_links(&mut self, now: Instant) {
         let links = self.links.borrow().clone();
-        let lost: BTreeMap<Uuid, u64> = links.iter().filter_map(|link| Some((link.id(), lost(link)?))).collect();
+        let lost: BTreeMap<Uuid, u64> =
+            links.iter().filter_map(|link| Some((link.id(), lost_connections(link)?))).collect();
         let before = |id| self.lost.get(id).copied().unwrap_or_default();
-        let bad: Vec<Uuid> = lost.iter().filter(|(id, lost)| **lost > before(id)).map(|(id, _)| *id).collect();
-        self.hold.went_bad(bad, lost.len(), now);
+        let failed: Vec<Uuid> = lost.iter().filter(|(id, lost)| **lost > before(id)).map(|(id, _)| *id).collect();
+        self.hold.links_failed(failed, lost.len(), now);
         self.lost = lost;
     }
 
-    fn publish(&self, why: Option<Why>) {
-        self.publish.send_if_modified(|held| {
-            match (why, held.is_some()) {
-                (Some(why), false) => {
-                    let why = text(why);
-                    tracing::warn!(why, "nothing but reconnecting is done to any instance until all is calm");
-                    *held = Some(Held { since: Timestamp::now(), why });
+    fn publish(&self, reason: Option<HoldReason>) {
+        self.publish.send_if_modified(|hold| {
+            match (reason, hold.is_some()) {
+                (Some(reason), false) => {
+                    let why = reason.to_string();
+                    tracing::warn!(why, "recovery hold began: only reconnecting is allowed");
+                    *hold = Some(HoldStatus { since: Timestamp::now(), why });
                 }
                 (None, true) => {
-                    tracing::info!("all is calm again");
-                    *held = None;
+                    tracing::info!("recovery hold ended");
+                    *hold = None;
                 }
                 (Some(_), true) | (None, false) => return false,
             }
@@ -115,19 +118,10 @@ impl Watch {
     }
 }
 
-/// How many connections a link has lost. An instance that is gone is dead by proof, or left, and tells nothing about the
-/// machine.
-fn lost(link: &Handle) -> Option<u64> {
+/// The number of connections that a link has lost. `None` for an instance that is gone or dormant: it ended or left, which
+/// says nothing about the machine.
+fn lost_connections(link: &LinkHandle) -> Option<u64> {
     let status = link.status();
     let status = status.borrow();
     (!status.state.is_absent()).then(|| status.connections - u64::from(status.connection.is_some()))
-}
-
-fn text(why: Why) -> String {
-    match why {
-        Why::Links { bad, all } => {
-            format!("{bad} of {all} links went bad together: the machine is suspected, not the instances")
-        }
-        Why::Away => "the hub itself was away: the machine slept, or the hub was stopped or starved".to_owned(),
-    }
 }

@@ -4,6 +4,7 @@ use crate::client::Agent;
 use crate::world::{World, until};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 async fn two() -> Result<World> {
     let mut world = World::new().await?;
@@ -229,6 +230,41 @@ async fn a_server_that_asks_its_client_gets_an_answer() -> Result<()> {
     until("both were answered", || {
         let answers = world.noted("shop", "answers").join("\n");
         ensure!(answers.contains(r#""result": {}"#) && answers.contains("-32000"), "nobody's call asked: {answers}");
+        Ok(())
+    })
+    .await
+}
+
+/// The metrics of the gateway, as `/metrics` has them.
+fn metrics(world: &World) -> Result<String> {
+    let (mut registry, mut text) = (prometheus_client::registry::Registry::default(), String::new());
+    world.hub().gateway.register_metrics(&mut registry);
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_outcome_until_their_instance_is_gone() -> Result<()> {
+    let mut world = World::with(|settings| settings.link.remember_gone = Duration::ZERO).await?;
+    world.start("shop").await?;
+    let agent = world.agent("/mcp").await?;
+    for _ in 0..3 {
+        agent.call("shop__echo", json!({"text": "a"})).await?.text()?;
+    }
+    agent.call("shop__die", json!({})).await?.error()?;
+    let prompt = json!({"name": "shop__greet"});
+    agent.request(json!(9), "prompts/get", prompt).await?;
+    let counted = metrics(&world)?;
+    for (outcome, count) in [("ok", 3), ("interrupted", 1), ("error", 0), ("tool_error", 0), ("unavailable", 0)] {
+        let calls = r#"linchpin_tool_calls_total{instance="shop",server="main",outcome="#;
+        assert!(counted.contains(&format!("{calls}\"{outcome}\"}} {count}\n")), "{outcome}: {counted}");
+    }
+    let durations = r#"linchpin_tool_call_duration_seconds_count{instance="shop",server="main"} 4"#;
+    assert!(counted.contains(durations), "{counted}");
+    world.stop("shop")?;
+    until("the series are removed", || {
+        let left = metrics(&world)?;
+        ensure!(!left.contains("shop"), "{left}");
         Ok(())
     })
     .await

@@ -111,7 +111,7 @@ async fn a_list_of_a_few_does_not_change_with_the_instances() -> Result<()> {
 #[tokio::test]
 async fn the_settings_may_say_so_and_a_connection_otherwise() -> Result<()> {
     let mut world = World::with(|settings| {
-        settings.gateway.tools = linchpin_shared::settings::Tools::Search;
+        settings.gateway.tools = linchpin_shared::settings::ToolListing::Search;
         settings.gateway.own_tools = true;
     })
     .await?;

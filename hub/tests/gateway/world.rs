@@ -90,7 +90,7 @@ async fn serve(home: &Home, settings: &Settings) -> Result<(Arc<Gateway>, String
         stopped_at: None,
     };
     let (_, declared) = tokio::sync::watch::channel(None);
-    let (serving, journal) = (Arc::clone(&gateway), journal.facts());
+    let (serving, journal) = (Arc::clone(&gateway), journal.status());
     let rooms = Rooms { discovery, links, declared, network, recovery, gateway: serving, journal };
     let api = Api::new(home.clone(), file, Guard { port, token: None }, rooms, cancel).answering();
     let app = routes().serve(Arc::clone(&gateway));

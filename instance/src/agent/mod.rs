@@ -263,8 +263,11 @@ fn supervise(
         env: vec![("LINCHPIN_INSTANCE", record.name.clone().into())],
         owner: Life::of(record.id, &record.process).mark(MAIN),
     };
-    let backoff =
-        backoff::Policy { min: instance.backoff_min, max: instance.backoff_max, reset_after: instance.backoff_reset };
+    let backoff = backoff::BackoffPolicy {
+        min: instance.backoff_min,
+        max: instance.backoff_max,
+        reset_after: instance.backoff_reset,
+    };
     let stop_timeout = instance.stop_timeout;
     let spec =
         Spec { name: MAIN.to_owned(), program, port: port(plan, record), wiring, on_success, backoff, stop_timeout };

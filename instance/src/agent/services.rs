@@ -1,6 +1,6 @@
 //! Where the process of an instance listens, as services in the record.
 //!
-//! Owns the way from what was seen ([`vitals::Process::ports`]) to what is registered. Any port may be one of HTTP; who
+//! Owns the way from what was seen ([`vitals::ProcessVitals::ports`]) to what is registered. Any port may be one of HTTP; who
 //! asks finds out. Invariant: the record tells where the process listens, or, while it starts, where it listened last: it
 //! is given the same port again. Never: tells a port that nobody was seen to listen on.
 
@@ -34,7 +34,7 @@ pub(super) async fn keep(process: Process, tell: watch::Sender<Vec<Service>>) {
 }
 
 /// The one on the port that was given is called as the process is, or else the one with the lowest port.
-fn of(process: &vitals::Process) -> Vec<Service> {
+fn of(process: &vitals::ProcessVitals) -> Vec<Service> {
     // Of several addresses with one port the first will do: sorted, the widest and then IPv4.
     let ports: BTreeMap<u16, IpAddr> = process.ports.iter().rev().map(|at| (at.port, at.address)).collect();
     let given = process.given_port.filter(|port| ports.contains_key(port));
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn the_port_that_was_given_is_the_main_one() {
         let port = |port, address: &str| Port { port, address: address.parse().unwrap() };
-        let mut process = vitals::Process {
+        let mut process = vitals::ProcessVitals {
             name: MAIN.to_owned(),
             state: ProcessState::Running,
             pid: Some(1),
@@ -73,7 +73,7 @@ mod tests {
             given_port: Some(9000),
             ports: vec![port(3000, "127.0.0.1"), port(9000, "0.0.0.0"), port(9000, "::"), port(9001, "::")],
         };
-        let shown = |process: &vitals::Process| {
+        let shown = |process: &vitals::ProcessVitals| {
             of(process).into_iter().map(|service| format!("{} {}", service.name, service.url)).collect::<Vec<_>>()
         };
         let all = ["port-3000 http://127.0.0.1:3000", "main http://127.0.0.1:9000", "port-9001 http://[::1]:9001"];

@@ -95,7 +95,7 @@ impl Keeper {
         let instance = Settings::load(&Home::from_env()?)?.instance;
         let reaper = Arc::new(Reaper::adopting());
         tokio::spawn(collect(Arc::clone(&reaper)));
-        let policy = backoff::Policy {
+        let policy = backoff::BackoffPolicy {
             min: instance.backoff_min,
             max: instance.backoff_max,
             reset_after: instance.backoff_reset,

@@ -8,7 +8,7 @@
 use super::{Orders, open_log, said};
 use crate::conflict::{KEEPER, keeper_mark};
 use crate::supervisor::{DETACHED, OWNER, random};
-use linchpin_shared::backoff::{Backoff, Policy};
+use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use linchpin_shared::process::{Identity, exited};
 use std::io::{self, PipeWriter, Write};
 use std::process::{Command, Stdio};
@@ -21,8 +21,11 @@ use tokio_util::sync::CancellationToken;
 pub(super) const DONE: &str = "done";
 
 /// Between attempts to start a keeper: what kills keepers, or has removed the executable, may do so for long.
-const PACE: Policy =
-    Policy { min: Duration::from_millis(100), max: Duration::from_secs(30), reset_after: Duration::from_secs(10) };
+const PACE: BackoffPolicy = BackoffPolicy {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(30),
+    reset_after: Duration::from_secs(10),
+};
 
 /// How much the smallest pipe takes at once, in bytes: one page (pipe(7)).
 const PIPE: usize = 4096;

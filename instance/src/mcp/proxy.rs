@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::Full;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::mcp::WAIT_MS;
-use linchpin_shared::protocol::vitals::{Server, Transport};
+use linchpin_shared::protocol::vitals::{ServerVitals, Transport};
 use linchpin_shared::redact;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Plug {
     /// Tells how the server is.
     pub(crate) fn put_up(&self, up: bool, epoch: u64) {
         let name = self.server.clone();
-        self.board.set_server(Server { name, transport: Transport::Http, up, epoch });
+        self.board.set_server(ServerVitals { name, transport: Transport::Http, up, epoch });
     }
 }
 

@@ -21,7 +21,7 @@ use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::mcp::SESSION;
-use linchpin_shared::protocol::vitals::{Server, Transport};
+use linchpin_shared::protocol::vitals::{ServerVitals, Transport};
 use serde_json::json;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -71,7 +71,7 @@ impl Plug {
 
     fn put_up(&self, up: bool, epoch: u64) {
         let name = self.names.server.clone();
-        self.board.set_server(Server { name, transport: Transport::Stdio, up, epoch });
+        self.board.set_server(ServerVitals { name, transport: Transport::Stdio, up, epoch });
     }
 }
 

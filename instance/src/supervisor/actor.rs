@@ -40,7 +40,7 @@ pub(super) struct Actor {
     spec: Spec,
     surroundings: Surroundings,
     policy: Policy,
-    state: watch::Sender<vitals::Process>,
+    state: watch::Sender<vitals::ProcessVitals>,
     orders: mpsc::Receiver<()>,
     stop: CancellationToken,
     hurry: CancellationToken,
@@ -61,7 +61,7 @@ impl Actor {
     pub(super) fn new(
         spec: Spec,
         surroundings: Surroundings,
-        state: watch::Sender<vitals::Process>,
+        state: watch::Sender<vitals::ProcessVitals>,
         orders: mpsc::Receiver<()>,
         stop: CancellationToken,
         hurry: CancellationToken,
@@ -278,7 +278,7 @@ impl Actor {
     }
 
     /// Changes the state and tells everybody who looks.
-    fn tell(&self, change: impl FnOnce(&mut vitals::Process)) {
+    fn tell(&self, change: impl FnOnce(&mut vitals::ProcessVitals)) {
         self.state.send_modify(|state| {
             let before = state.state;
             change(state);

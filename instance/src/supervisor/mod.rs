@@ -60,7 +60,7 @@ pub(crate) struct Spec {
     /// What exit code 0 means.
     pub(crate) on_success: OnSuccess,
     /// How long to wait between lives.
-    pub(crate) backoff: backoff::Policy,
+    pub(crate) backoff: backoff::BackoffPolicy,
     /// How long it may take to end after SIGTERM.
     pub(crate) stop_timeout: Duration,
 }
@@ -85,7 +85,7 @@ pub(crate) struct Surroundings {
 pub(crate) struct Process {
     name: Arc<str>,
     restart: mpsc::Sender<()>,
-    state: watch::Receiver<vitals::Process>,
+    state: watch::Receiver<vitals::ProcessVitals>,
     stop: CancellationToken,
     hurry: CancellationToken,
 }
@@ -93,7 +93,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts to supervise. The first life begins in the background, at once.
     pub(crate) fn start(spec: Spec, surroundings: Surroundings) -> Self {
-        let first = vitals::Process {
+        let first = vitals::ProcessVitals {
             name: spec.name.clone(),
             state: ProcessState::Waiting,
             pid: None,
@@ -125,12 +125,12 @@ impl Process {
     }
 
     /// How it is.
-    pub(crate) fn state(&self) -> vitals::Process {
+    pub(crate) fn state(&self) -> vitals::ProcessVitals {
         self.state.borrow().clone()
     }
 
     /// Reads how it is, now and at every change.
-    pub(crate) fn watch(&self) -> watch::Receiver<vitals::Process> {
+    pub(crate) fn watch(&self) -> watch::Receiver<vitals::ProcessVitals> {
         self.state.clone()
     }
 
@@ -151,7 +151,7 @@ impl Process {
     }
 
     /// Waits until it has ended for good, and says how.
-    pub(crate) async fn ended(&self) -> vitals::Process {
+    pub(crate) async fn ended(&self) -> vitals::ProcessVitals {
         let mut state = self.state.clone();
         // It fails only when the actor is gone, which is an end too.
         let _ = state.wait_for(|state| state.state == ProcessState::Ended).await;

@@ -51,7 +51,7 @@ pub(super) struct Policy {
 
 impl Policy {
     /// Remembers nothing yet.
-    pub(super) const fn new(on_success: OnSuccess, backoff: backoff::Policy) -> Self {
+    pub(super) const fn new(on_success: OnSuccess, backoff: backoff::BackoffPolicy) -> Self {
         Self { on_success, backoff: Backoff::new(backoff) }
     }
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const BACKOFF: backoff::Policy = backoff::Policy {
+    const BACKOFF: backoff::BackoffPolicy = backoff::BackoffPolicy {
         min: Duration::from_millis(100),
         max: Duration::from_secs(30),
         reset_after: Duration::from_secs(10),

@@ -1,9 +1,9 @@
-//! The first exchange on every connection: both sides prove that they know the record's secret.
+//! The first exchange on every connection: both sides prove that they know the secret of the record.
 //!
-//! Owns [`Hello`], [`Welcome`], [`Proof`] and the proof's arithmetic: HMAC-SHA-256 (RFC 2104) under the secret over
-//! role, both nonces, instance id, generation and the endpoint that was dialled, each preceded by its length.
-//! The endpoint is in it so that a program on another port cannot relay the exchange to the real instance.
-//! Invariant: proofs are compared in constant time. Never: sends the secret.
+//! A proof is an HMAC-SHA-256 (RFC 2104) with the secret as its key. It covers the role, both nonces, the id and the
+//! generation of the instance, and the endpoint that was dialled, each preceded by its length. The endpoint is included so
+//! that a program on another port cannot relay the exchange to the real instance. Proofs are compared in constant time,
+//! and the secret itself is not sent.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,76 +12,76 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use uuid::Uuid;
 
-/// The hub's first message.
+/// The first message of the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The format the hub speaks.
+    /// The format that the hub speaks.
     pub format: u32,
-    /// 32 random bytes, base64.
+    /// 32 random bytes of the hub in base64.
     pub nonce: String,
-    /// The hub's version.
+    /// The version of the hub.
     pub version: String,
 }
 
-/// The instance's answer.
+/// The answer of the instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The format the instance speaks.
+    /// The format that the instance speaks.
     pub format: u32,
-    /// 32 random bytes of the instance, base64.
+    /// 32 random bytes of the instance in base64.
     pub nonce: String,
-    /// The instance's proof.
+    /// The proof of the instance.
     pub proof: String,
-    /// Who answers.
+    /// The id of the instance.
     pub id: Uuid,
-    /// Which life of it.
+    /// The generation of the instance.
     pub generation: Uuid,
-    /// The instance's version.
+    /// The version of the instance.
     pub version: String,
-    /// What it can do beyond format 1; unknown words are ignored.
+    /// The abilities of the instance beyond format 1. Unknown words are ignored.
     #[serde(default)]
     pub capabilities: Vec<String>,
 }
 
-/// The hub's second message: its own proof.
+/// The second message of the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// The hub's proof.
+    /// The proof of the hub.
     pub proof: String,
 }
 
-/// Who proves.
+/// The side whose proof it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The hub.
+    /// The proof of the hub.
     Hub,
-    /// The instance.
+    /// The proof of the instance.
     Instance,
 }
 
-/// What both sides know of one exchange, apart from the secret.
+/// The values of one exchange that both sides know, apart from the secret.
 #[derive(Debug, Clone, Copy)]
 pub struct Exchange<'a> {
-    /// The hub's nonce, as sent.
+    /// The nonce of the hub in base64.
     pub hub_nonce: &'a str,
-    /// The instance's nonce, as sent.
+    /// The nonce of the instance in base64.
     pub instance_nonce: &'a str,
-    /// The instance's id.
+    /// The id of the instance.
     pub id: Uuid,
-    /// The instance's generation.
+    /// The generation of the instance.
     pub generation: Uuid,
     /// The endpoint of the record, for example `http://127.0.0.1:41873`.
     pub endpoint: &'a str,
 }
 
 impl Exchange<'_> {
-    /// The proof of one side, base64.
+    /// Computes the proof of one side in base64.
     #[must_use]
     pub fn prove(&self, role: Role, secret: &str) -> String {
         STANDARD.encode(self.mac(role, secret).finalize().into_bytes())
     }
 
-    /// Whether `proof` is that side's, in constant time.
+    /// Whether `proof` is the proof of this side. The comparison takes constant time.
     #[must_use]
     pub fn verify(&self, role: Role, secret: &str, proof: &str) -> bool {
         STANDARD.decode(proof).is_ok_and(|proof| self.mac(role, secret).verify_slice(&proof).is_ok())
@@ -93,8 +93,8 @@ impl Exchange<'_> {
             Role::Instance => "linchpin instance 1",
         };
         let (id, generation) = (self.id.to_string(), self.generation.to_string());
-        // An HMAC takes a key of any length (RFC 2104, section 2), so the key cannot be refused.
-        #[expect(clippy::expect_used, reason = "a key of any length is taken")]
+        // An HMAC accepts a key of any length (RFC 2104, section 2), so the key cannot be refused.
+        #[expect(clippy::expect_used, reason = "an HMAC accepts keys of any length")]
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key length");
         for part in [role, self.hub_nonce, self.instance_nonce, &id, &generation, self.endpoint] {
             mac.update(&(part.len() as u64).to_be_bytes());
@@ -104,10 +104,10 @@ impl Exchange<'_> {
     }
 }
 
-/// 32 random bytes of the system, base64: a nonce or a secret.
+/// Creates a nonce or a secret: 32 random bytes of the system in base64.
 ///
 /// # Errors
-/// When the system has no randomness to give.
+/// Fails if the system provides no random bytes.
 pub fn random() -> std::io::Result<String> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(std::io::Error::from)?;

@@ -1,18 +1,18 @@
-//! How MCP travels between hub and instance.
+//! The headers with which MCP travels between hub and instance.
 //!
-//! Owns the rule: each server of an instance is a Streamable HTTP endpoint (MCP 2025-11-25, "Transports") at
-//! [`super::path::MCP`]`<server>` on the link, whatever stands behind it. The instance turns a stdio child into such an
-//! endpoint and passes a server with a URL through; so the hub has one kind of upstream.
-//! Where MCP leaves a gap, the instance says with [`NOT_EXECUTED`] whether a failed request surely had no effect.
-//! Never: interprets tools, prompts or resources.
+//! Each server of an instance is a Streamable HTTP endpoint (MCP 2025-11-25, "Transports") at
+//! [`super::path::MCP`]`<server>` on the link. The instance offers a stdio child as such an endpoint, and relays to a
+//! server with a URL, so the hub has only one kind of upstream. MCP does not say whether a failed request had an effect,
+//! so the instance says it with [`NOT_EXECUTED`].
 
-/// The header of the session, as MCP has it.
+/// The header of MCP with the session id.
 pub const SESSION: &str = "mcp-session-id";
-/// The header of the negotiated version, as MCP has it.
+/// The header of MCP with the negotiated protocol version.
 pub const VERSION: &str = "mcp-protocol-version";
-/// On an error answer of the instance: `1` when the server surely saw nothing of the request, so it may be repeated.
+/// A header of error responses of an instance. It is `1` if the server certainly did not receive the request, so that the
+/// request may be repeated.
 pub const NOT_EXECUTED: &str = "linchpin-not-executed";
-/// On a request to the hub: its client speaks over stdio, where arguments are not repeated in headers.
+/// A header of requests to the hub whose client uses stdio, where arguments are not repeated in headers.
 pub const OVER_STDIO: &str = "linchpin-over-stdio";
-/// On a request: how long, in milliseconds, the instance may wait for a server that is starting.
+/// A header of requests: how long the instance may wait for a server that is starting, in milliseconds.
 pub const WAIT_MS: &str = "linchpin-wait-ms";

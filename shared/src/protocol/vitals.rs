@@ -1,54 +1,52 @@
-//! How an instance is: its processes and its MCP servers.
+//! The state of an instance: its processes and its MCP servers.
 //!
-//! Owns [`Vitals`], the instance's whole state as one value. `?watch=1` sends it now and again at every change, one JSON
-//! object a line, so a reader needs no history: the last line is the truth.
-//! Invariant: a server's `epoch` grows whenever its MCP sessions ended (a restart); the same epoch means the same life.
-//! Never: carries environment, arguments with secrets, or output.
+//! With `?watch=1`, an instance sends its whole state at once and again at every change, one JSON object in each line. A
+//! reader needs no history, because the last line is complete. It contains no environment, no arguments and no output.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use uuid::Uuid;
 
-/// An instance's whole state.
+/// The whole state of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vitals {
-    /// The format, see [`super::FORMAT`].
+    /// The format of the message, see [`super::FORMAT`].
     pub format: u32,
-    /// Which life of the instance speaks.
+    /// The generation of the instance.
     pub generation: Uuid,
-    /// Since when it runs.
+    /// When this generation started.
     pub started_at: Timestamp,
-    /// Its supervised processes.
-    pub processes: Vec<Process>,
-    /// Its MCP servers.
-    pub servers: Vec<Server>,
+    /// The processes that the instance supervises.
+    pub processes: Vec<ProcessVitals>,
+    /// The MCP servers of the instance.
+    pub servers: Vec<ServerVitals>,
 }
 
-/// A supervised process.
+/// The state of a supervised process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    /// Its name, unique in the instance.
+pub struct ProcessVitals {
+    /// The name of the process, which is unique in the instance.
     pub name: String,
-    /// What it is doing.
+    /// The state of the process.
     pub state: ProcessState,
-    /// Its pid while it runs.
+    /// The pid, while the process runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// How often it was started again after it had ended by itself.
+    /// How often the process was started again after it ended by itself.
     pub restarts: u32,
-    /// Since when it is in this state.
+    /// When the process entered this state.
     pub since: Timestamp,
-    /// How it ended last, for people: `exit 1`, `signal 9 (SIGKILL)`.
+    /// How the process ended last, in words: `exit 1`, `signal 9 (SIGKILL)`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_end: Option<String>,
-    /// When it will be started again, while it waits.
+    /// The time of the next start, while the process waits for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_start: Option<Timestamp>,
-    /// The port that it was given in the variable `PORT`, while it runs.
+    /// The port that the process got in the variable `PORT`, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_port: Option<u16>,
-    /// Where it, or what it started, really listens.
+    /// The ports on which the process or its descendants listen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
 }
@@ -56,36 +54,38 @@ pub struct Process {
 /// A TCP port on which a process listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Port {
-    /// The port.
+    /// The number of the port.
     pub port: u16,
-    /// On which address: one, or `0.0.0.0` or `::` for all.
+    /// The address, which is `0.0.0.0` or `::` for all addresses.
     pub address: IpAddr,
 }
 
-/// What a process is doing.
+/// The state of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessState {
-    /// It runs.
+    /// The process runs.
     Running,
-    /// It ended and waits to be started again.
+    /// The process ended and waits to be started again.
     Waiting,
-    /// It is being stopped.
+    /// The process is being stopped.
     Stopping,
-    /// It ended and will not be started again.
+    /// The process ended and is not started again.
     Ended,
 }
 
-/// An MCP server that an instance fronts.
+/// The state of an MCP server of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Server {
-    /// Its name, unique in the instance.
+pub struct ServerVitals {
+    /// The name of the server, which is unique in the instance.
     pub name: String,
-    /// How the instance reaches it.
+    /// How the instance reaches the server.
     pub transport: Transport,
-    /// Whether it can take a message now. An HTTP server that is not probed counts as up while its process runs.
+    /// Whether the server can receive a message now. An HTTP server that is not probed counts as up while its process
+    /// runs.
     pub up: bool,
-    /// Which life of the server this is, beginning with 1.
+    /// The number of the server run, beginning with 1. It grows when all MCP sessions with the server have ended, for
+    /// example because the server was restarted.
     pub epoch: u64,
 }
 

@@ -1,12 +1,14 @@
-//! What a user may change, in layers: the embedded `default.toml`, then `config.toml`, then the environment.
+//! The settings of a user, in layers: the embedded `default.toml`, then `config.toml`, then the environment.
 //!
-//! Owns reading and merging the layers, and where every value came from. Invariant: every value has a default in
-//! `default.toml` and nowhere else; a key that does not exist is refused by name, wherever it is written, because a
-//! misspelt setting that is silently ignored is worse than none. Never: writes settings, or keeps a secret.
+//! Every value has its default in `default.toml` and nowhere else, and remembers its origin. A key that does not exist is
+//! an error in every layer, because a misspelt setting that is silently ignored is worse than none. Settings contain no
+//! secrets, and this module does not write them.
 
 mod sections;
 
-pub use sections::{Discovery, Gateway, Hub, Instance, Link, Log, Tools};
+pub use sections::{
+    DiscoverySettings, GatewaySettings, HubSettings, InstanceSettings, LinkSettings, LogSettings, ToolListing,
+};
 
 use crate::home::Home;
 use crate::problem::{Code, Problem};
@@ -16,38 +18,38 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// The defaults, with a comment on each.
+/// The text of `default.toml`: all defaults with their descriptions.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
-/// How the environment variables of all settings begin: `LINCHPIN_<SECTION>_<KEY>`.
+/// The prefix of the environment variables of all settings, `LINCHPIN_<SECTION>_<KEY>`.
 const PREFIX: &str = "LINCHPIN_";
 
-/// All settings.
+/// The settings of the hub and of its instances, with their origins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The hub itself.
-    pub hub: Hub,
-    /// Finding instances.
-    pub discovery: Discovery,
-    /// The hub's connection to an instance.
-    pub link: Link,
-    /// What agents call.
-    pub gateway: Gateway,
+    /// The HTTP server of the hub.
+    pub hub: HubSettings,
+    /// How the hub finds instances.
+    pub discovery: DiscoverySettings,
+    /// The hub's connections to instances.
+    pub link: LinkSettings,
+    /// The MCP gateway for agents.
+    pub gateway: GatewaySettings,
     /// The processes of an instance.
-    pub instance: Instance,
-    /// Log files.
-    pub log: Log,
+    pub instance: InstanceSettings,
+    /// The sizes of log files.
+    pub log: LogSettings,
     values: Values,
 }
 
-/// Where a value came from.
+/// The layer that a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The embedded defaults.
+    /// The embedded `default.toml`.
     Default,
-    /// This file.
+    /// The settings file at this path.
     File(PathBuf),
-    /// This environment variable.
+    /// The environment variable with this name.
     Env(String),
 }
 
@@ -61,11 +63,11 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// Every value by its key, `section.key`, with its origin.
+/// Every value with its origin, by its key `section.key`.
 type Values = BTreeMap<String, (Value, Origin)>;
 
 impl Settings {
-    /// The settings of this home and this process's environment.
+    /// Loads the settings of this home and of the environment of this process.
     ///
     /// # Errors
     /// [`Code::BadSettings`] naming every key that does not exist, or the first whose value cannot be used.
@@ -80,35 +82,35 @@ impl Settings {
                     .next(format!("ls -l {}", path.display())));
             }
         };
-        // A variable that is not Unicode is none of ours: all our names and values are ASCII.
+        // A variable that is not Unicode is not a setting, because all names and values of settings are ASCII.
         let env =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self::from_layers(file.as_deref().map(|text| (path, text)), env)
     }
 
-    /// The settings of any file and environment.
+    /// Merges the defaults with this file and this environment.
     ///
     /// # Errors
-    /// As [`Settings::load`].
+    /// The same as those of [`Settings::load`].
     pub fn from_layers(
         file: Option<(&Path, &str)>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Problem> {
         let mut values = defaults()?;
         if let Some((path, text)) = file {
-            lay_file(&mut values, path, text)?;
+            apply_file(&mut values, path, text)?;
         }
-        lay_env(&mut values, env)?;
+        apply_env(&mut values, env)?;
         Self::typed(values)
     }
 
-    /// Where the value of this key, `section.key`, came from.
+    /// The origin of the value of this key, `section.key`.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         self.values.get(key).map(|(_, origin)| origin)
     }
 
-    /// Every key, `section.key`, with its value and where that came from.
+    /// Every key, `section.key`, with its value and its origin.
     pub fn values(&self) -> impl Iterator<Item = (&str, &Value, &Origin)> {
         self.values.iter().map(|(key, (value, origin))| (key.as_str(), value, origin))
     }
@@ -118,7 +120,7 @@ impl Settings {
         if let Some((key, _)) =
             values.iter().find(|(key, value)| zero(&value.0) && !MAY_BE_ZERO.contains(&key.as_str()))
         {
-            return Err(unusable(&values, key, "must be more than 0"));
+            return Err(invalid_setting(&values, key, "must be more than 0"));
         }
         let mut table = Table::new();
         for (key, (value, _)) in &values {
@@ -129,21 +131,21 @@ impl Settings {
             }
         }
         let sections: Sections = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
-            unusable(&values, &error.path().to_string(), &format!("cannot be used: {}", error.inner().message()))
+            invalid_setting(&values, &error.path().to_string(), &format!("cannot be used: {}", error.inner().message()))
         })?;
         if let Some((key, rule)) = sections.contradiction() {
-            return Err(unusable(&values, key, rule));
+            return Err(invalid_setting(&values, key, rule));
         }
         let Sections { hub, discovery, link, gateway, instance, log } = sections;
         Ok(Self { hub, discovery, link, gateway, instance, log, values })
     }
 }
 
-/// The defaults alone, whatever the user's file and environment say.
+/// The defaults, without the settings file and the environment.
 impl Default for Settings {
-    #[expect(clippy::expect_used, reason = "the text is part of the program, and a test reads it")]
+    #[expect(clippy::expect_used, reason = "the text is part of the program, and a test parses it")]
     fn default() -> Self {
-        Self::from_layers(None, []).expect("default.toml is whole")
+        Self::from_layers(None, []).expect("default.toml is complete")
     }
 }
 
@@ -156,11 +158,11 @@ fn parse(path: &Path, text: &str) -> Result<Table, Problem> {
     text.parse().map_err(|error: toml::de::Error| {
         Problem::new(Code::BadSettings, format!("the settings file is not TOML: {error}"))
             .seen("path", path.display().to_string())
-            .next("mend the line that is named, or remove it")
+            .next("correct or remove the line that is named")
     })
 }
 
-/// The values of a table by `section.key`. What stands outside any section keeps its bare name, which is no key.
+/// The values of a table by `section.key`. A value outside of all sections keeps its bare name, which is not a key.
 fn flatten(table: Table) -> impl Iterator<Item = (String, Value)> {
     table.into_iter().flat_map(|(section, value)| match value {
         Value::Table(keys) => keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)).collect(),
@@ -173,63 +175,63 @@ fn flatten(table: Table) -> impl Iterator<Item = (String, Value)> {
     })
 }
 
-fn lay_file(values: &mut Values, path: &Path, text: &str) -> Result<(), Problem> {
+fn apply_file(values: &mut Values, path: &Path, text: &str) -> Result<(), Problem> {
     let origin = Origin::File(path.to_owned());
     let (known, unknown): (Vec<_>, Vec<_>) = flatten(parse(path, text)?).partition(|(key, _)| values.contains_key(key));
     if !unknown.is_empty() {
         let names: Vec<_> = unknown.into_iter().map(|(key, _)| key).collect();
-        return Err(no_such(values, &names, &origin));
+        return Err(unknown_setting(values, &names, &origin));
     }
     for (key, value) in known {
-        lay(values, &key, value, origin.clone())?;
+        set_value(values, &key, value, origin.clone())?;
     }
     Ok(())
 }
 
-fn lay_env(values: &mut Values, env: impl IntoIterator<Item = (String, String)>) -> Result<(), Problem> {
+fn apply_env(values: &mut Values, env: impl IntoIterator<Item = (String, String)>) -> Result<(), Problem> {
     let by_variable: BTreeMap<String, String> = values.keys().map(|key| (variable(key), key.clone())).collect();
     let sections: Vec<String> = values.keys().filter_map(|key| Some(variable(key.split_once('.')?.0) + "_")).collect();
-    // Sorted, so that of several mistakes it is always the same one that is told.
+    // The variables are sorted, so that the same one of several mistakes is reported each time.
     for (name, text) in env.into_iter().collect::<BTreeMap<_, _>>() {
         if let Some(key) = by_variable.get(&name) {
             let value = text.parse().unwrap_or(Value::String(text));
-            lay(values, key, value, Origin::Env(name))?;
+            set_value(values, key, value, Origin::Env(name))?;
         } else if sections.iter().any(|section| name.starts_with(section)) {
-            return Err(no_such(values, std::slice::from_ref(&name), &Origin::Env(name.clone())));
+            return Err(unknown_setting(values, std::slice::from_ref(&name), &Origin::Env(name.clone())));
         }
     }
     Ok(())
 }
 
-/// Puts a value in the place of the one below it, which must be of the same type.
-fn lay(values: &mut Values, key: &str, value: Value, origin: Origin) -> Result<(), Problem> {
+/// Replaces the value of the layer below, which must have the same type.
+fn set_value(values: &mut Values, key: &str, value: Value, origin: Origin) -> Result<(), Problem> {
     let expected = values.get(key).map_or("", |(below, _)| below.type_str());
     let seen = value.type_str();
     values.insert(key.to_owned(), (value, origin));
     if expected == seen {
         Ok(())
     } else {
-        Err(unusable(values, key, &format!("must be of type {expected}, not {seen}")))
+        Err(invalid_setting(values, key, &format!("must be of type {expected}, not {seen}")))
     }
 }
 
-/// The environment variable of a key or section.
+/// The environment variable of a key, or the prefix of those of a section.
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-fn unusable(values: &Values, key: &str, why: &str) -> Problem {
+fn invalid_setting(values: &Values, key: &str, why: &str) -> Problem {
     let problem = Problem::new(Code::BadSettings, format!("{key} {why}")).seen("key", key);
     match values.get(key) {
         Some((value, origin)) => problem
             .seen("value", value.to_string())
             .seen("from", origin.to_string())
-            .next(format!("change {key} in {origin}, or remove it there to have the default")),
+            .next(format!("change {key} in {origin}, or remove it there to get the default")),
         None => problem.next("change or remove it"),
     }
 }
 
-fn no_such(values: &Values, names: &[String], origin: &Origin) -> Problem {
+fn unknown_setting(values: &Values, names: &[String], origin: &Origin) -> Problem {
     let sections: Vec<&str> = names.iter().filter_map(|name| Some(name.split_once('.')?.0)).collect();
     let known = |key: &&String| sections.is_empty() || key.split_once('.').is_some_and(|(s, _)| sections.contains(&s));
     let mut there: Vec<&str> = values.keys().filter(known).map(String::as_str).collect();
@@ -254,13 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_whole_and_are_those_of_the_design() {
+    fn the_defaults_are_complete() {
         let settings = Settings::default();
         let unread_timeout = Duration::from_secs(60);
-        let hub = Hub { port: 7777, token_required: true, max_connections: 4096, unread_timeout };
+        let hub = HubSettings { port: 7777, token_required: true, max_connections: 4096, unread_timeout };
         assert_eq!(settings.hub, hub);
         assert!(settings.link.ping_interval + settings.link.ping_timeout < Duration::from_secs(3));
-        assert_eq!(settings.log, Log { max_bytes: 10 << 20, keep: 5 });
+        assert_eq!(settings.log, LogSettings { max_bytes: 10 << 20, keep: 5 });
         assert!(settings.values().all(|(_, _, origin)| *origin == Origin::Default));
     }
 
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_over_the_file_and_the_file_over_the_defaults() {
+    fn the_environment_overrides_the_file_and_the_defaults() {
         let file = "[hub]\nport = 1\ntoken_required = false\n[link]\ndial_timeout_ms = 7\n";
         let settings = with(file, &[("LINCHPIN_HUB_PORT", "0"), ("LINCHPIN_HOME", "/x"), ("HOME", "/y")]).unwrap();
         assert_eq!((settings.hub.port, settings.hub.token_required, settings.hub.max_connections), (0, false, 4096));
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_named() {
+    fn an_unknown_setting_is_named() {
         for (file, env, name) in [
             ("[hub]\nprot = 1", vec![], "hub.prot"),
             ("[hbu]\nport = 1", vec![], "hbu.port"),
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named_with_its_origin() {
+    fn an_invalid_setting_is_named_with_its_origin() {
         for (file, env, key, word) in [
             ("[hub]\nport = \"x\"", vec![], "hub.port", "integer"),
             ("[hub]\nport = 70000", vec![], "hub.port", "expected u16"),
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_without_a_file_has_the_defaults_and_one_with_a_file_has_that() {
+    fn a_home_without_a_settings_file_has_the_defaults() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         let port = || Settings::load(&home).unwrap().values["hub.port"].clone();

@@ -1,186 +1,185 @@
-//! The settings as the code reads them, one type for each section of `default.toml`.
+//! The settings as typed values, one type for each section of `default.toml`.
 //!
-//! Owns names, types and bounds of the values; what each means stands in `default.toml`, in words for its reader.
-//! Invariant: every key of `default.toml` has one field here and the reverse, so neither has a value the other lacks.
-//! Never: holds a default. Those are in `default.toml` only.
+//! Every key of `default.toml` has a field here, and every field has a key there. The default values, and the
+//! descriptions for users, are only in `default.toml`.
 
 use crate::pattern::Pattern;
 use serde::Deserialize;
 use std::time::Duration;
 
-/// All sections, as read.
+/// The settings of all sections, without their origins.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sections {
-    pub(super) hub: Hub,
-    pub(super) discovery: Discovery,
-    pub(super) link: Link,
-    pub(super) gateway: Gateway,
-    pub(super) instance: Instance,
-    pub(super) log: Log,
+    pub(super) hub: HubSettings,
+    pub(super) discovery: DiscoverySettings,
+    pub(super) link: LinkSettings,
+    pub(super) gateway: GatewaySettings,
+    pub(super) instance: InstanceSettings,
+    pub(super) log: LogSettings,
 }
 
-/// `[hub]`: the hub itself.
+/// The section `[hub]`: the HTTP server of the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Hub {
-    /// The port it prefers; 0 is any.
+pub struct HubSettings {
+    /// The preferred port, or 0 for any port.
     pub port: u16,
-    /// Whether requests need the token.
+    /// Whether requests need the token of the hub.
     pub token_required: bool,
-    /// Connections that it serves at once.
+    /// The number of simultaneous connections.
     pub max_connections: usize,
-    /// How long a client may leave what was sent to it unread.
+    /// How long a client may leave data unread.
     #[serde(rename = "unread_timeout_ms", deserialize_with = "millis")]
     pub unread_timeout: Duration,
 }
 
-/// `[discovery]`: finding instances.
+/// The section `[discovery]`: how the hub finds instances.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Discovery {
-    /// How often the registry is read in any case.
+pub struct DiscoverySettings {
+    /// The interval between two reads of the registry without change notifications.
     #[serde(rename = "poll_ms", deserialize_with = "millis")]
     pub poll: Duration,
 }
 
-/// `[link]`: the hub's connection to an instance.
+/// The section `[link]`: the hub's connections to instances.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Link {
-    /// Bound on opening a connection.
+pub struct LinkSettings {
+    /// The time limit for opening a connection.
     #[serde(rename = "dial_timeout_ms", deserialize_with = "millis")]
     pub dial_timeout: Duration,
-    /// Bound on the hello.
+    /// The time limit for the hello.
     #[serde(rename = "hello_timeout_ms", deserialize_with = "millis")]
     pub hello_timeout: Duration,
-    /// How often a healthy connection is asked.
+    /// After this much silence a connection sends a PING.
     #[serde(rename = "ping_interval_ms", deserialize_with = "millis")]
     pub ping_interval: Duration,
-    /// Within which time it answers.
+    /// The time limit for the answer to a PING.
     #[serde(rename = "ping_timeout_ms", deserialize_with = "millis")]
     pub ping_timeout: Duration,
-    /// How often a connection in doubt is asked.
+    /// The interval between two probes of a suspect connection.
     #[serde(rename = "suspect_ping_interval_ms", deserialize_with = "millis")]
     pub suspect_ping_interval: Duration,
-    /// Within which time that one answers.
+    /// The time limit for the answer to a probe.
     #[serde(rename = "suspect_ping_timeout_ms", deserialize_with = "millis")]
     pub suspect_ping_timeout: Duration,
-    /// The pause between two check-ups of an instance that is well.
+    /// The interval between two check-ups of a healthy instance.
     #[serde(rename = "checkup_interval_ms", deserialize_with = "millis")]
     pub checkup_interval: Duration,
-    /// The longest pause between two check-ups.
+    /// The longest interval between two check-ups.
     #[serde(rename = "checkup_interval_max_ms", deserialize_with = "millis")]
     pub checkup_interval_max: Duration,
-    /// The first delay between attempts.
+    /// The first delay between two dials.
     #[serde(rename = "backoff_min_ms", deserialize_with = "millis")]
     pub backoff_min: Duration,
-    /// The longest delay between attempts.
+    /// The longest delay between two dials.
     #[serde(rename = "backoff_max_ms", deserialize_with = "millis")]
     pub backoff_max: Duration,
-    /// The proven health after which delays begin anew.
+    /// The time of proven health after which the delays start at the minimum again.
     #[serde(rename = "backoff_reset_ms", deserialize_with = "millis")]
     pub backoff_reset: Duration,
-    /// Dials in a second, of all links.
+    /// The number of dials per second over all links.
     pub dials_per_second: u32,
-    /// Failures in a row that open the breaker.
+    /// The number of failures in a row that open the breaker.
     pub breaker_failures: u32,
-    /// How long it is open the first time.
+    /// How long the breaker stays open the first time.
     #[serde(rename = "breaker_open_ms", deserialize_with = "millis")]
     pub breaker_open: Duration,
-    /// How long it is open at most.
+    /// How long the breaker stays open at most.
     #[serde(rename = "breaker_open_max_ms", deserialize_with = "millis")]
     pub breaker_open_max: Duration,
-    /// Successes that close it.
+    /// The number of successes in a row that close the breaker.
     pub breaker_successes: u32,
-    /// Requests under way to one instance.
+    /// The number of simultaneous requests to one instance.
     pub in_flight: usize,
-    /// Requests under way to all.
+    /// The number of simultaneous requests to all instances.
     pub in_flight_total: usize,
-    /// How long an instance that is gone stays listed.
+    /// How long an instance stays listed after it is gone.
     #[serde(rename = "remember_gone_ms", deserialize_with = "millis")]
     pub remember_gone: Duration,
 }
 
-/// `[gateway]`: what agents call.
+/// The section `[gateway]`: the MCP gateway for agents.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Gateway {
+pub struct GatewaySettings {
     /// How long a call waits for a server that is down.
     #[serde(rename = "wait_ms", deserialize_with = "millis")]
     pub wait: Duration,
     /// How long the first list waits for instances that are still connecting.
     #[serde(rename = "list_wait_ms", deserialize_with = "millis")]
     pub list_wait: Duration,
-    /// How long the lists of a server that is down are still served.
+    /// How long the lists of a server that is down stay listed.
     #[serde(rename = "grace_ms", deserialize_with = "millis")]
     pub grace: Duration,
-    /// The largest message.
+    /// The size of the largest message.
     pub max_message_bytes: usize,
-    /// How long a client may take to send one.
+    /// How long a client may take to send the body of a message.
     #[serde(rename = "message_timeout_ms", deserialize_with = "millis")]
     pub message_timeout: Duration,
-    /// The largest sum of clients' messages in memory.
+    /// The memory for the messages of all clients together.
     pub max_buffered_bytes: usize,
-    /// Sessions that are remembered.
+    /// The number of sessions that are remembered.
     pub max_sessions: usize,
-    /// Clients' own streams that are open at once.
+    /// The number of simultaneous streams of clients.
     pub max_streams: usize,
-    /// What agents see; everything if there is none.
+    /// The patterns of what agents see. Without patterns, agents see everything.
     pub allow: Vec<Pattern>,
-    /// What agents do not see.
+    /// The patterns of what agents do not see.
     pub deny: Vec<Pattern>,
-    /// Whether the hub's own tools are offered.
+    /// Whether the hub offers its own tools.
     pub own_tools: bool,
-    /// Which tools are listed.
-    pub tools: Tools,
+    /// Which tools a list contains.
+    pub tools: ToolListing,
 }
 
-/// Which tools an agent's list has.
+/// Which tools the tool list of an agent contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Tools {
-    /// All of them.
+pub enum ToolListing {
+    /// All tools.
     #[default]
     All,
-    /// A few to search, describe and call all of them with.
+    /// A few tools that search, describe and call all others.
     Search,
 }
 
-/// `[instance]`: the processes of an instance.
+/// The section `[instance]`: the processes of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Instance {
-    /// The first delay between restarts.
+pub struct InstanceSettings {
+    /// The first delay between two restarts.
     #[serde(rename = "backoff_min_ms", deserialize_with = "millis")]
     pub backoff_min: Duration,
-    /// The longest delay between restarts.
+    /// The longest delay between two restarts.
     #[serde(rename = "backoff_max_ms", deserialize_with = "millis")]
     pub backoff_max: Duration,
-    /// The running time after which delays begin anew.
+    /// The running time after which the delays start at the minimum again.
     #[serde(rename = "backoff_reset_ms", deserialize_with = "millis")]
     pub backoff_reset: Duration,
-    /// How long a process may take to end.
+    /// How long a process may take to end before it is killed.
     #[serde(rename = "stop_timeout_ms", deserialize_with = "millis")]
     pub stop_timeout: Duration,
-    /// Whether a command that is no MCP server is given a free port in `PORT`.
+    /// Whether a command that is not an MCP server gets a free port in `PORT`.
     pub give_port: bool,
-    /// The longest line of an MCP server.
+    /// The size of the longest line of an MCP server.
     pub max_line_bytes: usize,
 }
 
-/// `[log]`: log files.
+/// The section `[log]`: log files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
-    /// The size at which a file is put aside.
+pub struct LogSettings {
+    /// The size at which a log file is rotated.
     pub max_bytes: u64,
-    /// How many of those are kept.
+    /// The number of rotated files that are kept.
     pub keep: usize,
 }
 
 impl Sections {
-    /// The first value that makes no sense beside the others: its key and the rule that it breaks.
+    /// Finds the first value that contradicts another one, and returns its key and the rule that it breaks.
     pub(super) fn contradiction(&self) -> Option<(&'static str, &'static str)> {
         let (link, instance, gateway) = (&self.link, &self.instance, &self.gateway);
         let rules = [
@@ -210,7 +209,7 @@ impl Sections {
     }
 }
 
-/// The keys that may be 0. Everything else counts, waits or holds something, and 0 would stop it.
+/// The keys that may be 0. Every other value is a count, a time or a size that makes no sense as 0.
 pub(super) const MAY_BE_ZERO: [&str; 4] = ["hub.port", "log.keep", "gateway.list_wait_ms", "link.remember_gone_ms"];
 
 fn millis<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {

@@ -7,7 +7,7 @@ use super::check::Check;
 use super::places;
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
-use linchpin_shared::settings::Log;
+use linchpin_shared::settings::LogSettings;
 use rustix::fs::{Access, AtFlags, CWD};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -24,7 +24,7 @@ const NO_INODES: u64 = 10;
 const MANY_LOG_BYTES: u64 = 1 << 30;
 
 /// All checks of this file.
-pub(super) fn checks(home: &Home, log: &Log) -> Vec<Check> {
+pub(super) fn checks(home: &Home, log: &LogSettings) -> Vec<Check> {
     let mut checks = vec![place(home)];
     checks.extend(permissions(home));
     checks.push(parents(home));
@@ -137,7 +137,7 @@ fn judge_space(place: &Path, bytes: u64, (inodes, all_inodes): (u64, u64)) -> Ch
 }
 
 /// How much the logs take.
-fn logs(home: &Home, log: &Log) -> Check {
+fn logs(home: &Home, log: &LogSettings) -> Check {
     let (mut total, mut largest) = (0, 0);
     weigh(&home.logs(), 2, &mut |bytes| {
         total += bytes;
@@ -146,7 +146,7 @@ fn logs(home: &Home, log: &Log) -> Check {
     judge_logs(&home.logs(), total, largest, log)
 }
 
-fn judge_logs(dir: &Path, total: u64, largest: u64, log: &Log) -> Check {
+fn judge_logs(dir: &Path, total: u64, largest: u64, log: &LogSettings) -> Check {
     let problem = |detail: String| {
         Problem::new(Code::NoSpace, detail)
             .seen("path", dir.display().to_string())
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn logs_are_told_when_they_grow_past_their_bound() {
-        let log = Log { max_bytes: 10, keep: 1 };
+        let log = LogSettings { max_bytes: 10, keep: 1 };
         let level = |total, largest| judge_logs(Path::new("/x"), total, largest, &log).level;
         assert_eq!(
             [level(20, 20), level(21, 21), level(MANY_LOG_BYTES + 1, 1)],
@@ -216,7 +216,7 @@ mod tests {
     fn a_home_that_is_not_there_is_well_and_is_not_made() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path().join("a/b"));
-        let log = Log { max_bytes: 10, keep: 1 };
+        let log = LogSettings { max_bytes: 10, keep: 1 };
         assert!(checks(&home, &log).iter().all(|check| check.level == Level::Ok));
         assert_eq!(dir.path().read_dir().unwrap().count(), 0);
         assert_eq!(place(&Home::at("relative")).level, Level::Error);

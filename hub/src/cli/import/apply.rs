@@ -9,8 +9,8 @@ use super::entry::{Around, Meaning, read};
 use super::file::{self, Content, print};
 use super::plan::{FilePlan, Plan};
 use super::{agents, vars};
+use crate::declared::{ImportRecord, ServerList};
 use jiff::Timestamp;
-use linchpin_shared::declared::{Declared, Import};
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
 use serde::Serialize;
@@ -33,8 +33,9 @@ pub(super) type Outcome = (Vec<Changed>, Vec<Problem>);
 /// # Errors
 /// When the list cannot be written. Then nothing was changed.
 pub(super) fn apply(home: &Home, plan: &Plan, now: Timestamp) -> Result<Outcome, Problem> {
-    let due: Vec<(&FilePlan, Import)> = plan.files.iter().filter_map(|file| Some((file, import(file, now)?))).collect();
-    Declared::change(home, |list| {
+    let due: Vec<(&FilePlan, ImportRecord)> =
+        plan.files.iter().filter_map(|file| Some((file, import(file, now)?))).collect();
+    ServerList::change(home, |list| {
         let wanted: BTreeSet<&String> = due.iter().flat_map(|(_, import)| &import.servers).collect();
         for (name, server) in plan.servers.iter().filter(|(name, _)| wanted.contains(name)) {
             list.servers.insert(name.clone(), server.clone());
@@ -48,7 +49,7 @@ pub(super) fn apply(home: &Home, plan: &Plan, now: Timestamp) -> Result<Outcome,
             Ok(()) => changed.push(Changed { file: import.file, backup: import.backup }),
             Err(problem) => {
                 problems.push(problem);
-                Declared::change(home, |list| {
+                ServerList::change(home, |list| {
                     forget(list, &import);
                     Ok(())
                 })?;
@@ -59,9 +60,9 @@ pub(super) fn apply(home: &Home, plan: &Plan, now: Timestamp) -> Result<Outcome,
 }
 
 /// What will be noted of a file that is to be changed.
-fn import(file: &FilePlan, now: Timestamp) -> Option<Import> {
+fn import(file: &FilePlan, now: Timestamp) -> Option<ImportRecord> {
     let after = file.after.as_ref().ok().filter(|after| **after != file.content.text)?;
-    Some(Import {
+    Some(ImportRecord {
         file: file.content.file.clone(),
         backup: file.content.backup(now),
         paths: file.changes.iter().map(|change| change.path.clone()).collect(),
@@ -71,14 +72,14 @@ fn import(file: &FilePlan, now: Timestamp) -> Option<Import> {
     })
 }
 
-fn replace(file: &FilePlan, import: &Import) -> Result<(), Problem> {
+fn replace(file: &FilePlan, import: &ImportRecord) -> Result<(), Problem> {
     let after = file.after.as_ref().map_err(Clone::clone)?;
     file.content.back_up(&import.backup)?;
     file.content.replace(after)
 }
 
 /// Takes an import and what came by it alone from the list.
-fn forget(list: &mut Declared, import: &Import) {
+fn forget(list: &mut ServerList, import: &ImportRecord) {
     list.imports.retain(|known| known != import);
     let others: BTreeSet<String> = list.imports.iter().flat_map(|other| other.servers.clone()).collect();
     list.servers.retain(|name, _| !import.servers.contains(name) || others.contains(name));
@@ -89,12 +90,12 @@ fn forget(list: &mut Declared, import: &Import) {
 /// # Errors
 /// When the list cannot be read or written.
 pub(super) fn undo(home: &Home, files: &[PathBuf], vars: &vars::Vars) -> Result<Outcome, Problem> {
-    let list = Declared::read(home)?;
+    let list = ServerList::read(home)?;
     let (mut changed, mut problems) = (Vec::new(), Vec::new());
     for import in list.imports.iter().rev().filter(|import| files.is_empty() || files.contains(&import.file)) {
         match give_back(import, vars) {
             Ok(()) => {
-                Declared::change(home, |list| {
+                ServerList::change(home, |list| {
                     forget(list, import);
                     Ok(())
                 })?;
@@ -106,7 +107,7 @@ pub(super) fn undo(home: &Home, files: &[PathBuf], vars: &vars::Vars) -> Result<
     Ok((changed, problems))
 }
 
-fn give_back(import: &Import, vars: &vars::Vars) -> Result<(), Problem> {
+fn give_back(import: &ImportRecord, vars: &vars::Vars) -> Result<(), Problem> {
     let missing = |path: &Path| {
         Problem::new(Code::NotFound, format!("{} is not there any more", path.display()))
             .next(format!("put the servers back by hand, from {}", import.backup.display()))

@@ -6,7 +6,7 @@
 
 use super::agents::{Agent, Site};
 use super::vars::{Vars, env_file};
-use linchpin_shared::declared::How;
+use crate::declared::ServerEndpoint;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub(super) enum Meaning {
     /// A server that Linchpin can run.
     Server {
         /// How it is reached.
-        how: How,
+        how: ServerEndpoint,
         /// The directory that it belongs to.
         dir: PathBuf,
         /// What the agent does with it that Linchpin does not.
@@ -149,7 +149,7 @@ impl Reader<'_> {
         self.around.vars.resolve(text, self.around.agent.dialect(), self.around.site.project.as_deref())
     }
 
-    fn stdio(&self, command: &str) -> Result<How, String> {
+    fn stdio(&self, command: &str) -> Result<ServerEndpoint, String> {
         match self.fields.get("type").and_then(Value::as_str) {
             None | Some("stdio" | "local") => {}
             Some(kind) => return Err(format!("it has a command, but its type is {kind:?}")),
@@ -170,10 +170,10 @@ impl Reader<'_> {
         if let Some(path) = self.around.vars.env.get("PATH").filter(|_| !env.contains_key("PATH")) {
             env.insert("PATH".to_owned(), path.clone());
         }
-        Ok(How::Stdio { command: self.resolve(command)?, args, env })
+        Ok(ServerEndpoint::Stdio { command: self.resolve(command)?, args, env })
     }
 
-    fn url(&self, key: &str, url: &str) -> Result<How, String> {
+    fn url(&self, key: &str, url: &str) -> Result<ServerEndpoint, String> {
         let kind = self.fields.get("type").or_else(|| self.fields.get("transport")).and_then(Value::as_str);
         match kind {
             Some("http" | "streamable-http" | "streamableHttp" | "streamable_http") => {}
@@ -205,7 +205,7 @@ impl Reader<'_> {
         if url.starts_with("https://") && headers.is_empty() {
             return Err("it has no header to log in with, so it may want a login that only the agent can do".to_owned());
         }
-        Ok(How::Url { url, headers })
+        Ok(ServerEndpoint::Url { url, headers })
     }
 
     fn variable(&self, name: &str) -> Result<String, String> {

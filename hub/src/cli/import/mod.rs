@@ -20,9 +20,9 @@ mod vars;
 
 use super::Context;
 use super::reach::executable;
+use crate::declared::ServerList;
 use agents::{Places, Source};
 use jiff::Timestamp;
-use linchpin_shared::declared::Declared;
 use linchpin_shared::home::HOME_VAR;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use linchpin_shared::registry::{Owner, Registry};
@@ -85,7 +85,7 @@ fn undo(context: &Context, args: &Args, places: &Places) -> Result<Exit, Problem
 }
 
 fn remove(context: &Context, name: &str) -> Result<Exit, Problem> {
-    Declared::change(&context.home, |list| match list.servers.remove(name) {
+    ServerList::change(&context.home, |list| match list.servers.remove(name) {
         Some(_) => Ok(()),
         None => Err(Problem::new(Code::InstanceNotFound, format!("no server called {name:?} is declared"))
             .seen("declared", list.servers.keys().cloned().collect::<Vec<_>>())
@@ -129,7 +129,7 @@ fn plan(context: &Context, args: &Args, places: &Places) -> Result<Plan, Problem
         let detail = format!("there is no file {}", missing.display());
         return Err(Problem::new(Code::NotFound, detail).next("linchpin import    (looks for all that are known)"));
     }
-    let declared = Declared::read(&context.home)?.servers;
+    let declared = ServerList::read(&context.home)?.servers;
     let running = Registry::new(&context.home).scan().map(|scan| scan.entries).unwrap_or_default();
     let alive = running.into_iter().filter(|entry| entry.owner == Owner::Alive);
     let running = alive.map(|entry| (entry.record.name, entry.record.project_dir)).collect();

@@ -9,7 +9,7 @@ use super::edit::Change;
 use super::entry::{self, Around, Meaning};
 use super::file::{self, Content};
 use super::vars::Vars;
-use linchpin_shared::declared::{How, Server};
+use crate::declared::{ServerEndpoint, ServerSpec};
 use linchpin_shared::name;
 use linchpin_shared::problem::Problem;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ const OWN: &str = "linchpin";
 pub(super) struct Plan {
     pub(super) files: Vec<FilePlan>,
     /// All servers that files lead to, by their names; those declared already too.
-    pub(super) servers: BTreeMap<String, Server>,
+    pub(super) servers: BTreeMap<String, ServerSpec>,
 }
 
 /// What becomes of one file.
@@ -84,17 +84,17 @@ pub(super) struct Planner<'a> {
     pub(super) places: &'a Places,
     pub(super) program: Program,
     /// What is declared already.
-    pub(super) declared: BTreeMap<String, Server>,
+    pub(super) declared: BTreeMap<String, ServerSpec>,
     /// Names of instances that run, and where.
     pub(super) running: Vec<(String, PathBuf)>,
-    servers: BTreeMap<String, Server>,
+    servers: BTreeMap<String, ServerSpec>,
 }
 
 impl<'a> Planner<'a> {
     pub(super) fn new(
         places: &'a Places,
         program: Program,
-        declared: BTreeMap<String, Server>,
+        declared: BTreeMap<String, ServerSpec>,
         running: Vec<(String, PathBuf)>,
     ) -> Self {
         Self { places, program, declared, running, servers: BTreeMap::new() }
@@ -143,7 +143,10 @@ impl<'a> Planner<'a> {
                 Meaning::Server { how, dir, lost } => {
                     remove.push(name.clone());
                     let from = vec![source.file.display().to_string()];
-                    Fate::Becomes(self.name(name, Server { project_dir: dir, how, from, other: Map::new() }), lost)
+                    Fate::Becomes(
+                        self.name(name, ServerSpec { project_dir: dir, endpoint: how, from, other: Map::new() }),
+                        lost,
+                    )
                 }
             };
             out.push(Entry { name: name.clone(), project: site.project.clone(), fate });
@@ -218,7 +221,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The name under which this server is declared, the one that it has already if it has one.
-    fn name(&mut self, wanted: &str, server: Server) -> String {
+    fn name(&mut self, wanted: &str, server: ServerSpec) -> String {
         let known = self.servers.iter_mut().find(|(_, known)| is_same(known, &server));
         if let Some((name, known)) = known {
             let new = server.from.into_iter().filter(|from| !known.from.contains(from)).collect::<Vec<_>>();
@@ -247,13 +250,13 @@ impl<'a> Planner<'a> {
 }
 
 /// Whether two are the same server. Where programs are looked for is the importer's and not theirs.
-fn is_same(one: &Server, other: &Server) -> bool {
-    let bare = |how: &How| {
+fn is_same(one: &ServerSpec, other: &ServerSpec) -> bool {
+    let bare = |how: &ServerEndpoint| {
         let mut how = how.clone();
-        if let How::Stdio { env, .. } = &mut how {
+        if let ServerEndpoint::Stdio { env, .. } = &mut how {
             env.remove("PATH");
         }
         how
     };
-    one.project_dir == other.project_dir && bare(&one.how) == bare(&other.how)
+    one.project_dir == other.project_dir && bare(&one.endpoint) == bare(&other.endpoint)
 }

@@ -7,7 +7,7 @@ use super::apply::Changed;
 use super::edit::Change;
 use super::edit_toml;
 use super::plan::{Fate, FilePlan, Plan};
-use linchpin_shared::declared::{How, Server};
+use crate::declared::{ServerEndpoint, ServerSpec};
 use linchpin_shared::problem::Problem;
 use linchpin_shared::redact;
 use serde_json::{Value, json};
@@ -41,14 +41,14 @@ pub(super) fn json(plan: &Plan) -> Value {
     })
 }
 
-fn described(server: &Server) -> Value {
-    match &server.how {
-        How::Stdio { command, args, env } => json!({
+fn described(server: &ServerSpec) -> Value {
+    match &server.endpoint {
+        ServerEndpoint::Stdio { command, args, env } => json!({
             "project_dir": server.project_dir,
             "command": redact::words(std::iter::once(command.as_str()).chain(args.iter().map(String::as_str))),
             "env": env.keys().collect::<Vec<_>>(),
         }),
-        How::Url { url, headers } => json!({
+        ServerEndpoint::Url { url, headers } => json!({
             "project_dir": server.project_dir,
             "url": redact::text(url),
             "headers": headers.keys().collect::<Vec<_>>(),
@@ -111,18 +111,18 @@ fn entries(plan: &Plan, file: &FilePlan, out: &mut String) {
     }
 }
 
-fn short(server: &Server) -> String {
+fn short(server: &ServerSpec) -> String {
     let with = |names: Vec<&String>| match names.is_empty() {
         true => String::new(),
         false => format!(" (with {})", names.into_iter().cloned().collect::<Vec<_>>().join(", ")),
     };
-    match &server.how {
-        How::Stdio { command, args, env } => {
+    match &server.endpoint {
+        ServerEndpoint::Stdio { command, args, env } => {
             let words = redact::words(std::iter::once(command.as_str()).chain(args.iter().map(String::as_str)));
             let own = env.keys().filter(|name| *name != "PATH").collect();
             format!("{} in {}{}", words.join(" "), server.project_dir.display(), with(own))
         }
-        How::Url { url, headers } => format!("{}{}", redact::text(url), with(headers.keys().collect())),
+        ServerEndpoint::Url { url, headers } => format!("{}{}", redact::text(url), with(headers.keys().collect())),
     }
 }
 

@@ -4,8 +4,8 @@ use super::agents::Places;
 use super::plan::{Fate, Plan, Planner, Program};
 use super::vars::Vars;
 use super::{apply, show};
+use crate::declared::{ServerEndpoint, ServerList};
 use jiff::Timestamp;
-use linchpin_shared::declared::{Declared, How};
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
 use proptest::prelude::*;
@@ -55,7 +55,7 @@ impl World {
 
     fn plan(&self) -> Plan {
         let program = Program { path: "/opt/linchpin".to_owned(), is_found: false, env: BTreeMap::new() };
-        let declared = Declared::read(&self.home).unwrap().servers;
+        let declared = ServerList::read(&self.home).unwrap().servers;
         Planner::new(&self.places, program, declared, Vec::new()).plan(&self.places.all()).unwrap()
     }
 
@@ -128,10 +128,10 @@ fn each_entry_of_each_agent_becomes_a_server_or_is_left_with_a_reason() {
     );
     assert_eq!(plan.servers["memory"].from.len(), 4, "one server, found four times");
     assert_eq!(plan.servers["fetch"].project_dir, world.places.project.join("tools"));
-    let How::Stdio { args, env, .. } = &plan.servers["search"].how else { panic!() };
+    let ServerEndpoint::Stdio { args, env, .. } = &plan.servers["search"].endpoint else { panic!() };
     let args_wanted = [world.file("tools/search.js").to_str().unwrap().to_owned(), "--key".into(), SECRET.into()];
     assert_eq!((args.as_slice(), env["EXTRA"].as_str(), env["PATH"].as_str()), (&args_wanted[..], SECRET, "/usr/bin"));
-    let How::Url { headers, .. } = &plan.servers["tracker"].how else { panic!() };
+    let ServerEndpoint::Url { headers, .. } = &plan.servers["tracker"].endpoint else { panic!() };
     assert_eq!((headers["Authorization"].as_str(), headers["X-Team"].as_str()), ("Bearer hunter2", SECRET));
 }
 
@@ -173,7 +173,7 @@ fn apply_and_undo_give_the_same_bytes_and_a_second_apply_does_nothing() {
     let (given_back, problems) = world.undo();
     assert_eq!((given_back.len(), problems.as_slice()), (7, &[][..]));
     assert_eq!(world.texts(), before);
-    assert_eq!(Declared::read(&world.home).unwrap(), Declared::default());
+    assert_eq!(ServerList::read(&world.home).unwrap(), ServerList::default());
     assert!(given_back.iter().all(|changed| changed.backup.exists()), "backups stay");
 }
 
@@ -200,7 +200,7 @@ fn a_file_that_changes_under_our_hands_is_left_and_the_others_are_done() {
     std::fs::write(world.file(".claude.json"), world.text(".claude.json").replace("184", "185")).unwrap();
     let (changed, problems) = apply::apply(&world.home, &plan, Timestamp::now()).unwrap();
     assert_eq!((changed.len(), problems.len(), problems[0].code), (6, 1, Code::Cancelled));
-    let list = Declared::read(&world.home).unwrap();
+    let list = ServerList::read(&world.home).unwrap();
     assert!(list.servers.contains_key("memory") && !list.servers.contains_key("db"), "{list:?}");
     assert!(world.text(".claude.json").contains("185"));
 }

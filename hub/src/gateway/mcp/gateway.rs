@@ -8,6 +8,7 @@ use super::catalog::naming;
 use super::catalog::scope::{Scope, ScopePath};
 use super::catalog::server_key::ServerKey;
 use super::catalog::view::{ServerEntry, ToolCatalog};
+use super::metrics::CallMetrics;
 use super::persister::{Persister, PersisterDeps};
 use super::protocol::capabilities::ClientCapabilities;
 use super::protocol::errors::RpcError;
@@ -24,6 +25,7 @@ use crate::journal::Journal;
 use crate::link::Links;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings;
+use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -42,6 +44,7 @@ pub struct Gateway {
     pub(crate) clients: Arc<SessionStore>,
     pub(crate) waiting: pending_input::PendingInputs,
     links: Links,
+    pub(crate) calls: CallMetrics,
     pub(crate) wait: Duration,
     list_wait: Duration,
     pub(super) max_message: usize,
@@ -64,7 +67,7 @@ impl Gateway {
     #[must_use]
     pub fn start(
         links: &Links,
-        settings: &settings::Gateway,
+        settings: &settings::GatewaySettings,
         session_key: SessionKey,
         journal: &Journal,
         stop: CancellationToken,
@@ -75,7 +78,9 @@ impl Gateway {
         let recall = journal.recall().unwrap_or_default();
         clients.recall(&recall.sessions, &rules);
         let recalled = Arc::new(RecalledOffers::new(recall.lists));
+        let calls = CallMetrics::new();
         let common = UpstreamDeps {
+            calls: calls.clone(),
             clients: Arc::clone(&clients),
             ids: Arc::new(AtomicU64::new(first_id())),
             dirty: Arc::default(),
@@ -98,6 +103,7 @@ impl Gateway {
             clients,
             waiting: pending_input::PendingInputs::default(),
             links: links.clone(),
+            calls,
             wait: settings.wait,
             list_wait: settings.list_wait,
             max_message: settings.max_message_bytes,
@@ -120,6 +126,11 @@ impl Gateway {
             let stop = self.stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(news).await });
         }
+    }
+
+    /// Registers the metrics of tool calls.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.calls.register(registry);
     }
 
     /// A place for a client's own stream, which lasts for as long as its client and does nothing most of the time. Without
@@ -265,7 +276,7 @@ impl Gateway {
     pub(super) fn no_instance(&self, name: &str) -> Problem {
         let links = self.links.watch();
         let links = links.borrow();
-        let near = naming::nearest(name, links.iter().map(crate::link::Handle::name));
+        let near = naming::nearest(name, links.iter().map(crate::link::LinkHandle::name));
         let mut problem = Problem::new(Code::InstanceNotFound, format!("there is no instance {name:?}"));
         if !near.is_empty() {
             problem = problem.seen("near", near);

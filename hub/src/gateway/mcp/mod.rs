@@ -14,6 +14,7 @@ mod catalog;
 #[doc(hidden)]
 pub mod fuzz;
 pub(crate) mod gateway;
+mod metrics;
 pub(crate) mod persister;
 pub(crate) mod protocol;
 pub(crate) mod relay;

@@ -9,7 +9,7 @@ use super::catalog::server_key::ServerKey;
 use super::session::store::SessionStore;
 use super::upstream::pool::Catalogs;
 use super::upstream::recalled::{KeptFingerprints, RecalledOffers};
-use crate::journal::{Change, Facts, Journal};
+use crate::journal::{Journal, JournalChange, JournalStatus};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) struct PersisterDeps {
 /// The task.
 pub(crate) struct Persister {
     journal: Journal,
-    facts: watch::Receiver<Facts>,
+    facts: watch::Receiver<JournalStatus>,
     rooms: PersisterDeps,
     /// Ended sessions that the journal may still have.
     ended: Vec<String>,
@@ -54,7 +54,7 @@ pub(crate) struct Persister {
 impl Persister {
     /// Keeps these in this journal.
     pub(crate) fn new(journal: Journal, rooms: PersisterDeps) -> Self {
-        let facts = journal.facts();
+        let facts = journal.status();
         Self { journal, facts, rooms, ended: Vec::new(), lists: HashMap::new(), opened: 0 }
     }
 
@@ -104,10 +104,10 @@ impl Persister {
     }
 
     /// What the journal has otherwise; with `all`, everything.
-    fn changes(&mut self, all: bool) -> Vec<Change> {
+    fn changes(&mut self, all: bool) -> Vec<JournalChange> {
         self.ended.extend(self.rooms.clients.unsaved_ends());
-        let ended = self.ended.iter().cloned().map(Change::SessionEnded);
-        let sessions = self.rooms.clients.unsaved(all).into_iter().map(Change::Session);
+        let ended = self.ended.iter().cloned().map(JournalChange::SessionEnded);
+        let sessions = self.rooms.clients.unsaved(all).into_iter().map(JournalChange::Session);
         let mut changes: Vec<_> = sessions.chain(ended).collect();
         if all {
             self.lists.clear();
@@ -116,7 +116,7 @@ impl Persister {
         for source in catalogs.iter().flat_map(|(_, catalog)| catalog.sources()) {
             let (id, server_key) = (source.backend.handle().id(), &source.backend.server_key);
             let kept = self.lists.entry((id, server_key.clone())).or_default();
-            changes.extend(source.backend.known().news(id, server_key, kept).into_iter().map(Change::List));
+            changes.extend(source.backend.known().news(id, server_key, kept).into_iter().map(JournalChange::List));
         }
         changes
     }

@@ -80,7 +80,7 @@ impl ServerStatus {
         let (session, why) = match state.phase {
             UpstreamPhase::Ready(_) => (SessionState::Ready, None),
             UpstreamPhase::Starting => (SessionState::Starting, None),
-            UpstreamPhase::Dormant(start) => (SessionState::Dormant, start.trouble()),
+            UpstreamPhase::Dormant(start) => (SessionState::Dormant, start.failure()),
             UpstreamPhase::Down { why, .. } | UpstreamPhase::Left { why } => (SessionState::Down, Some(why)),
         };
         let count = |kind| source.lists.get(kind).map_or(0, |list| list.items().len());

@@ -1,164 +1,161 @@
-//! What goes into a machine and what comes out of it, and the stages between.
-//!
-//! Owns the words of the machine; no behaviour. Invariant: a stage holds only what is valid in it.
-//! Never: is seen outside the room.
+//! The inputs and outputs of a [`Machine`](super::Machine), and its stages.
 
-use crate::health;
-use crate::link::start::Start;
+use crate::health::CheckupPolicy;
+use crate::link::failure::Failure;
+use crate::link::launcher::LaunchState;
 use jiff::Timestamp;
-use linchpin_shared::failure::Failure;
+use linchpin_shared::backoff::BackoffPolicy;
+use linchpin_shared::breaker::BreakerPolicy;
 use linchpin_shared::registry::record::Record;
-use linchpin_shared::{backoff, breaker};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The numbers of a machine.
+/// The intervals, bounds and policies that a machine decides by.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::link) struct Params {
-    /// Delays while this generation was never connected.
-    pub(in crate::link) first: backoff::Policy,
-    /// Delays after it was.
-    pub(in crate::link) again: backoff::Policy,
-    /// When requests fail at once.
-    pub(in crate::link) breaker: breaker::Policy,
-    /// When check-ups are made.
-    pub(in crate::link) health: health::Policy,
-    /// After so much silence the connection sends a PING.
+pub(in crate::link) struct MachineParams {
+    /// The delays between dials until the first connection to this generation.
+    pub(in crate::link) connect_backoff: BackoffPolicy,
+    /// The delays between dials after that.
+    pub(in crate::link) reconnect_backoff: BackoffPolicy,
+    pub(in crate::link) breaker: BreakerPolicy,
+    pub(in crate::link) checkups: CheckupPolicy,
+    /// After this much silence the connection sends a PING.
     pub(in crate::link) ping_interval: Duration,
-    /// How long its answer may take before there is doubt.
+    /// How long the answer to a PING may take before the link becomes suspect.
     pub(in crate::link) ping_grace: Duration,
-    /// From one probe to the next.
+    /// The time from one probe to the next.
     pub(in crate::link) probe_interval: Duration,
     /// How long the answer to a probe may take on a link of good quality.
     pub(in crate::link) probe_timeout: Duration,
-    /// How long a gone instance is remembered.
+    /// How long an instance stays listed after it is gone.
     pub(in crate::link) remember_gone: Duration,
 }
 
-/// What the world outside contributes to a step.
+/// Everything that one step needs to know from outside the machine.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::link) struct Moment {
-    /// The clock that deadlines are kept by.
-    pub(in crate::link) at: Instant,
-    /// The clock that people read.
+pub(in crate::link) struct Context {
+    /// The monotonic time, by which deadlines are kept.
+    pub(in crate::link) now: Instant,
+    /// The time of day, which is shown to people.
     pub(in crate::link) wall: Timestamp,
-    /// Any 64 random bits.
+    /// 64 random bits, for the jitter.
     pub(in crate::link) random: u64,
-    /// When a byte came over the connection last, where that can be seen.
-    pub(in crate::link) heard: Option<Instant>,
-    /// Whether the peer's process is stopped by a signal. Looked at only when [`super::Machine::wonders`].
-    pub(in crate::link) stopped: bool,
+    /// When a byte was read from the connection last. `None` where that cannot be observed.
+    pub(in crate::link) last_read: Option<Instant>,
+    /// Whether the peer's process is stopped by a signal. Looked up only if [`super::Machine::needs_process_state`].
+    pub(in crate::link) process_stopped: bool,
 }
 
-/// Something that happened.
-#[derive(Debug, Clone)]
+/// An event that a link reacts to.
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::link) enum Input {
-    /// The registry shows this record.
-    Found(Arc<Record>),
-    /// The registry shows no record any more.
+    /// The registry shows this record, and its owner lives.
+    Registered(Arc<Record>),
+    /// The registry no longer shows a record.
     Unregistered,
-    /// The record's owner is proven dead.
+    /// The owner of the record is proven dead.
     OwnerDead,
-    /// Whether it is declared, and what is known of starting it.
-    Declared(Option<Start>),
-    /// The deadline has passed.
-    Due,
-    /// The dial under way ended with a proven connection.
+    /// The list of declared servers was read: the launch state if the server is in it.
+    Declared(Option<LaunchState>),
+    /// The time of [`super::Machine::deadline`] has come.
+    DeadlineReached,
+    /// The dial that was under way produced a verified connection, after a hello that took this long.
     Connected(Duration),
-    /// The dial under way failed.
+    /// The dial that was under way failed.
     DialFailed(Failure),
-    /// The probe under way was answered after this time.
+    /// The probe that was under way was answered after this time.
     ProbeAnswered(Duration),
-    /// The probe under way was not answered.
+    /// The probe that was under way was not answered.
     ProbeFailed(Failure),
-    /// The connection ended.
-    Lost(Failure),
-    /// Somebody doubts that all is as it was, for this reason.
+    /// The connection ended because of this failure.
+    ConnectionLost(Failure),
+    /// Another room has a reason, given here, to doubt the connection.
     Check(&'static str),
 }
 
-/// Something to be done.
+/// An action that the actor takes for the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::link) enum Effect {
-    /// Ask the peer for a sign of life, with a deadline; one that was asked for before is forgotten.
-    Probe,
-    /// Ask discovery to look at the registry now.
-    Nudge,
-    /// The link has ended; nobody needs to remember it.
+    /// Send a small request with a deadline. It replaces a probe that is still under way.
+    SendProbe,
+    /// Ask discovery to read the registry now.
+    RequestRescan,
+    /// End the link: its instance is gone and was listed for long enough.
     Forget,
 }
 
-/// When the machine wants [`Input::Due`], and why.
+/// When the machine needs [`Input::DeadlineReached`], and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::link) struct Deadline {
     pub(in crate::link) at: Instant,
-    pub(in crate::link) reason: Reason,
+    pub(in crate::link) reason: DeadlineReason,
 }
 
-/// Why the machine has a deadline.
+/// What is due at a [`Deadline`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::link) enum Reason {
-    /// To dial.
+pub(in crate::link) enum DeadlineReason {
     Dial,
-    /// To call the connection healthy.
+    /// The end of the time after which a connection counts as healthy.
     Settle,
-    /// To see whether it was silent for too long.
+    /// The end of the longest silence that is accepted.
     Silence,
-    /// To make a check-up.
     CheckUp,
-    /// To probe.
     Probe,
-    /// To see whether its process still is stopped.
-    Look,
-    /// To forget an instance that is gone.
+    /// The next look at a process that is stopped by a signal.
+    ProcessState,
+    /// The end of a link whose instance is gone.
     Forget,
 }
 
-/// What the link is doing, with what is valid only then.
+/// What the link is doing. Each stage holds only the values that are valid in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Stage {
     Discovered,
-    Connecting(Dial),
-    Proving(Up, Probe),
-    Active(Up),
-    Suspect(Up, Probe, u32),
-    Unresponsive(Up, Instant),
+    Connecting(DialAttempt),
+    /// Connected, but the breaker is not closed: probes decide whether requests may pass.
+    Probation(Established, ProbeState),
+    Active(Established),
+    /// Connected, but a probe was not answered yet. The number counts the probes that were missed.
+    Suspect(Established, ProbeState, u32),
+    /// Connected, but the process is stopped by a signal. The instant is the next look at the process.
+    Unresponsive(Established, Instant),
+    /// Not connected. The instant is the next dial.
     Retrying(Instant),
-    Draining(Up),
+    Draining(Established),
     Dormant,
+    /// The instance is gone. The instant is the end of the link.
     Gone(Instant),
 }
 
-/// A dial under way.
+/// A dial that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::link) struct Dial {
-    /// Which dial of this link.
+pub(in crate::link) struct DialAttempt {
+    /// The number of this dial within its link.
     pub(in crate::link) number: u64,
-    /// Whether it follows a new record. There are only as many of these as there are registrations, so they need not
-    /// wait for the limiter; what makes a storm is retrying.
-    pub(in crate::link) fresh: bool,
+    /// Whether it follows a new record. There are only as many of these dials as there are registrations, so they do
+    /// not wait for the limiter, which exists to spread retries.
+    pub(in crate::link) for_new_record: bool,
 }
 
-/// A proven connection.
+/// A connection whose peer proved its identity, with what the machine knows about it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Up {
+pub(super) struct Established {
     pub(super) number: u64,
     pub(super) since: Instant,
     pub(super) round_trip: Duration,
-    /// Whether it has been healthy for long enough to forget earlier failures.
+    /// Whether the connection was healthy for long enough to forget earlier failures.
     pub(super) settled: bool,
-    /// The next check-up, or the one under way.
-    pub(super) checkup: Probe,
-    /// When something was heard from it last.
-    pub(super) heard: Instant,
+    pub(super) checkup: ProbeState,
+    /// When a byte was read from it last.
+    pub(super) last_read: Instant,
 }
 
-/// A probe.
+/// Where a repeated probe stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Probe {
-    /// It began then and is not answered yet.
-    Asked(Instant),
-    /// It is to begin then.
-    Next(Instant),
+pub(super) enum ProbeState {
+    /// It was sent at this instant and is not answered yet.
+    SentAt(Instant),
+    /// It is to be sent at this instant.
+    DueAt(Instant),
 }

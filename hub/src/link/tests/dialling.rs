@@ -1,12 +1,12 @@
-//! Faults before a connection is proven.
+//! Faults before a connection is verified.
 
 use super::peer::{Peer, record_at};
-use super::rig::{PATIENCE, Rig, becomes, call, fails, quick, reaches};
-use crate::link::{BreakerFacts, RequestError, State, Status};
-use linchpin_shared::failure::{Class, Kind, Phase};
+use super::rig::{LinkRig, PATIENCE, becomes, call, fails, quick, reaches};
+use crate::link::failure::{FailureClass, FailureKind, FailurePhase};
+use crate::link::{BreakerStatus, LinkState, LinkStatus, SendError};
 use linchpin_shared::protocol::hello;
 use linchpin_shared::registry::record::Record;
-use linchpin_shared::settings;
+use linchpin_shared::settings::LinkSettings;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-/// Whatever fails before the hello, no connection was ever counted.
-fn never_connected(status: &Status) {
+/// Asserts that no connection was counted, because the failure came before the hello.
+fn never_connected(status: &LinkStatus) {
     assert_eq!((status.connections, status.connection.is_some()), (0, false), "{status:?}");
 }
 
-/// A listener whose connections are each given to `treat`, and how many there were.
+/// Starts a listener that passes each connection to `treat`. Returns its address and the number of connections.
 async fn listener<F, T>(treat: F) -> (SocketAddr, Arc<AtomicUsize>)
 where
     F: Fn(TcpStream) -> T + Send + 'static,
@@ -39,16 +39,16 @@ where
     (address, accepted)
 }
 
-/// The first failure of a link to a peer like this.
-async fn first_failure(address: SocketAddr) -> (Rig, Arc<Status>) {
-    let slow = settings::Link { backoff_min: Duration::from_secs(5), ..quick() };
-    let rig = Rig::new(&slow);
+/// Waits for the first failure of a link to this address.
+async fn first_failure(address: SocketAddr) -> (LinkRig, Arc<LinkStatus>) {
+    let slow = LinkSettings { backoff_min: Duration::from_secs(5), ..quick() };
+    let rig = LinkRig::new(&slow);
     let handle = rig.link(&record_at(address, "shop")).await;
     let status = becomes(&handle, "failed", |status| status.last_failure.is_some()).await;
     never_connected(&status);
-    assert_eq!(status.state, State::Retrying);
+    assert_eq!(status.state, LinkState::Retrying);
     assert!(status.next_try.is_some());
-    assert_eq!(rig.nudges(), 1);
+    assert_eq!(rig.rescans(), 1);
     (rig, status)
 }
 
@@ -58,13 +58,16 @@ async fn refused_until_somebody_listens() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let record = record_at(socket.local_addr().unwrap(), "shop");
-    let rig = Rig::new(&settings::Link { breaker_failures: 100, ..quick() });
+    let rig = LinkRig::new(&LinkSettings { breaker_failures: 100, ..quick() });
     let handle = rig.link(&record).await;
     let status = becomes(&handle, "tried three times", |status| status.attempts >= 3).await;
     never_connected(&status);
     let failure = status.last_failure.clone().unwrap();
-    assert_eq!((failure.kind, failure.phase, failure.class()), (Kind::Refused, Phase::Dial, Class::Backoff));
-    assert!(matches!(call(&handle, "/echo", "x").await, Err(RequestError::NotConnected { .. })));
+    assert_eq!(
+        (failure.kind, failure.phase, failure.class()),
+        (FailureKind::Refused, FailurePhase::Dial, FailureClass::Backoff)
+    );
+    assert!(matches!(call(&handle, "/echo", "x").await, Err(SendError::NotConnected { .. })));
 
     let peer = Peer::serve(socket.listen(16).unwrap(), record);
     handle.ready(PATIENCE).await.unwrap();
@@ -73,35 +76,35 @@ async fn refused_until_somebody_listens() {
 }
 
 #[tokio::test]
-async fn after_failed_dials_the_breaker_opens_and_a_good_hello_closes_it() {
+async fn the_breaker_opens_after_failed_dials_and_a_hello_closes_it() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let record = record_at(socket.local_addr().unwrap(), "shop");
-    let rig = Rig::new(&quick());
+    let rig = LinkRig::new(&quick());
     let handle = rig.link(&record).await;
-    let status = reaches(&handle, State::Tripped).await;
-    assert!(matches!(status.breaker, BreakerFacts::Open { .. }));
+    let status = reaches(&handle, LinkState::Tripped).await;
+    assert!(matches!(status.breaker, BreakerStatus::Open { .. }));
     let dials = status.attempts;
     becomes(&handle, "dialling on", |status| status.attempts > dials).await;
 
     let peer = Peer::serve(socket.listen(16).unwrap(), record);
     let began = Instant::now();
-    let status = reaches(&handle, State::Active).await;
-    assert_eq!(status.breaker, BreakerFacts::Closed { failures: 0 });
+    let status = reaches(&handle, LinkState::Active).await;
+    assert_eq!(status.breaker, BreakerStatus::Closed { failures: 0 });
     assert!(began.elapsed() < Duration::from_secs(8), "long before the breaker's own ten seconds");
     assert_eq!(peer.connections(), 1, "probed on the connection that it keeps");
 }
 
 #[tokio::test]
-async fn accepted_then_closed_is_no_connection_and_no_hot_loop() {
+async fn a_peer_that_accepts_and_closes_causes_no_hot_loop() {
     let (address, accepted) = listener(|stream| async { drop(stream) }).await;
-    let rig = Rig::new(&settings::Link { backoff_min: Duration::from_millis(20), ..quick() });
+    let rig = LinkRig::new(&LinkSettings { backoff_min: Duration::from_millis(20), ..quick() });
     let handle = rig.link(&record_at(address, "shop")).await;
     let status = becomes(&handle, "tried four times", |status| status.attempts >= 4).await;
     never_connected(&status);
     let failure = status.last_failure.clone().unwrap();
-    assert!(matches!(failure.kind, Kind::Reset | Kind::Closed), "{failure}");
-    assert_eq!((failure.phase, failure.class()), (Phase::Hello, Class::Backoff));
+    assert!(matches!(failure.kind, FailureKind::Reset | FailureKind::Closed), "{failure}");
+    assert_eq!((failure.phase, failure.class()), (FailurePhase::Hello, FailureClass::Backoff));
     // Attempts are counted when they have failed, and the next one has its backoff still before it.
     assert!(accepted.load(Ordering::SeqCst) <= 5);
 }
@@ -116,31 +119,31 @@ async fn an_http1_server_is_another_protocol() {
     .await;
     let (_rig, status) = first_failure(address).await;
     let failure = status.last_failure.clone().unwrap();
-    assert_eq!((failure.kind, failure.class()), (Kind::Protocol, Class::Rediscover), "{failure}");
+    assert_eq!((failure.kind, failure.class()), (FailureKind::Protocol, FailureClass::Rediscover), "{failure}");
 }
 
 #[tokio::test]
-async fn a_hung_peer_is_found_by_the_hello_and_questions_are_served_meanwhile() {
+async fn a_hung_peer_is_found_by_the_hello() {
     // The kernel accepts for it; nobody ever answers.
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let rig = Rig::new(&settings::Link { hello_timeout: Duration::from_secs(2), ..quick() });
+    let rig = LinkRig::new(&LinkSettings { hello_timeout: Duration::from_secs(2), ..quick() });
     let handle = rig.link(&record_at(hung.local_addr().unwrap(), "shop")).await;
-    reaches(&handle, State::Connecting).await;
+    reaches(&handle, LinkState::Connecting).await;
     let history = timeout(Duration::from_secs(1), handle.transitions()).await.expect("served while dialling");
-    assert_eq!(history.last().unwrap().to, State::Connecting);
-    let status = fails(&handle, Kind::HelloTimeout).await;
+    assert_eq!(history.last().unwrap().to, LinkState::Connecting);
+    let status = fails(&handle, FailureKind::HelloTimeout).await;
     never_connected(&status);
     let failure = status.last_failure.clone().unwrap();
-    assert_eq!((failure.phase, failure.class()), (Phase::Hello, Class::Backoff));
+    assert_eq!((failure.phase, failure.class()), (FailurePhase::Hello, FailureClass::Backoff));
     assert!((2_000..4_000).contains(&failure.after_ms), "{} ms", failure.after_ms);
 }
 
-/// A peer of which the registry has another record than the peer itself.
-async fn mistaken(change: impl FnOnce(&mut Record)) -> (Peer, Arc<Status>) {
+/// Starts a peer whose record in the registry differs from its own, and waits for the failure.
+async fn mistaken(change: impl FnOnce(&mut Record)) -> (Peer, Arc<LinkStatus>) {
     let peer = Peer::start("shop").await;
     let mut record = peer.record.clone();
     change(&mut record);
-    let rig = Rig::new(&settings::Link { backoff_min: Duration::from_secs(5), ..quick() });
+    let rig = LinkRig::new(&LinkSettings { backoff_min: Duration::from_secs(5), ..quick() });
     let handle = rig.link(&record).await;
     let status = becomes(&handle, "failed", |status| status.last_failure.is_some()).await;
     (peer, status)
@@ -148,7 +151,7 @@ async fn mistaken(change: impl FnOnce(&mut Record)) -> (Peer, Arc<Status>) {
 
 /// Fault 63: an instance that claims to be another one.
 #[tokio::test]
-async fn a_wrong_secret_generation_or_id_is_another_identity_and_learns_nothing() {
+async fn a_peer_with_another_identity_learns_nothing() {
     let wrong_secret = mistaken(|record| record.secret = hello::random().unwrap()).await;
     let wrong_generation = mistaken(|record| record.generation = Uuid::now_v7()).await;
     let wrong_id = mistaken(|record| record.id = Uuid::now_v7()).await;
@@ -156,7 +159,11 @@ async fn a_wrong_secret_generation_or_id_is_another_identity_and_learns_nothing(
     {
         never_connected(&status);
         let failure = status.last_failure.clone().unwrap();
-        assert_eq!((failure.kind, failure.class()), (Kind::WrongIdentity, Class::Rediscover), "{failure}");
+        assert_eq!(
+            (failure.kind, failure.class()),
+            (FailureKind::WrongIdentity, FailureClass::Rediscover),
+            "{failure}"
+        );
         assert!(failure.to_string().contains(word), "{failure}");
         assert_eq!(peer.counts.proofs.load(Ordering::SeqCst), 0, "our proof was sent to a stranger");
         assert_eq!(peer.counts.requests.load(Ordering::SeqCst), 1, "nothing but the hello");
@@ -168,18 +175,18 @@ async fn a_wrong_secret_generation_or_id_is_another_identity_and_learns_nothing(
 async fn an_instance_that_listens_on_ipv6_only_is_connected_to() {
     let listener = TcpListener::bind("[::1]:0").await.expect("this machine has ::1");
     let record = record_at(listener.local_addr().unwrap(), "shop");
-    let (peer, rig) = (Peer::serve(listener, record), Rig::new(&quick()));
+    let (peer, rig) = (Peer::serve(listener, record), LinkRig::new(&quick()));
     let handle = rig.link(&peer.record).await;
-    reaches(&handle, State::Active).await;
+    reaches(&handle, LinkState::Active).await;
     assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
 }
 
 #[tokio::test]
-async fn a_peer_that_is_busy_is_left_alone_for_as_long_as_it_asks() {
+async fn a_busy_peer_gets_the_pause_that_it_asks_for() {
     let peer = Peer::start("busy").await;
-    let rig = Rig::new(&quick());
+    let rig = LinkRig::new(&quick());
     let handle = rig.link(&peer.record).await;
-    let status = fails(&handle, Kind::Overloaded).await;
+    let status = fails(&handle, FailureKind::Overloaded).await;
     never_connected(&status);
     assert_eq!(status.last_failure.clone().unwrap().retry_after_ms, Some(2000));
     let wait = status.next_try.unwrap().duration_since(status.since);

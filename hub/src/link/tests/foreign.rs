@@ -1,8 +1,9 @@
-//! Programs that speak HTTP/1.1 and know nothing of us.
+//! Foreign programs, which speak HTTP/1.1 and do not know our protocol.
 
 use super::peer::record_at;
-use super::rig::{PATIENCE, Rig, becomes, call, counts, fails, quick, reaches};
-use crate::link::{Body, BoxError, Handle, RequestError, State};
+use super::rig::{LinkRig, PATIENCE, becomes, call, counts, fails, quick, reaches};
+use crate::link::failure::FailureKind;
+use crate::link::{Body, BoxError, LinkHandle, LinkState, SendError};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
@@ -10,9 +11,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use linchpin_shared::failure::Kind;
 use linchpin_shared::registry::record::{Protocol, Record};
-use linchpin_shared::settings;
+use linchpin_shared::settings::LinkSettings;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 
 /// What the hub did to a program.
 #[derive(Debug, Default)]
-struct Seen {
+struct ProgramCounts {
     opened: AtomicUsize,
     closed: AtomicUsize,
     checkups: AtomicUsize,
@@ -30,26 +30,26 @@ struct Seen {
     lost: AtomicUsize,
 }
 
-struct Program {
+struct ForeignProgram {
     record: Record,
-    seen: Arc<Seen>,
+    seen: Arc<ProgramCounts>,
     serving: AbortHandle,
 }
 
-impl Drop for Program {
+impl Drop for ForeignProgram {
     fn drop(&mut self) {
         self.serving.abort();
     }
 }
 
-impl Program {
-    /// Closes connections that were idle for so long.
+impl ForeignProgram {
+    /// Starts a program that closes a connection after it was idle for this time.
     async fn start(idle: Duration) -> Self {
         Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), idle)
     }
 
     fn serve(listener: TcpListener, idle: Duration) -> Self {
-        let (record, seen) = (foreign(listener.local_addr().unwrap()), Arc::new(Seen::default()));
+        let (record, seen) = (foreign(listener.local_addr().unwrap()), Arc::new(ProgramCounts::default()));
         let counted = Arc::clone(&seen);
         let serving = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -71,7 +71,7 @@ fn foreign(address: SocketAddr) -> Record {
     Record { protocol: Protocol::Http1, ..record_at(address, "shop") }
 }
 
-async fn connection(stream: TcpStream, seen: Arc<Seen>, idle: Duration) {
+async fn connection(stream: TcpStream, seen: Arc<ProgramCounts>, idle: Duration) {
     let service = service_fn(|request| answer(request, &seen));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -81,7 +81,7 @@ async fn connection(stream: TcpStream, seen: Arc<Seen>, idle: Duration) {
     seen.closed.fetch_add(1, Ordering::SeqCst);
 }
 
-async fn answer(request: Request<Incoming>, seen: &Seen) -> Result<Response<Full<Bytes>>, BoxError> {
+async fn answer(request: Request<Incoming>, seen: &ProgramCounts) -> Result<Response<Full<Bytes>>, BoxError> {
     let path = request.uri().path().to_owned();
     let (method, host) = (request.method().clone(), request.headers()["host"].clone());
     assert!(host.to_str().unwrap().contains(':') && request.uri().authority().is_none(), "origin form, with a host");
@@ -89,7 +89,7 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Result<Response<Full
     match path.as_str() {
         "/" => seen.checkups.fetch_add(1, Ordering::SeqCst),
         "/echo" => seen.echoes.fetch_add(1, Ordering::SeqCst),
-        // The first of these is lost with its connection, as if the server had gone just then.
+        // The first of these requests is lost with its connection, as if the server closed it at that moment.
         "/lossy" if seen.lost.fetch_add(1, Ordering::SeqCst) == 0 => return Err("gone".into()),
         _ => 0,
     };
@@ -99,16 +99,16 @@ async fn answer(request: Request<Incoming>, seen: &Seen) -> Result<Response<Full
 
 const LONG: Duration = Duration::from_secs(60);
 
-async fn connected(program: &Program) -> (Rig, Handle) {
-    let rig = Rig::new(&quick());
+async fn connected(program: &ForeignProgram) -> (LinkRig, LinkHandle) {
+    let rig = LinkRig::new(&quick());
     let handle = rig.link(&program.record).await;
-    reaches(&handle, State::Active).await;
+    reaches(&handle, LinkState::Active).await;
     (rig, handle)
 }
 
 #[tokio::test]
-async fn a_foreign_program_is_connected_and_requests_share_few_connections() {
-    let program = Program::start(LONG).await;
+async fn a_foreign_program_is_served_over_few_connections() {
+    let program = ForeignProgram::start(LONG).await;
     let (rig, handle) = connected(&program).await;
     assert_eq!(program.seen.checkups.load(Ordering::SeqCst), 1, "any answer shows life");
     for _ in 0..200 {
@@ -133,8 +133,8 @@ async fn a_foreign_program_is_connected_and_requests_share_few_connections() {
 }
 
 #[tokio::test]
-async fn a_connection_that_its_server_closed_is_not_used_again() {
-    let program = Program::start(Duration::from_millis(50)).await;
+async fn a_connection_closed_by_its_server_is_not_reused() {
+    let program = ForeignProgram::start(Duration::from_millis(50)).await;
     let (_rig, handle) = connected(&program).await;
     for _ in 0..5 {
         // A request with a body, which could not be repeated.
@@ -142,12 +142,12 @@ async fn a_connection_that_its_server_closed_is_not_used_again() {
         counts("closed", &program.seen.closed, |closed| closed == program.opened()).await;
     }
     assert_eq!(program.seen.echoes.load(Ordering::SeqCst), 5);
-    assert_eq!(handle.status().borrow().state, State::Active, "that is no failure");
+    assert_eq!(handle.status().borrow().state, LinkState::Active, "that is no failure");
 }
 
-/// One request of this method, without or with a body, after one that leaves a connection behind.
-async fn on_a_used_connection(method: Method, body: &'static str) -> (Program, Result<StatusCode, RequestError>) {
-    let program = Program::start(LONG).await;
+/// Sends a request of this method, with or without a body, after a request that leaves an idle connection.
+async fn on_a_used_connection(method: Method, body: &'static str) -> (ForeignProgram, Result<StatusCode, SendError>) {
+    let program = ForeignProgram::start(LONG).await;
     let (_rig, handle) = connected(&program).await;
     call(&handle, "/echo", "x").await.unwrap();
     let body: Body = if body.is_empty() {
@@ -161,7 +161,7 @@ async fn on_a_used_connection(method: Method, body: &'static str) -> (Program, R
 }
 
 #[tokio::test]
-async fn what_is_lost_with_a_used_connection_is_repeated_once_where_that_does_no_harm() {
+async fn a_safe_request_is_repeated_once_on_a_reused_connection() {
     let (program, answered) = on_a_used_connection(Method::GET, "").await;
     assert_eq!(answered.unwrap(), StatusCode::OK);
     assert_eq!(program.seen.lost.load(Ordering::SeqCst), 2);
@@ -169,51 +169,51 @@ async fn what_is_lost_with_a_used_connection_is_repeated_once_where_that_does_no
     for (method, body) in [(Method::POST, ""), (Method::PUT, "a body")] {
         let (program, answered) = on_a_used_connection(method, body).await;
         let error = answered.unwrap_err();
-        assert!(matches!(error, RequestError::Interrupted(_)), "{error}");
+        assert!(matches!(error, SendError::Interrupted(_)), "{error}");
         assert_eq!(program.seen.lost.load(Ordering::SeqCst), 1, "seen once");
     }
 }
 
 #[tokio::test]
-async fn a_program_that_stops_listening_is_lost_and_one_that_listens_again_is_found() {
+async fn a_program_that_listens_again_is_found() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
-    let program = Program::serve(socket.listen(16).unwrap(), LONG);
+    let program = ForeignProgram::serve(socket.listen(16).unwrap(), LONG);
     let (_rig, handle) = connected(&program).await;
     call(&handle, "/echo", "x").await.unwrap();
     drop(program);
-    // The connections are gone with it: the next request cannot connect, and the link learns of it.
+    // Its connections have ended as well, so the next request cannot connect, and the link learns of it.
     let error = loop {
         match call(&handle, "/echo", "x").await {
             Err(error) if error.not_executed() => break error,
             Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     };
-    let status = fails(&handle, Kind::Refused).await;
+    let status = fails(&handle, FailureKind::Refused).await;
     assert!(status.connection.is_none(), "{error}: {status:?}");
 
     let again = TcpSocket::new_v4().unwrap();
     again.set_reuseaddr(true).unwrap();
     again.bind(address).unwrap();
-    let _program = Program::serve(again.listen(16).unwrap(), LONG);
+    let _program = ForeignProgram::serve(again.listen(16).unwrap(), LONG);
     handle.ready(PATIENCE).await.unwrap();
     assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
 }
 
 #[tokio::test]
-async fn a_program_that_accepts_and_never_answers_is_not_connected() {
+async fn a_program_that_never_answers_is_not_connected() {
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let rig = Rig::new(&settings::Link { dial_timeout: Duration::from_millis(100), ..quick() });
+    let rig = LinkRig::new(&LinkSettings { dial_timeout: Duration::from_millis(100), ..quick() });
     let handle = rig.link(&foreign(hung.local_addr().unwrap())).await;
     let status = becomes(&handle, "failed", |status| status.last_failure.is_some()).await;
-    assert_eq!((status.connections, status.last_failure.clone().unwrap().kind), (0, Kind::HelloTimeout));
+    assert_eq!((status.connections, status.last_failure.clone().unwrap().kind), (0, FailureKind::HelloTimeout));
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_read_to_its_end_does_not_mix_with_the_next() {
-    let program = Program::start(LONG).await;
+async fn a_partly_read_response_does_not_mix_with_the_next() {
+    let program = ForeignProgram::start(LONG).await;
     let (_rig, handle) = connected(&program).await;
     let large: &'static str = Box::leak("z".repeat(4 << 20).into_boxed_str());
     for _ in 0..5 {

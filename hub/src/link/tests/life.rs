@@ -1,49 +1,49 @@
-//! The end of a proven connection, and the coming and going of instances.
+//! The end of a verified connection, and instances that appear and disappear.
 
-use super::peer::{Peer, Way};
-use super::rig::{PATIENCE, Rig, becomes, call, connected, counts, fails, quick, reaches, request};
-use crate::link::{BreakerFacts, RequestError, State};
-use linchpin_shared::failure::{Class, Kind, Phase};
+use super::peer::{Peer, PeerMode};
+use super::rig::{LinkRig, PATIENCE, becomes, call, connected, counts, fails, quick, reaches, request};
+use crate::link::failure::{FailureClass, FailureKind, FailurePhase};
+use crate::link::{BreakerStatus, LinkState, SendError};
 use linchpin_shared::registry::Owner;
-use linchpin_shared::settings;
+use linchpin_shared::settings::LinkSettings;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// Breaks a connection with a request in flight. Says what the link made of it.
-async fn broken(way: Way) -> Kind {
-    let (peer, rig, handle) = connected(&settings::Link { backoff_min: Duration::from_secs(5), ..quick() }).await;
+/// Breaks a connection with a request in flight, and returns the kind of failure that the link reports.
+async fn broken(way: PeerMode) -> FailureKind {
+    let (peer, rig, handle) = connected(&LinkSettings { backoff_min: Duration::from_secs(5), ..quick() }).await;
     let (caller, hanging) = (handle.clone(), Arc::clone(&peer.counts));
     let in_flight = tokio::spawn(async move { caller.request(request("/hang", "")).await.map(drop) });
     counts("hanging", &hanging.hanging, |count| count == 1).await;
     let began = Instant::now();
     peer.go(way);
     let interrupted = timeout(PATIENCE, in_flight).await.expect("the caller hears of it").unwrap().unwrap_err();
-    assert!(matches!(interrupted, RequestError::Interrupted(_)), "{interrupted}");
+    assert!(matches!(interrupted, SendError::Interrupted(_)), "{interrupted}");
     assert!(!interrupted.not_executed());
     let status = becomes(&handle, "connected again", |status| status.connections == 2).await;
     assert!(began.elapsed() < Duration::from_secs(2), "at once, without the backoff of five seconds");
     assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
-    assert_eq!((peer.connections(), rig.nudges()), (2, 1));
+    assert_eq!((peer.connections(), rig.rescans()), (2, 1));
     let failure = status.last_failure.clone().unwrap();
-    assert_eq!((failure.phase, failure.class()), (Phase::Serve, Class::RetryNow));
+    assert_eq!((failure.phase, failure.class()), (FailurePhase::Serve, FailureClass::RetryNow));
     failure.kind
 }
 
 #[tokio::test]
 async fn a_reset_in_mid_life_is_dialled_again_at_once() {
-    assert_eq!(broken(Way::Reset).await, Kind::Reset);
+    assert_eq!(broken(PeerMode::Reset).await, FailureKind::Reset);
 }
 
 #[tokio::test]
 async fn a_close_in_mid_life_is_dialled_again_at_once() {
-    assert_eq!(broken(Way::Close).await, Kind::Closed);
+    assert_eq!(broken(PeerMode::Close).await, FailureKind::Closed);
 }
 
 #[tokio::test]
 async fn a_storm_of_lost_links_is_dialled_at_the_rate_of_the_limiter() {
     const LINKS: usize = 40;
-    let rig = Rig::new(&quick());
+    let rig = LinkRig::new(&quick());
     let mut peers = Vec::new();
     for number in 0..LINKS {
         peers.push(Peer::start(&format!("shop-{number}")).await);
@@ -53,12 +53,12 @@ async fn a_storm_of_lost_links_is_dialled_at_the_rate_of_the_limiter() {
     let mut handles = rig.links.watch();
     let all = Arc::clone(&timeout(PATIENCE, handles.wait_for(|list| list.len() == LINKS)).await.unwrap().unwrap());
     for handle in all.iter() {
-        reaches(handle, State::Active).await;
+        reaches(handle, LinkState::Active).await;
     }
     let first = began.elapsed();
 
     let lost = Instant::now();
-    peers.iter().for_each(|peer| peer.go(Way::Reset));
+    peers.iter().for_each(|peer| peer.go(PeerMode::Reset));
     for handle in all.iter() {
         becomes(handle, "connected again", |status| status.connections == 2).await;
     }
@@ -69,21 +69,21 @@ async fn a_storm_of_lost_links_is_dialled_at_the_rate_of_the_limiter() {
 }
 
 #[tokio::test]
-async fn a_goodbye_lets_what_is_in_flight_finish_and_counts_against_nobody() {
+async fn a_goaway_lets_requests_finish_and_counts_as_no_failure() {
     let (peer, _rig, handle) = connected(&quick()).await;
     let caller = handle.clone();
     let in_flight = tokio::spawn(async move { call(&caller, "/slow", "").await });
     counts("requests", &peer.counts.requests, |count| count >= 4).await;
-    peer.go(Way::Goaway);
+    peer.go(PeerMode::Goaway);
     peer.set_epoch(0);
     assert_eq!(in_flight.await.unwrap().unwrap(), "slow");
-    let status = fails(&handle, Kind::Drained).await;
-    assert_eq!(status.breaker, BreakerFacts::Closed { failures: 0 });
+    let status = fails(&handle, FailureKind::Drained).await;
+    assert_eq!(status.breaker, BreakerStatus::Closed { failures: 0 });
     becomes(&handle, "connected again", |status| status.connections == 2).await;
 }
 
 #[tokio::test]
-async fn a_goodbye_under_load_executes_every_request_exactly_once() {
+async fn a_goaway_under_load_executes_each_request_exactly_once() {
     let (peer, _rig, handle) = connected(&quick()).await;
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..8 {
@@ -102,48 +102,48 @@ async fn a_goodbye_under_load_executes_every_request_exactly_once() {
     }
     counts("requests", &peer.counts.requests, |count| count > 400).await;
     let own = peer.connections();
-    peer.go(Way::Goaway);
+    peer.go(PeerMode::Goaway);
     let executed: usize = callers.join_all().await.into_iter().sum();
     assert_eq!((own, executed), (1, 1600));
     assert_eq!(peer.connections(), 2);
 }
 
 #[tokio::test]
-async fn a_peer_that_hangs_is_found_by_its_pings_also_while_idle() {
+async fn a_peer_that_hangs_is_found_by_its_pings_while_idle() {
     let pings = (Duration::from_millis(200), Duration::from_millis(400));
     let (peer, _rig, handle) =
-        connected(&settings::Link { ping_interval: pings.0, ping_timeout: pings.1, ..quick() }).await;
+        connected(&LinkSettings { ping_interval: pings.0, ping_timeout: pings.1, ..quick() }).await;
     // Several PINGs long nothing may happen.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(handle.status().borrow().connections, 1, "answered PINGs keep it");
-    peer.go(Way::Freeze);
+    peer.go(PeerMode::Freeze);
     let began = Instant::now();
-    let status = fails(&handle, Kind::PingTimeout).await;
+    let status = fails(&handle, FailureKind::PingTimeout).await;
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert_eq!(status.last_failure.clone().unwrap().class(), Class::Backoff);
-    reaches(&handle, State::Active).await;
+    assert_eq!(status.last_failure.clone().unwrap().class(), FailureClass::Backoff);
+    reaches(&handle, LinkState::Active).await;
     assert_eq!(peer.connections(), 2);
 }
 
 #[tokio::test]
-async fn a_check_is_answered_or_ends_the_connection_before_the_pings_would() {
+async fn a_check_ends_a_dead_connection_before_the_pings_do() {
     let (peer, rig, handle) = connected(&quick()).await;
     rig.links.check_all("a test");
-    becomes(&handle, "in doubt", |status| status.state == State::Suspect).await;
-    reaches(&handle, State::Active).await;
+    becomes(&handle, "in doubt", |status| status.state == LinkState::Suspect).await;
+    reaches(&handle, LinkState::Active).await;
     assert_eq!(peer.connections(), 1);
 
-    peer.go(Way::Freeze);
+    peer.go(PeerMode::Freeze);
     let began = Instant::now();
     handle.check("a test");
-    fails(&handle, Kind::PingTimeout).await;
+    fails(&handle, FailureKind::PingTimeout).await;
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    reaches(&handle, State::Active).await;
+    reaches(&handle, LinkState::Active).await;
 }
 
 #[tokio::test]
 async fn a_new_generation_is_dialled_at_once_and_keeps_the_handle() {
-    let (old, rig, handle) = connected(&settings::Link { backoff_min: Duration::from_secs(5), ..quick() }).await;
+    let (old, rig, handle) = connected(&LinkSettings { backoff_min: Duration::from_secs(5), ..quick() }).await;
     let caller = handle.clone();
     let in_flight = tokio::spawn(async move { call(&caller, "/slow", "").await });
     counts("requests", &old.counts.requests, |count| count >= 4).await;
@@ -151,7 +151,7 @@ async fn a_new_generation_is_dialled_at_once_and_keeps_the_handle() {
     let began = Instant::now();
     rig.show(&[(&new.record, Owner::Alive)]);
     let status = becomes(&handle, "the new one", |status| {
-        status.state == State::Active && status.record.generation == new.record.generation
+        status.state == LinkState::Active && status.record.generation == new.record.generation
     })
     .await;
     assert!(began.elapsed() < Duration::from_secs(2));
@@ -161,36 +161,36 @@ async fn a_new_generation_is_dialled_at_once_and_keeps_the_handle() {
 }
 
 #[tokio::test]
-async fn a_vanished_record_does_not_end_a_living_connection() {
-    let (peer, rig, handle) = connected(&settings::Link { remember_gone: Duration::ZERO, ..quick() }).await;
+async fn a_missing_record_does_not_end_an_open_connection() {
+    let (peer, rig, handle) = connected(&LinkSettings { remember_gone: Duration::ZERO, ..quick() }).await;
     rig.show(&[]);
-    reaches(&handle, State::Draining).await;
+    reaches(&handle, LinkState::Draining).await;
     assert_eq!(call(&handle, "/echo", "x").await.unwrap(), "x");
     rig.show(&[(&peer.record, Owner::Alive)]);
-    reaches(&handle, State::Active).await;
+    reaches(&handle, LinkState::Active).await;
     assert_eq!(peer.connections(), 1);
 
     rig.show(&[]);
-    reaches(&handle, State::Draining).await;
-    peer.go(Way::Close);
+    reaches(&handle, LinkState::Draining).await;
+    peer.go(PeerMode::Close);
     let mut handles = rig.links.watch();
     timeout(PATIENCE, handles.wait_for(|list| list.is_empty())).await.expect("forgotten").unwrap();
     assert!(handle.transitions().await.is_empty());
-    assert!(matches!(handle.ready(PATIENCE).await, Err(RequestError::Gone)));
-    assert!(matches!(call(&handle, "/echo", "x").await, Err(RequestError::Gone)));
+    assert!(matches!(handle.ready(PATIENCE).await, Err(SendError::Gone)));
+    assert!(matches!(call(&handle, "/echo", "x").await, Err(SendError::Gone)));
 
     let handle = rig.link(&peer.record).await;
-    reaches(&handle, State::Active).await;
+    reaches(&handle, LinkState::Active).await;
 }
 
 #[tokio::test]
-async fn a_dead_owner_is_gone_and_its_next_life_goes_on_with_the_same_handle() {
+async fn a_new_generation_after_a_death_keeps_the_handle() {
     let (old, rig, handle) = connected(&quick()).await;
     drop(timeout(PATIENCE, handle.vitals().wait_for(Option::is_some)).await.expect("vitals").unwrap());
     rig.show(&[(&old.record, Owner::Dead)]);
-    let status = reaches(&handle, State::Gone).await;
-    assert_eq!(status.last_failure.clone().unwrap().kind, Kind::ProcessGone);
-    assert!(matches!(call(&handle, "/echo", "x").await, Err(RequestError::Gone)));
+    let status = reaches(&handle, LinkState::Gone).await;
+    assert_eq!(status.last_failure.clone().unwrap().kind, FailureKind::ProcessGone);
+    assert!(matches!(call(&handle, "/echo", "x").await, Err(SendError::Gone)));
     drop(timeout(PATIENCE, handle.vitals().wait_for(Option::is_none)).await.expect("no vitals").unwrap());
 
     let waiting = handle.clone();
@@ -204,7 +204,7 @@ async fn a_dead_owner_is_gone_and_its_next_life_goes_on_with_the_same_handle() {
 #[tokio::test]
 async fn a_dead_instance_gets_no_link() {
     let (dead, alive) = (Peer::start("dead").await, Peer::start("alive").await);
-    let rig = Rig::new(&quick());
+    let rig = LinkRig::new(&quick());
     rig.show(&[(&dead.record, Owner::Dead), (&alive.record, Owner::Alive)]);
     let mut handles = rig.links.watch();
     timeout(PATIENCE, handles.wait_for(|list| !list.is_empty())).await.unwrap().unwrap();

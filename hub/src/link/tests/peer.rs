@@ -1,5 +1,5 @@
-//! An instance for tests: the real hello and vitals over real HTTP/2, and ways to fail that a real one will not show on
-//! demand. What it counts is what the hub did to it.
+//! An instance for tests: the real hello and vitals over real HTTP/2, and failures that a real instance does not show on
+//! demand. It counts what the hub does to it.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -24,29 +24,29 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+type PeerResponse = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// How a peer treats its connections from now on.
+/// What a peer does with its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum PeerMode {
     Serve,
     /// Resets every connection that is open.
     Reset,
     /// Closes every connection that is open.
     Close,
-    /// Says goodbye on every connection that is open.
+    /// Sends GOAWAY on every connection that is open.
     Goaway,
-    /// Reads and writes nothing any more.
+    /// Stops reading and writing.
     Freeze,
 }
 
-/// What the hub did.
+/// The number of the hub's actions.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) connections: AtomicUsize,
     pub(super) proofs: AtomicUsize,
     pub(super) requests: AtomicUsize,
-    /// Requests to `/hang` that are not given up yet.
+    /// The open requests to `/hang`.
     pub(super) hanging: AtomicUsize,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Counts {
 pub(super) struct Peer {
     pub(super) record: Record,
     pub(super) counts: Arc<Counts>,
-    way: watch::Sender<Way>,
+    way: watch::Sender<PeerMode>,
     epoch: watch::Sender<u64>,
     accepting: AbortHandle,
 }
@@ -66,7 +66,7 @@ impl Drop for Peer {
     }
 }
 
-/// The record of an instance that would listen there.
+/// The record of an instance that listens at this address.
 pub(super) fn record_at(address: SocketAddr, name: &str) -> Record {
     let record = json!({
         "format": 1, "id": Uuid::new_v5(&Uuid::nil(), name.as_bytes()), "name": name, "generation": Uuid::now_v7(),
@@ -84,17 +84,17 @@ impl Peer {
         Self::serve(listener, record)
     }
 
-    /// Serves as this record on a listener that may be older than the peer.
+    /// Serves as the instance of this record on an existing listener.
     pub(super) fn serve(listener: TcpListener, record: Record) -> Self {
         let counts = Arc::new(Counts::default());
-        let (way, _) = watch::channel(Way::Serve);
+        let (way, _) = watch::channel(PeerMode::Serve);
         let (epoch, _) = watch::channel(1);
-        let us = Us { record: record.clone(), counts: Arc::clone(&counts), epoch: epoch.clone() };
-        let accepting = tokio::spawn(accept(listener, us, way.clone())).abort_handle();
+        let peer = PeerState { record: record.clone(), counts: Arc::clone(&counts), epoch: epoch.clone() };
+        let accepting = tokio::spawn(accept(listener, peer, way.clone())).abort_handle();
         Self { record, counts, way, epoch, accepting }
     }
 
-    pub(super) fn go(&self, way: Way) {
+    pub(super) fn go(&self, way: PeerMode) {
         self.way.send_replace(way);
     }
 
@@ -108,27 +108,27 @@ impl Peer {
 }
 
 #[derive(Clone)]
-struct Us {
+struct PeerState {
     record: Record,
     counts: Arc<Counts>,
     epoch: watch::Sender<u64>,
 }
 
-async fn accept(listener: TcpListener, us: Us, way: watch::Sender<Way>) {
+async fn accept(listener: TcpListener, peer: PeerState, way: watch::Sender<PeerMode>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        us.counts.connections.fetch_add(1, Ordering::SeqCst);
+        peer.counts.connections.fetch_add(1, Ordering::SeqCst);
         let mut way = way.subscribe();
-        // What was ordered before concerns the connections before.
+        // An earlier mode concerns earlier connections.
         way.mark_unchanged();
-        tokio::spawn(connection(stream, us.clone(), way));
+        tokio::spawn(connection(stream, peer.clone(), way));
     }
 }
 
-async fn connection(stream: TcpStream, us: Us, mut way: watch::Receiver<Way>) {
+async fn connection(stream: TcpStream, peer: PeerState, mut way: watch::Receiver<PeerMode>) {
     let stream = stream.into_std().unwrap();
     let second = stream.try_clone().unwrap();
-    let service = service_fn(move |request| answer(us.clone(), request));
+    let service = service_fn(move |request| answer(peer.clone(), request));
     let serving = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(TcpStream::from_std(stream).unwrap()), service);
@@ -140,20 +140,20 @@ async fn connection(stream: TcpStream, us: Us, mut way: watch::Receiver<Way>) {
         }
         let now = *way.borrow_and_update();
         match now {
-            Way::Serve => {}
-            Way::Reset => {
+            PeerMode::Serve => {}
+            PeerMode::Reset => {
                 let linger = Some(std::time::Duration::ZERO);
                 return rustix::net::sockopt::set_socket_linger(&second, linger).unwrap();
             }
-            Way::Close => return,
-            Way::Goaway => serving.as_mut().graceful_shutdown(),
-            Way::Freeze => return std::future::pending().await,
+            PeerMode::Close => return,
+            PeerMode::Goaway => serving.as_mut().graceful_shutdown(),
+            PeerMode::Freeze => return std::future::pending().await,
         }
     }
 }
 
-async fn answer(us: Us, request: Request<Incoming>) -> Result<Answer, h2::Error> {
-    us.counts.requests.fetch_add(1, Ordering::SeqCst);
+async fn answer(peer: PeerState, request: Request<Incoming>) -> Result<PeerResponse, h2::Error> {
+    peer.counts.requests.fetch_add(1, Ordering::SeqCst);
     let (head, body) = request.into_parts();
     let full = |status: StatusCode, body: Vec<u8>| {
         Response::builder().status(status).body(Full::from(body).boxed_unsync()).unwrap()
@@ -162,61 +162,61 @@ async fn answer(us: Us, request: Request<Incoming>) -> Result<Answer, h2::Error>
         return Ok(full(StatusCode::BAD_REQUEST, Vec::new()));
     };
     Ok(match head.uri.path() {
-        path::HELLO if us.record.name == "busy" => {
+        path::HELLO if peer.record.name == "busy" => {
             let answer = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "2");
             answer.body(Full::from("later").boxed_unsync()).unwrap()
         }
-        path::HELLO if us.record.name == "babbler" => endless(),
-        path::VITALS if us.record.name == "flood" && head.uri.query().is_some() => flood(&us.record),
-        path::HELLO => full(StatusCode::OK, welcome(&us.record, &body)),
+        path::HELLO if peer.record.name == "babbler" => endless(),
+        path::VITALS if peer.record.name == "flood" && head.uri.query().is_some() => flood(&peer.record),
+        path::HELLO => full(StatusCode::OK, welcome(&peer.record, &body)),
         path::PROVE => {
-            us.counts.proofs.fetch_add(1, Ordering::SeqCst);
+            peer.counts.proofs.fetch_add(1, Ordering::SeqCst);
             full(StatusCode::NO_CONTENT, Vec::new())
         }
-        path::VITALS if head.uri.query().is_some() => vitals_stream(&us),
-        path::VITALS => full(StatusCode::OK, line(&us.record, 1).into()),
+        path::VITALS if head.uri.query().is_some() => vitals_stream(&peer),
+        path::VITALS => full(StatusCode::OK, line(&peer.record, 1).into()),
         "/echo" => full(StatusCode::OK, body.to_vec()),
-        "/hang" => hang(&us.counts).await,
+        "/hang" => hang(&peer.counts).await,
         "/endless" => endless(),
         "/slow" => {
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
             full(StatusCode::OK, b"slow".to_vec())
         }
-        // `hyper` resets the stream for the reason that it finds in the error.
+        // `hyper` resets the stream with the reason in the error.
         "/refuse" => return Err(h2::Reason::REFUSED_STREAM.into()),
         "/panic" => panic!("this handler always panics"),
         _ => full(StatusCode::NOT_FOUND, Vec::new()),
     })
 }
 
-fn welcome(us: &Record, hello: &[u8]) -> Vec<u8> {
+fn welcome(peer: &Record, hello: &[u8]) -> Vec<u8> {
     let hello: Hello = serde_json::from_slice(hello).unwrap();
     let nonce = hello::random().unwrap();
     let exchange = Exchange {
         hub_nonce: &hello.nonce,
         instance_nonce: &nonce,
-        id: us.id,
-        generation: us.generation,
-        endpoint: &us.endpoint,
+        id: peer.id,
+        generation: peer.generation,
+        endpoint: &peer.endpoint,
     };
-    let proof = exchange.prove(Role::Instance, &us.secret);
-    let (id, generation, version) = (us.id, us.generation, us.version.clone());
+    let proof = exchange.prove(Role::Instance, &peer.secret);
+    let (id, generation, version) = (peer.id, peer.generation, peer.version.clone());
     let welcome = Welcome { format: FORMAT, nonce, proof, id, generation, version, capabilities: Vec::new() };
     serde_json::to_vec(&welcome).unwrap()
 }
 
-fn line(us: &Record, epoch: u64) -> Bytes {
+fn line(peer: &Record, epoch: u64) -> Bytes {
     let vitals = json!({
-        "format": 1, "generation": us.generation, "started_at": us.registered_at, "processes": [],
+        "format": 1, "generation": peer.generation, "started_at": peer.registered_at, "processes": [],
         "servers": [{"name": "s", "transport": "stdio", "up": true, "epoch": epoch}]
     });
     assert!(serde_json::from_value::<Vitals>(vitals.clone()).is_ok());
     Bytes::from(format!("{vitals}\n"))
 }
 
-/// One line now and one at every change; epoch 0 ends the stream.
-fn vitals_stream(us: &Us) -> Answer {
-    let (record, seen) = (us.record.clone(), us.epoch.subscribe());
+/// Sends one line at once and one at every change. Epoch 0 ends the stream.
+fn vitals_stream(peer: &PeerState) -> PeerResponse {
+    let (record, seen) = (peer.record.clone(), peer.epoch.subscribe());
     let lines = futures_util::stream::unfold((record, seen, true), |(record, mut seen, first)| async move {
         if !first {
             seen.changed().await.ok()?;
@@ -229,23 +229,23 @@ fn vitals_stream(us: &Us) -> Answer {
 }
 
 /// Vitals that change as fast as they are read.
-fn flood(us: &Record) -> Answer {
-    let (us, mut epoch) = (us.clone(), 0);
+fn flood(peer: &Record) -> PeerResponse {
+    let (peer, mut epoch) = (peer.clone(), 0);
     let lines = futures_util::stream::repeat_with(move || {
         epoch += 1;
-        Ok(Frame::data(line(&us, epoch)))
+        Ok(Frame::data(line(&peer, epoch)))
     });
     Response::new(StreamBody::new(lines).boxed_unsync())
 }
 
-/// An answer that never ends, as fast as it is read.
-fn endless() -> Answer {
+/// An endless response that is sent as fast as it is read.
+fn endless() -> PeerResponse {
     let chunks = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[0; 64 << 10]))));
     Response::new(StreamBody::new(chunks).boxed_unsync())
 }
 
-/// Never answers. Whoever asked resets the stream, which drops this.
-async fn hang(counts: &Counts) -> Answer {
+/// Does not answer. The future is dropped when the caller resets the stream.
+async fn hang(counts: &Counts) -> PeerResponse {
     struct Hanging<'a>(&'a AtomicUsize);
     impl Drop for Hanging<'_> {
         fn drop(&mut self) {

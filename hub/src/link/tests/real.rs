@@ -1,8 +1,8 @@
-//! The whole way from a program to a link: real instances in a private registry, found by the real discovery.
+//! Links to real instances in a private registry, found by the real discovery.
 
 use super::rig::{PATIENCE, call, quick, reaches};
 use crate::discovery::{Discovery, Times};
-use crate::link::{Handle, Links, RequestError, State};
+use crate::link::{LinkHandle, LinkState, Links, SendError};
 use linchpin_instance::Instance;
 use linchpin_shared::home::Home;
 use linchpin_shared::protocol::path;
@@ -13,14 +13,14 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-struct Yard {
+struct RealLinks {
     home: Home,
     links: Links,
     _cancel: DropGuard,
     _dir: tempfile::TempDir,
 }
 
-impl Yard {
+impl RealLinks {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path().join("home"));
@@ -36,41 +36,41 @@ impl Yard {
         Instance::builder("shop").home(self.home.clone()).project_dir("/").start().await.unwrap()
     }
 
-    async fn connected(&self) -> Handle {
+    async fn connected(&self) -> LinkHandle {
         let mut handles = self.links.watch();
         drop(timeout(PATIENCE, handles.wait_for(|list| !list.is_empty())).await.expect("it is found").unwrap());
         let handle = self.links.get("shop").unwrap();
-        reaches(&handle, State::Active).await;
+        reaches(&handle, LinkState::Active).await;
         handle
     }
 }
 
 #[tokio::test]
-async fn a_real_instance_is_found_proves_itself_and_tells_its_vitals() {
-    let yard = Yard::new();
-    let instance = yard.start().await;
-    let handle = yard.connected().await;
+async fn a_real_instance_is_found_and_reports_its_vitals() {
+    let links = RealLinks::new();
+    let instance = links.start().await;
+    let handle = links.connected().await;
     let mut vitals = handle.vitals();
     let seen = timeout(PATIENCE, vitals.wait_for(Option::is_some)).await.expect("vitals").unwrap().clone();
     assert_eq!(seen.unwrap().generation, instance.record().generation);
     handle.check("a test");
-    reaches(&handle, State::Suspect).await;
-    reaches(&handle, State::Active).await;
+    reaches(&handle, LinkState::Suspect).await;
+    reaches(&handle, LinkState::Active).await;
     assert_eq!(handle.status().borrow().connections, 1);
     instance.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_real_instance_that_stops_is_gone_and_its_next_life_is_used_at_once() {
-    let yard = Yard::new();
-    let first = yard.start().await;
-    let handle = yard.connected().await;
+async fn a_real_instance_that_starts_again_is_used_at_once() {
+    let links = RealLinks::new();
+    let first = links.start().await;
+    let handle = links.connected().await;
     let old = first.record().generation;
     first.stop().await.unwrap();
-    let status = reaches(&handle, State::Gone).await;
-    assert!(matches!(call(&handle, path::VITALS, "").await, Err(RequestError::Gone)), "{status:?}");
+    let status = reaches(&handle, LinkState::Gone).await;
+    assert!(matches!(call(&handle, path::VITALS, "").await, Err(SendError::Gone)), "{status:?}");
 
-    let second = yard.start().await;
+    let second = links.start().await;
     handle.ready(PATIENCE).await.unwrap();
     let status = Arc::clone(&handle.status().borrow());
     assert_ne!(status.record.generation, old);
@@ -78,7 +78,7 @@ async fn a_real_instance_that_stops_is_gone_and_its_next_life_is_used_at_once() 
     second.stop().await.unwrap();
 }
 
-/// Removes a directory into which an instance may be writing at this very moment.
+/// Removes a directory while an instance may be writing into it.
 fn remove_whole(dir: &std::path::Path) {
     while let Err(error) = std::fs::remove_dir_all(dir) {
         assert_eq!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty, "{error}");
@@ -87,12 +87,12 @@ fn remove_whole(dir: &std::path::Path) {
 
 #[tokio::test]
 async fn a_registry_that_is_removed_ends_no_connection() {
-    let yard = Yard::new();
-    let instance = yard.start().await;
-    let handle = yard.connected().await;
-    remove_whole(&yard.home.instances());
+    let links = RealLinks::new();
+    let instance = links.start().await;
+    let handle = links.connected().await;
+    remove_whole(&links.home.instances());
     assert!(call(&handle, path::VITALS, "").await.is_ok(), "the connection serves on");
-    let again = yard.home.instances().join(format!("{}.json", instance.record().id));
+    let again = links.home.instances().join(format!("{}.json", instance.record().id));
     timeout(PATIENCE, async {
         while !again.exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -100,8 +100,8 @@ async fn a_registry_that_is_removed_ends_no_connection() {
     })
     .await
     .expect("the instance registers again");
-    reaches(&handle, State::Active).await;
+    reaches(&handle, LinkState::Active).await;
     assert_eq!(handle.status().borrow().connections, 1);
     instance.stop().await.unwrap();
-    reaches(&handle, State::Gone).await;
+    reaches(&handle, LinkState::Gone).await;
 }

@@ -102,6 +102,16 @@ impl RpcError {
         error
     }
 
+    /// Whether something failed on the way to a backend.
+    pub(crate) fn is_on_the_way(&self) -> bool {
+        self.code == -32000
+    }
+
+    /// The code of the problem.
+    pub(crate) fn problem_code(&self) -> Code {
+        self.problem.code
+    }
+
     /// Whether it says that there is no such method.
     pub(crate) fn is_unknown_method(&self) -> bool {
         self.code == -32601

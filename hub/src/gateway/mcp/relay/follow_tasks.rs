@@ -16,7 +16,7 @@ use crate::gateway::mcp::upstream::Upstream;
 use crate::gateway::mcp::upstream::http_client::{ResponseMessages, read};
 use crate::gateway::mcp::upstream::request_headers::{RequestHeaders, RoutingHeaders};
 use crate::gateway::mcp::upstream::session::UpstreamSession;
-use linchpin_shared::backoff::{Backoff, Policy};
+use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -30,8 +30,11 @@ const LISTEN: &str = "subscriptions/listen";
 const AGREES: Duration = Duration::from_secs(2);
 
 /// A stream that ended is opened again, but not in a hot loop.
-const REOPEN: Policy =
-    Policy { min: Duration::from_millis(100), max: Duration::from_secs(30), reset_after: Duration::from_secs(10) };
+const REOPEN: BackoffPolicy = BackoffPolicy {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(30),
+    reset_after: Duration::from_secs(10),
+};
 
 /// While it is held, servers are followed.
 #[derive(Debug)]

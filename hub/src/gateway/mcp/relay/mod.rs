@@ -2,6 +2,7 @@
 
 pub(crate) mod builtin;
 pub(crate) mod call;
+mod call_outcome;
 pub(crate) mod discover;
 pub(crate) mod dispatch;
 pub(crate) mod follow_tasks;

@@ -6,6 +6,7 @@
 //! headers are others by now. Never: looks into what it gave back, but for that.
 
 use super::call::{ClientRequest, ParamEdits, RequestReply};
+use super::call_outcome::CallInProgress;
 use super::dispatch::RequestHandler;
 use super::forward::Relay;
 use super::route::{Routed, refresh};
@@ -19,8 +20,26 @@ use crate::gateway::mcp::upstream::Upstream;
 use std::sync::Arc;
 
 impl RequestHandler {
-    /// Calls it.
+    /// Calls a tool, whose outcome is counted, or gets a prompt.
     pub(crate) async fn called(
+        &self,
+        call: &ClientRequest,
+        routed: &Routed,
+        edits: ParamEdits<'_>,
+        arguments: &str,
+        entry: &mut InFlightEntry,
+    ) -> Result<RequestReply, RpcError> {
+        let server_key = &routed.upstream.server_key;
+        let in_progress = (call.method == "tools/call")
+            .then(|| CallInProgress::new(&self.gateway.calls, &server_key.instance, &server_key.server));
+        let reply = self.call_routed(call, routed, edits, arguments, entry).await;
+        if let Some(in_progress) = in_progress {
+            in_progress.finish(&reply);
+        }
+        reply
+    }
+
+    async fn call_routed(
         &self,
         call: &ClientRequest,
         routed: &Routed,

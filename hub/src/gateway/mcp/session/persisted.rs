@@ -14,7 +14,7 @@ use crate::gateway::mcp::catalog::view::Fingerprints;
 use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::json::{Object, Span};
 use crate::gateway::mcp::protocol::level::Level;
-use crate::journal::{SavedTask, Session, Subscription};
+use crate::journal::{SavedSession, SavedSubscription, SavedTask};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::MutexGuard;
 use std::path::Path;
@@ -38,11 +38,11 @@ impl SessionMemory {
 
 impl Client {
     /// The session as the journal keeps it.
-    pub(crate) fn saved(&self, now: Instant) -> Session {
+    pub(crate) fn saved(&self, now: Instant) -> SavedSession {
         let silent = self.idle_since().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let silent = SignedDuration::try_from(silent).unwrap_or(SignedDuration::MAX);
         let memory = self.memory.lock();
-        Session {
+        SavedSession {
             id: self.id.clone(),
             scope: self.scope.to_string(),
             version: self.version.as_str().to_owned(),
@@ -56,7 +56,7 @@ impl Client {
     }
 
     /// Takes over what an earlier life of the hub knew of the session.
-    fn recall(&self, saved: &Session, now: Instant) {
+    fn recall(&self, saved: &SavedSession, now: Instant) {
         let mut memory = self.memory.lock();
         memory.level = memory.level.or(saved.level.as_deref().and_then(Level::parse));
         memory.subscriptions.extend(saved.subscriptions.iter().filter_map(subscribed));
@@ -106,7 +106,7 @@ impl Client {
 
 impl SessionStore {
     /// Makes the sessions of an earlier life of the hub again.
-    pub(crate) fn recall(&self, sessions: &[Session], rules: &Arc<FilterRules>) {
+    pub(crate) fn recall(&self, sessions: &[SavedSession], rules: &Arc<FilterRules>) {
         let now = Instant::now();
         let mut recalled = 0_usize;
         for saved in sessions {
@@ -137,7 +137,7 @@ impl SessionStore {
 
     /// The sessions that the journal has otherwise; with `all`, every one. They count as saved now. One that was only begun is
     /// not worth a line: its id says all of it.
-    pub(crate) fn unsaved(&self, all: bool) -> Vec<Session> {
+    pub(crate) fn unsaved(&self, all: bool) -> Vec<SavedSession> {
         let now = Instant::now();
         let changed = |client: &Arc<Client>| std::mem::take(&mut client.memory.lock().unsaved) || all;
         let clients = self.all().into_iter().filter(|client| !client.is_stateless() && client.was_used());
@@ -162,22 +162,22 @@ impl SessionStore {
     }
 }
 
-fn subscription((server_key, uri): &(ServerKey, String)) -> Subscription {
+fn subscription((server_key, uri): &(ServerKey, String)) -> SavedSubscription {
     subscription_to(server_key, uri.clone())
 }
 
-fn subscription_to(server_key: &ServerKey, uri: String) -> Subscription {
-    Subscription {
+fn subscription_to(server_key: &ServerKey, uri: String) -> SavedSubscription {
+    SavedSubscription {
         instance: server_key.instance.to_string(),
         server: server_key.server.to_string(),
         project: server_key.project.display().to_string(),
-        lane: server_key.session_kind.code(),
+        session_kind: server_key.session_kind.code(),
         uri,
     }
 }
 
-fn subscribed(saved: &Subscription) -> Option<(ServerKey, String)> {
-    let session_kind = SessionKind::of_code(&saved.lane)?;
+fn subscribed(saved: &SavedSubscription) -> Option<(ServerKey, String)> {
+    let session_kind = SessionKind::of_code(&saved.session_kind)?;
     let (instance, server) = (saved.instance.as_str().into(), saved.server.as_str().into());
     let project = Path::new(&saved.project).into();
     Some((ServerKey { instance, server, project, session_kind }, saved.uri.clone()))

@@ -20,17 +20,17 @@ use crate::gateway::mcp::protocol::level::Level;
 use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::session::in_flight::InFlight;
 use crate::gateway::mcp::session::store::{EffectiveLevels, wanted};
-use crate::link::Handle;
+use crate::link::LinkHandle;
 use jiff::Timestamp;
-use linchpin_shared::backoff::{Backoff, Policy};
+use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Between attempts to begin a session with a server that is up but does not take it.
-const PACE: Policy =
-    Policy { min: Duration::from_millis(50), max: Duration::from_secs(5), reset_after: Duration::from_secs(10) };
+const PACE: BackoffPolicy =
+    BackoffPolicy { min: Duration::from_millis(50), max: Duration::from_secs(5), reset_after: Duration::from_secs(10) };
 
 /// The life of an upstream.
 pub(crate) struct UpstreamActor {
@@ -64,7 +64,7 @@ struct LinkClosed;
 impl UpstreamActor {
     /// An upstream for this server of the instance behind `handle`, and what keeps it going.
     pub(crate) fn new(
-        handle: Handle,
+        handle: LinkHandle,
         server_key: ServerKey,
         availability: watch::Receiver<Availability>,
         common: UpstreamDeps,

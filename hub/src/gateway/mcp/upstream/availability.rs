@@ -1,12 +1,12 @@
 //! Whether a server can be talked to, as its link and its instance's vitals show it.
 //!
-//! Owns [`Availability`] and [`ServerRun`], derived by pure functions from a [`Status`] and [`Vitals`].
+//! Owns [`Availability`] and [`ServerRun`], derived by pure functions from a [`LinkStatus`] and [`Vitals`].
 //! Invariant: a life names everything that a session depends on (the instance's generation, the connection, the server's
 //! epoch), so a session is good exactly as long as its life lasts.
 //! Never: opens or asks anything.
 
-use crate::link::{Start, State, Status};
-use linchpin_shared::failure::{Failure, Kind};
+use crate::link::failure::{Failure, FailureKind};
+use crate::link::{LaunchState, LinkState, LinkStatus};
 use linchpin_shared::protocol::vitals::{ProcessState, Transport, Vitals};
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ pub(crate) enum Availability {
         likely_permanent: bool,
     },
     /// Its instance does not run, and is started on first use.
-    Dormant(Start),
+    Dormant(LaunchState),
     /// Its instance left, as far as can be seen by itself.
     Departed {
         /// Why, for people.
@@ -46,7 +46,7 @@ pub(crate) enum Availability {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InstanceView<'a> {
     /// Its link.
-    pub(crate) status: &'a Status,
+    pub(crate) status: &'a LinkStatus,
     /// What it says of itself.
     pub(crate) vitals: Option<&'a Vitals>,
     /// What had gone wrong last while it was not gone.
@@ -65,12 +65,12 @@ impl InstanceView<'_> {
     /// How one of its servers is.
     pub(crate) fn of(&self, server: &str) -> Availability {
         match self.status.state {
-            State::Active | State::Suspect | State::Draining => self.connected(server),
-            State::Discovered | State::Connecting => self.away(false),
-            State::Retrying | State::Tripped | State::Unresponsive => self.away(true),
-            State::Dormant => Availability::Dormant(self.status.start.clone().unwrap_or(Start::Idle)),
-            State::Gone if self.died() => self.away(true),
-            State::Gone => Availability::Departed { why: self.status.why.clone() },
+            LinkState::Active | LinkState::Suspect | LinkState::Draining => self.connected(server),
+            LinkState::Discovered | LinkState::Connecting => self.away(false),
+            LinkState::Retrying | LinkState::Tripped | LinkState::Unresponsive => self.away(true),
+            LinkState::Dormant => Availability::Dormant(self.status.start.clone().unwrap_or(LaunchState::Idle)),
+            LinkState::Gone if self.died() => self.away(true),
+            LinkState::Gone => Availability::Departed { why: self.status.why.clone() },
         }
     }
 
@@ -104,7 +104,7 @@ impl InstanceView<'_> {
     /// before tells nothing.
     fn died(&self) -> bool {
         let failure = self.status.last_failure.as_ref();
-        failure.is_some_and(|failure| failure.kind == Kind::ProcessGone) && failure != self.before
+        failure.is_some_and(|failure| failure.kind == FailureKind::ProcessGone) && failure != self.before
     }
 }
 
@@ -137,17 +137,17 @@ fn process(vitals: &Vitals) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::{Health, Policy};
-    use crate::link::{BreakerFacts, ConnectionFacts};
+    use crate::health::{CheckupPolicy, Health};
+    use crate::link::failure::FailurePhase;
+    use crate::link::{BreakerStatus, ConnectionStatus};
     use jiff::Timestamp;
-    use linchpin_shared::failure::Phase;
-    use linchpin_shared::protocol::vitals::Server;
+    use linchpin_shared::protocol::vitals::ServerVitals;
     use linchpin_shared::registry::record::Record;
     use serde_json::json;
     use std::sync::Arc;
     use std::time::Duration;
 
-    fn status(state: State) -> Status {
+    fn status(state: LinkState) -> LinkStatus {
         let record = json!({
             "format": 1, "id": Uuid::nil(), "name": "shop", "generation": Uuid::max(),
             "endpoint": "http://127.0.0.1:41873", "protocol": "h2c",
@@ -155,7 +155,7 @@ mod tests {
             "project_dir": "/shop", "version": "0", "secret": "s", "registered_at": "2026-11-20T10:00:00Z",
             "servers": [{"name": "files", "transport": "stdio"}],
         });
-        Status {
+        LinkStatus {
             record: Arc::new(serde_json::from_value::<Record>(record).unwrap()),
             state,
             since: Timestamp::UNIX_EPOCH,
@@ -163,13 +163,13 @@ mod tests {
             last_failure: None,
             attempts: 0,
             next_try: None,
-            connection: Some(ConnectionFacts { number: 3, since: Timestamp::UNIX_EPOCH, round_trip: Duration::ZERO }),
+            connection: Some(ConnectionStatus { number: 3, since: Timestamp::UNIX_EPOCH, round_trip: Duration::ZERO }),
             connections: 3,
             dials: 3,
-            breaker: BreakerFacts::Closed { failures: 0 },
+            breaker: BreakerStatus::Closed { failures: 0 },
             trips: 0,
             last_trip: None,
-            health: Health::new(Policy { base: Duration::ZERO, max: Duration::ZERO }).facts(),
+            health: Health::new(CheckupPolicy { base: Duration::ZERO, max: Duration::ZERO }).stats(),
             start: None,
         }
     }
@@ -180,43 +180,43 @@ mod tests {
             generation: Uuid::max(),
             started_at: Timestamp::UNIX_EPOCH,
             processes: Vec::new(),
-            servers: vec![Server { name: String::from("files"), transport: Transport::Stdio, up, epoch: 7 }],
+            servers: vec![ServerVitals { name: String::from("files"), transport: Transport::Stdio, up, epoch: 7 }],
         }
     }
 
-    fn availability(status: &Status, vitals: Option<&Vitals>) -> Availability {
+    fn availability(status: &LinkStatus, vitals: Option<&Vitals>) -> Availability {
         InstanceView { status, vitals, before: None }.of("files")
     }
 
     #[test]
     fn a_server_is_up_when_link_and_vitals_say_so() {
         let up = Availability::Ready(ServerRun { generation: Uuid::max(), connection: 3, epoch: 7 });
-        for state in [State::Active, State::Suspect, State::Draining] {
+        for state in [LinkState::Active, LinkState::Suspect, LinkState::Draining] {
             assert_eq!(availability(&status(state), Some(&vitals(true))), up);
         }
         assert!(matches!(
-            availability(&status(State::Active), Some(&vitals(false))),
+            availability(&status(LinkState::Active), Some(&vitals(false))),
             Availability::Unavailable { likely_permanent: false, .. }
         ));
         assert!(matches!(
-            availability(&status(State::Active), None),
+            availability(&status(LinkState::Active), None),
             Availability::Unavailable { likely_permanent: false, .. }
         ));
         assert!(matches!(
-            availability(&status(State::Connecting), None),
+            availability(&status(LinkState::Connecting), None),
             Availability::Unavailable { likely_permanent: false, .. }
         ));
         assert!(matches!(
-            availability(&status(State::Retrying), Some(&vitals(true))),
+            availability(&status(LinkState::Retrying), Some(&vitals(true))),
             Availability::Unavailable { likely_permanent: true, .. }
         ));
     }
 
     #[test]
     fn a_dead_instance_may_come_back_and_one_that_left_does_not() {
-        let mut gone = status(State::Gone);
+        let mut gone = status(LinkState::Gone);
         assert!(matches!(availability(&gone, None), Availability::Departed { .. }));
-        let death = Failure::new(Kind::ProcessGone, Phase::Serve).because("process 4242 has ended");
+        let death = Failure::new(FailureKind::ProcessGone, FailurePhase::Serve).because("process 4242 has ended");
         gone.last_failure = Some(death.clone());
         assert!(matches!(availability(&gone, None), Availability::Unavailable { .. }));
         let earlier = InstanceView { status: &gone, vitals: None, before: Some(&death) };
@@ -227,7 +227,7 @@ mod tests {
     fn the_servers_are_the_records_until_the_instance_speaks() {
         let mut spoken = vitals(true);
         spoken.servers[0].name = String::from("other");
-        let status = status(State::Active);
+        let status = status(LinkState::Active);
         assert_eq!(
             InstanceView { status: &status, vitals: None, before: None }.servers(),
             [(String::from("files"), Transport::Stdio)]

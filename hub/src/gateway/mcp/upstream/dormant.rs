@@ -7,7 +7,7 @@
 
 use super::{Upstream, UpstreamPhase};
 use crate::gateway::mcp::protocol::list_kind::ListKind;
-use crate::link::Start;
+use crate::link::LaunchState;
 use jiff::Timestamp;
 use linchpin_shared::problem::Problem;
 use linchpin_shared::protocol::vitals::{ProcessState, Vitals};
@@ -37,11 +37,14 @@ impl Upstream {
         woken.into_iter().chain([self.born + first]).max().unwrap_or(self.born)
     }
 
-    fn wake(&self) -> Start {
+    fn wake(&self) -> LaunchState {
         let before = self.state().phase;
-        let start = self.handle().wake();
+        let start = self.handle().launch();
         match (before, &start) {
-            (UpstreamPhase::Dormant(before @ (Start::Idle | Start::Failed { .. })), Start::Starting) => {
+            (
+                UpstreamPhase::Dormant(before @ (LaunchState::Idle | LaunchState::Failed { .. })),
+                LaunchState::Starting,
+            ) => {
                 *self.woken.lock() = Some((Instant::now(), before));
             }
             (
@@ -50,7 +53,7 @@ impl Upstream {
                 | UpstreamPhase::Down { .. }
                 | UpstreamPhase::Dormant(_)
                 | UpstreamPhase::Left { .. },
-                Start::Idle | Start::Starting | Start::Failed { .. },
+                LaunchState::Idle | LaunchState::Starting | LaunchState::Failed { .. },
             ) => {}
         }
         start
@@ -58,14 +61,14 @@ impl Upstream {
 
     /// Has it started if it is dormant and there is time to wait for it. Gives the failure of an earlier start that is
     /// none of this one.
-    pub(super) fn ensure_started(&self, deadline: Instant) -> Result<Option<Start>, Problem> {
+    pub(super) fn ensure_started(&self, deadline: Instant) -> Result<Option<LaunchState>, Problem> {
         let UpstreamPhase::Dormant(before) = self.state().phase else { return Ok(None) };
         if deadline <= Instant::now() {
             return Ok(None);
         }
         match self.wake() {
-            Start::Failed { problem, next_try } => Err(failed_start(&problem, next_try)),
-            Start::Idle | Start::Starting => Ok(Some(before)),
+            LaunchState::Failed { problem, next_try } => Err(failed_start(&problem, next_try)),
+            LaunchState::Idle | LaunchState::Starting => Ok(Some(before)),
         }
     }
 
@@ -76,7 +79,7 @@ impl Upstream {
         if self.handle().vitals().borrow().as_deref().is_none_or(runs) {
             return problem;
         }
-        match self.handle().last_words().await {
+        match self.handle().last_output().await {
             Some(words) => problem.seen("it wrote", words),
             None => problem,
         }
@@ -93,7 +96,7 @@ impl Upstream {
             UpstreamPhase::Down { likely_permanent, .. } => !likely_permanent,
             // What it was before it was woken, it is only until that is known here.
             UpstreamPhase::Dormant(ref start) => {
-                *start == Start::Starting || self.woken.lock().as_ref().is_some_and(|(_, before)| before == start)
+                *start == LaunchState::Starting || self.woken.lock().as_ref().is_some_and(|(_, before)| before == start)
             }
             UpstreamPhase::Left { .. } => false,
         }

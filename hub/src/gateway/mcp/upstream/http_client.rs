@@ -13,7 +13,7 @@ use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::Object;
 use crate::gateway::mcp::protocol::sse::Decoder;
-use crate::link::{Body, BoxError, Handle, RequestError, ResponseBody};
+use crate::link::{self, Body, BoxError, LinkHandle, ResponseBody};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::response::Parts;
@@ -58,7 +58,7 @@ impl SendError {
 /// The way to one server.
 #[derive(Debug)]
 pub(crate) struct HttpClient {
-    handle: Handle,
+    handle: LinkHandle,
     server_key: ServerKey,
     /// Its address on the link to an instance of ours.
     ours: Uri,
@@ -69,7 +69,7 @@ pub(crate) struct HttpClient {
 
 impl HttpClient {
     /// The way to this server of the instance behind `handle`.
-    pub(crate) fn new(handle: Handle, server_key: ServerKey, max_message: usize, hub: String) -> Self {
+    pub(crate) fn new(handle: LinkHandle, server_key: ServerKey, max_message: usize, hub: String) -> Self {
         // A server's name is made of letters, digits and hyphens, so the path is always one.
         let ours = Uri::try_from(format!("{}{}", path::MCP, server_key.server)).unwrap_or_default();
         Self { handle, server_key, ours, max_message, hub }
@@ -89,7 +89,7 @@ impl HttpClient {
     }
 
     /// The link.
-    pub(crate) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &LinkHandle {
         &self.handle
     }
 
@@ -174,14 +174,14 @@ impl HttpClient {
         request
     }
 
-    fn broken(&self, error: &RequestError) -> SendError {
+    fn broken(&self, error: &link::SendError) -> SendError {
         let problem = error.problem(&self.server_key.instance);
         match error {
-            RequestError::NotConnected { .. } | RequestError::NotSent(_) | RequestError::Gone => {
+            link::SendError::NotConnected { .. } | link::SendError::NotSent(_) | link::SendError::Gone => {
                 SendError::NotExecuted(problem)
             }
-            RequestError::Interrupted(_) => SendError::Interrupted(problem),
-            RequestError::Overloaded { .. } => SendError::Refused(problem),
+            link::SendError::Interrupted(_) => SendError::Interrupted(problem),
+            link::SendError::Overloaded { .. } => SendError::Refused(problem),
         }
     }
 
@@ -312,7 +312,7 @@ impl ResponseMessages {
     /// It is a stream that stays open, which takes no room from callers.
     pub(crate) fn takes_no_room(&mut self) {
         match &mut self.source {
-            MessageSource::Whole(Some(body)) | MessageSource::Events(body, _) => body.takes_no_room(),
+            MessageSource::Whole(Some(body)) | MessageSource::Events(body, _) => body.release_capacity(),
             MessageSource::Whole(None) | MessageSource::Read(_) => {}
         }
     }

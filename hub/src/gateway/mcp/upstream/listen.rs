@@ -14,7 +14,7 @@ use crate::gateway::mcp::protocol::capabilities::SessionKind;
 use crate::gateway::mcp::protocol::envelope::Envelope;
 use crate::gateway::mcp::protocol::json::{Object, Span, quote};
 use crate::gateway::mcp::protocol::list_kind::ListChange;
-use linchpin_shared::backoff::{Backoff, Policy};
+use linchpin_shared::backoff::{Backoff, BackoffPolicy};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,8 +22,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Servers end idle streams after minutes; one that ends them at once must not be asked in a hot loop.
-const REOPEN: Policy =
-    Policy { min: Duration::from_millis(100), max: Duration::from_secs(30), reset_after: Duration::from_secs(10) };
+const REOPEN: BackoffPolicy = BackoffPolicy {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(30),
+    reset_after: Duration::from_secs(10),
+};
 
 /// How long a server may take to acknowledge a stream. One that does not is believed after that.
 const ACKNOWLEDGE: Duration = Duration::from_secs(5);

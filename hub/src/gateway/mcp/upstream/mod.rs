@@ -38,7 +38,7 @@ use super::protocol::notification::Notification;
 use super::session::client::Client;
 use super::session::in_flight::InFlight;
 use super::session::store::SessionStore;
-use crate::link::{self, Handle, Start};
+use crate::link::{self, LaunchState, LinkHandle};
 use about::ServerInfo;
 use dormant::failed_start;
 use http_client::HttpClient;
@@ -86,7 +86,7 @@ pub(crate) enum UpstreamPhase {
         likely_permanent: bool,
     },
     /// Nothing of its instance runs, and it is started on first use.
-    Dormant(Start),
+    Dormant(LaunchState),
     /// The instance left. It may come back: what leaves is often about to be started again.
     Left {
         /// Why, for people.
@@ -135,7 +135,7 @@ pub(crate) struct Upstream {
     /// What the server asked clients.
     pub(crate) asked: InFlight,
     /// When it was woken last, and what had become of starting it before.
-    woken: Mutex<Option<(Instant, Start)>>,
+    woken: Mutex<Option<(Instant, LaunchState)>>,
     /// What a server without sessions is to tell.
     wanted: listen::WantedChanges,
 }
@@ -159,7 +159,7 @@ pub(crate) struct RequestCause {
 
 impl Upstream {
     /// The link to the instance.
-    pub(crate) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &LinkHandle {
         self.wire.handle()
     }
 
@@ -202,11 +202,11 @@ impl Upstream {
             let Some(phase) = phase else { return Err(self.unavailable(begun.elapsed()).await) };
             earlier = match phase {
                 UpstreamPhase::Ready(session) => return Ok(session),
-                UpstreamPhase::Dormant(Start::Failed { problem, next_try }) => {
+                UpstreamPhase::Dormant(LaunchState::Failed { problem, next_try }) => {
                     return Err(failed_start(&problem, next_try));
                 }
-                UpstreamPhase::Dormant(Start::Idle) => self.ensure_started(deadline)?,
-                UpstreamPhase::Dormant(start @ Start::Starting) => Some(start),
+                UpstreamPhase::Dormant(LaunchState::Idle) => self.ensure_started(deadline)?,
+                UpstreamPhase::Dormant(start @ LaunchState::Starting) => Some(start),
                 UpstreamPhase::Starting | UpstreamPhase::Down { .. } | UpstreamPhase::Left { .. } => earlier,
             };
         }
@@ -309,14 +309,14 @@ impl Upstream {
         let link = self.handle().status();
         let link = link.borrow();
         let code = match link.state {
-            link::State::Active | link::State::Suspect | link::State::Draining => Code::ServerUnavailable,
-            link::State::Discovered
-            | link::State::Connecting
-            | link::State::Retrying
-            | link::State::Tripped
-            | link::State::Unresponsive
-            | link::State::Dormant
-            | link::State::Gone => Code::InstanceUnavailable,
+            link::LinkState::Active | link::LinkState::Suspect | link::LinkState::Draining => Code::ServerUnavailable,
+            link::LinkState::Discovered
+            | link::LinkState::Connecting
+            | link::LinkState::Retrying
+            | link::LinkState::Tripped
+            | link::LinkState::Unresponsive
+            | link::LinkState::Dormant
+            | link::LinkState::Gone => Code::InstanceUnavailable,
         };
         let mut problem = Problem::new(code, format!("{self} cannot be called now: {why}"))
             .seen("instance", &**instance)

@@ -30,9 +30,9 @@ pub(crate) struct RecalledOffers(Mutex<HashMap<(String, String, String), KnownOf
 
 impl RecalledOffers {
     /// Takes over what the journal has.
-    pub(crate) fn new(lists: Vec<journal::List>) -> Self {
+    pub(crate) fn new(lists: Vec<journal::SavedList>) -> Self {
         let mut servers: HashMap<_, KnownOffer> = HashMap::new();
-        for journal::List { instance, server, lane: session_kind, kind, items } in lists {
+        for journal::SavedList { instance, server, session_kind, kind, items } in lists {
             let known = servers.entry((instance, server, session_kind)).or_default();
             let list = ListKind::of_method(&kind).and_then(|kind| Some((kind, List::read(kind, &items)?)));
             match list {
@@ -63,7 +63,7 @@ impl KnownOffer {
         instance: Uuid,
         server_key: &ServerKey,
         kept: &mut KeptFingerprints,
-    ) -> Vec<journal::List> {
+    ) -> Vec<journal::SavedList> {
         let about = self.about.as_ref().map(|about| about.text());
         let lists = ListKind::ALL.map(|kind| self.lists.get(kind));
         let mut now: KeptFingerprints = [None; 5];
@@ -79,10 +79,10 @@ impl KnownOffer {
         let lists = ListKind::ALL.into_iter().zip(lists).enumerate().filter(|(at, _)| differs(*at));
         let lists = lists.filter_map(|(_, (kind, list))| Some((kind.method(), list?.text(kind))));
         let about = about.filter(|_| differs(4)).map(|text| (ABOUT, text.to_owned()));
-        let row = |(kind, items): (&str, String)| journal::List {
+        let row = |(kind, items): (&str, String)| journal::SavedList {
             instance: instance.to_string(),
             server: server_key.server.to_string(),
-            lane: server_key.session_kind.code(),
+            session_kind: server_key.session_kind.code(),
             kind: kind.to_owned(),
             items,
         };

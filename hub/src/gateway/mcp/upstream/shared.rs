@@ -1,6 +1,7 @@
 //! (docs)
 
 use super::recalled::RecalledOffers;
+use crate::gateway::mcp::metrics::CallMetrics;
 use crate::gateway::mcp::session::store::SessionStore;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,6 +10,8 @@ use tokio::sync::Notify;
 /// What all upstreams of a hub have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct UpstreamDeps {
+    /// The metrics of tool calls.
+    pub(crate) calls: CallMetrics,
     /// The sessions of agents.
     pub(crate) clients: Arc<SessionStore>,
     /// The ids that servers see.

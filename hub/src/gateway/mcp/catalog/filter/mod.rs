@@ -9,7 +9,7 @@
 mod query;
 
 use linchpin_shared::pattern::Pattern;
-use linchpin_shared::settings::{self, Tools};
+use linchpin_shared::settings::{self, ToolListing};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,18 +22,18 @@ pub(crate) struct FilterRules {
     allow: Vec<Pattern>,
     deny: Vec<Pattern>,
     own_tools: bool,
-    tools: Tools,
+    tools: ToolListing,
 }
 
 impl Default for FilterRules {
     fn default() -> Self {
-        Self { allow: Vec::new(), deny: Vec::new(), own_tools: false, tools: Tools::All }
+        Self { allow: Vec::new(), deny: Vec::new(), own_tools: false, tools: ToolListing::All }
     }
 }
 
-impl From<&settings::Gateway> for FilterRules {
-    fn from(settings: &settings::Gateway) -> Self {
-        let settings::Gateway { allow, deny, own_tools, tools, .. } = settings.clone();
+impl From<&settings::GatewaySettings> for FilterRules {
+    fn from(settings: &settings::GatewaySettings) -> Self {
+        let settings::GatewaySettings { allow, deny, own_tools, tools, .. } = settings.clone();
         Self { allow, deny, own_tools, tools }
     }
 }
@@ -52,7 +52,7 @@ pub(crate) struct Filter {
     only: Vec<Pattern>,
     except: Vec<Pattern>,
     project: Option<ProjectFilter>,
-    tools: Option<Tools>,
+    tools: Option<ToolListing>,
 }
 
 impl Filter {
@@ -104,7 +104,7 @@ impl Filter {
 
     /// Whether tools are searched for and not listed.
     pub(crate) fn searches(&self) -> bool {
-        self.tools.unwrap_or(self.rules.tools) == Tools::Search
+        self.tools.unwrap_or(self.rules.tools) == ToolListing::Search
     }
 }
 

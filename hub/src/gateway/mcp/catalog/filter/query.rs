@@ -9,7 +9,7 @@ use super::{Filter, FilterRules, ProjectFilter};
 use axum::extract::Query;
 use linchpin_shared::pattern::Pattern;
 use linchpin_shared::problem::{Code, Problem};
-use linchpin_shared::settings::Tools;
+use linchpin_shared::settings::ToolListing;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ impl Filter {
                 ("project", path) if path.starts_with('/') => dir = Some(PathBuf::from(path)),
                 ("project", _) => return Err(refused("project must be an absolute directory")),
                 ("project_only", "true" | "false") => alone = value == "true",
-                ("tools", "all") => filter.tools = Some(Tools::All),
-                ("tools", "search") => filter.tools = Some(Tools::Search),
+                ("tools", "all") => filter.tools = Some(ToolListing::All),
+                ("tools", "search") => filter.tools = Some(ToolListing::Search),
                 ("project_only" | "tools", _) => return Err(refused(&format!("{key} cannot be {value:?}"))),
                 _ => return Err(refused(&format!("there is no parameter {key:?}"))),
             }
@@ -81,8 +81,8 @@ impl fmt::Display for Filter {
             parts.extend(alone.then(|| String::from("project_only=true")));
         }
         parts.extend(self.tools.map(|tools| match tools {
-            Tools::All => String::from("tools=all"),
-            Tools::Search => String::from("tools=search"),
+            ToolListing::All => String::from("tools=all"),
+            ToolListing::Search => String::from("tools=search"),
         }));
         if parts.is_empty() { Ok(()) } else { write!(f, "?{}", parts.join("&")) }
     }

@@ -12,8 +12,8 @@ use crate::gateway::mcp::upstream::Upstream;
 use crate::gateway::mcp::upstream::actor::UpstreamActor;
 use crate::gateway::mcp::upstream::availability::{Availability, InstanceView};
 use crate::gateway::mcp::upstream::shared::UpstreamDeps;
-use crate::link::{Handle, State, Status};
-use linchpin_shared::failure::Failure;
+use crate::link::failure::Failure;
+use crate::link::{LinkHandle, LinkState, LinkStatus};
 use linchpin_shared::protocol::vitals::{Transport, Vitals};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,14 +51,14 @@ type InstanceServers = Arc<Vec<ServerUpstreams>>;
 
 /// One instance. Dropping it ends all that follows it.
 pub(crate) struct InstanceUpstreams {
-    handle: Handle,
+    handle: LinkHandle,
     upstreams: watch::Receiver<InstanceServers>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl InstanceUpstreams {
     /// Begins to follow an instance.
-    pub(crate) fn new(handle: Handle, common: UpstreamDeps) -> Self {
+    pub(crate) fn new(handle: LinkHandle, common: UpstreamDeps) -> Self {
         let (publish, upstreams) = watch::channel(InstanceServers::default());
         let mut follower = Follower {
             name: handle.name().into(),
@@ -97,7 +97,7 @@ impl InstanceUpstreams {
     }
 
     /// Whether this is the link that is followed. A link that has ended has a successor of the same id.
-    pub(crate) fn follows(&self, handle: &Handle) -> bool {
+    pub(crate) fn follows(&self, handle: &LinkHandle) -> bool {
         let same: (Uuid, &str) = (handle.id(), handle.name());
         same == (self.handle.id(), self.handle.name()) && self.handle.status().has_changed().is_ok()
     }
@@ -105,8 +105,8 @@ impl InstanceUpstreams {
 
 struct Follower {
     name: Arc<str>,
-    handle: Handle,
-    status: watch::Receiver<Arc<Status>>,
+    handle: LinkHandle,
+    status: watch::Receiver<Arc<LinkStatus>>,
     vitals: watch::Receiver<Option<Arc<Vitals>>>,
     sets: watch::Receiver<CapabilitySets>,
     common: UpstreamDeps,
@@ -155,7 +155,7 @@ impl Follower {
     fn look(&mut self) {
         let status = Arc::clone(&self.status.borrow_and_update());
         let vitals = self.vitals.borrow_and_update().clone();
-        if status.state != State::Gone {
+        if status.state != LinkState::Gone {
             self.before.clone_from(&status.last_failure);
         }
         let before = self.before.take();

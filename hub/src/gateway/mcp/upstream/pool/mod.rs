@@ -13,7 +13,7 @@ use crate::gateway::mcp::catalog::view::{InstanceEntry, ServerEntry, ToolCatalog
 use crate::gateway::mcp::protocol::capabilities::ClientCapabilities;
 use crate::gateway::mcp::session::capability_sets::CapabilitySets;
 use crate::gateway::mcp::session::persisted::SETTLING;
-use crate::link::{Handle, Links};
+use crate::link::{LinkHandle, Links};
 use member::{InstanceUpstreams, ServerUpstreams};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Catalogs {
 
 /// All servers of all instances.
 pub(crate) struct UpstreamPool {
-    links: watch::Receiver<Arc<Vec<Handle>>>,
+    links: watch::Receiver<Arc<Vec<LinkHandle>>>,
     members: Vec<InstanceUpstreams>,
     common: UpstreamDeps,
     grace: Duration,
@@ -103,6 +103,10 @@ impl UpstreamPool {
         for handle in links.iter() {
             let known = earlier.remove(&handle.id()).filter(|member| member.follows(handle));
             self.members.push(known.unwrap_or_else(|| InstanceUpstreams::new(handle.clone(), self.common.clone())));
+        }
+        if !earlier.is_empty() {
+            let is_listed = |instance: &str| links.iter().any(|handle| handle.name() == instance);
+            self.common.calls.retain_instances(is_listed);
         }
     }
 

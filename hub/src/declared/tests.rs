@@ -1,4 +1,4 @@
-//! The list of declared servers, on disk.
+//! The list of declared servers on a real file system.
 
 use super::*;
 use std::os::unix::fs::PermissionsExt;
@@ -17,48 +17,50 @@ fn home_with(text: &str, mode: u32) -> (tempfile::TempDir, Home) {
 }
 
 #[test]
-fn a_list_is_changed_as_a_whole_and_keeps_what_is_not_known() {
+fn a_changed_list_keeps_unknown_fields() {
     let (_dir, home) = home_with(LIST, 0o600);
-    let gone = Declared::change(&home, |list| Ok(list.servers.remove("web").is_some())).unwrap();
-    let list = Declared::read(&home).unwrap();
+    let gone = ServerList::change(&home, |list| Ok(list.servers.remove("web").is_some())).unwrap();
+    let list = ServerList::read(&home).unwrap();
     assert!(gone && list.servers.len() == 1 && list.other["colour"] == "blue");
     let files = &list.servers["files"];
     assert_eq!(files.other["mood"].to_string(), "1.0");
-    assert!(matches!(&files.how, How::Stdio { command, args, .. } if command == "npx" && args.len() == 2));
+    assert!(
+        matches!(&files.endpoint, ServerEndpoint::Stdio { command, args, .. } if command == "npx" && args.len() == 2)
+    );
     assert_eq!(home.declared_file().metadata().unwrap().permissions().mode() & 0o7777, 0o600);
-    let failed = Declared::change(&home, |list| {
+    let failed = ServerList::change(&home, |list| {
         list.servers.clear();
         Err::<(), _>(Problem::new(Code::Internal, "no"))
     });
-    assert!(failed.is_err() && Declared::read(&home).unwrap() == list);
+    assert!(failed.is_err() && ServerList::read(&home).unwrap() == list);
 }
 
 #[test]
-fn a_home_without_a_list_declares_nothing_and_a_change_makes_one() {
+fn a_missing_list_is_empty_and_is_created_by_a_change() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::at(dir.path().join("home"));
-    assert_eq!(Declared::read(&home).unwrap(), Declared::default());
-    Declared::change(&home, |_| Ok(())).unwrap();
+    assert_eq!(ServerList::read(&home).unwrap(), ServerList::default());
+    ServerList::change(&home, |_| Ok(())).unwrap();
     assert!(home.declared_file().exists());
 }
 
-/// Fault 66: a list that others may write names no command that is run.
+/// Fault 66: commands are not taken from a list that other users can write.
 #[test]
-fn a_list_that_others_may_write_or_that_is_a_link_is_not_read() {
+fn a_list_that_is_not_private_is_not_read() {
     for mode in [0o644, 0o660, 0o602] {
         let (_dir, home) = home_with(LIST, mode);
-        let problem = Declared::read(&home).unwrap_err();
+        let problem = ServerList::read(&home).unwrap_err();
         assert!(problem.code == Code::BadSettings && problem.to_string().contains("chmod 600"), "{problem}");
     }
     let (dir, home) = home_with(LIST, 0o600);
     std::fs::rename(home.declared_file(), dir.path().join("elsewhere")).unwrap();
     std::os::unix::fs::symlink(dir.path().join("elsewhere"), home.declared_file()).unwrap();
-    assert_eq!(Declared::read(&home).unwrap_err().code, Code::BadSettings);
+    assert_eq!(ServerList::read(&home).unwrap_err().code, Code::BadSettings);
 }
 
 /// Fault 68.
 #[test]
-fn what_is_wrong_is_told_with_its_place_and_without_its_value() {
+fn an_error_names_its_place_without_the_value() {
     for (text, word) in [
         ("{", "EOF"),
         (r#"{"format":1,"servers":{"x":{"project_dir":"/p"}}}"#, "servers.x"),
@@ -69,17 +71,17 @@ fn what_is_wrong_is_told_with_its_place_and_without_its_value() {
         (r#"{"format":1,"servers":{"x":{"project_dir":"/p","command":"c","env":{"A=B":"hunter2"}}}}"#, "variable"),
     ] {
         let (_dir, home) = home_with(text, 0o600);
-        let problem = Declared::read(&home).unwrap_err().to_string();
+        let problem = ServerList::read(&home).unwrap_err().to_string();
         assert!(problem.contains(word) && !problem.contains("hunter2"), "{text}: {problem}");
     }
     let (_dir, home) = home_with(LIST, 0o600);
-    let shown = format!("{:?}", Declared::read(&home).unwrap().servers);
+    let shown = format!("{:?}", ServerList::read(&home).unwrap().servers);
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
 #[test]
 fn a_newer_format_is_read_and_not_written() {
     let (_dir, home) = home_with(r#"{"format":2,"servers":{}}"#, 0o600);
-    assert_eq!(Declared::read(&home).unwrap().format, 2);
-    assert_eq!(Declared::change(&home, |_| Ok(())).unwrap_err().code, Code::BadSettings);
+    assert_eq!(ServerList::read(&home).unwrap().format, 2);
+    assert_eq!(ServerList::change(&home, |_| Ok(())).unwrap_err().code, Code::BadSettings);
 }

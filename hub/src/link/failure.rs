@@ -1,84 +1,84 @@
-//! What can go wrong on a link, and what follows from it.
+//! Classified errors of a link.
 //!
-//! Owns [`Kind`] (what happened), [`Phase`] (while doing what) and [`Class`] (what to do about it).
-//! Invariant: the class follows from kind and phase alone, by one exhaustive match; the numbers are DESIGN 4.3.
-//! Never: looks at the text of an error. Text is for people and stands in [`Failure::causes`].
+//! A [`Failure`] has a [`FailureKind`] (what happened) and a [`FailurePhase`] (during which operation). The
+//! [`FailureClass`], which says what the link does about it, follows from these two alone, by one exhaustive match. The
+//! section "Link" of `ARCHITECTURE.md` has the whole table. The texts of an error are for people and decide nothing.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What happened.
+/// What went wrong on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Nobody listens on the port.
+pub enum FailureKind {
+    /// No program listens on the port.
     Refused,
     /// The address cannot be reached.
     Unreachable,
-    /// No connection within the dial deadline.
+    /// No TCP connection was established within the dial deadline.
     ConnectTimeout,
-    /// No hello within its deadline.
+    /// The peer did not answer the hello within its deadline.
     HelloTimeout,
     /// The peer reset the connection.
     Reset,
     /// The peer closed the connection.
     Closed,
-    /// No answer to a PING within its deadline.
+    /// The peer did not answer a PING within its deadline.
     PingTimeout,
-    /// The kernel gave up on the connection.
+    /// The kernel gave up the connection because its bytes were not acknowledged.
     IoTimeout,
-    /// The peer does not speak HTTP/2, or breaks its rules.
+    /// The peer does not speak HTTP/2, or violates it.
     Protocol,
     /// The peer is not the instance of the record.
     WrongIdentity,
-    /// The peer speaks no format that we know.
+    /// The peer speaks no format that this hub knows.
     VersionMismatch,
-    /// The peer has no room just now.
+    /// The peer has no capacity at the moment.
     Overloaded,
     /// The process of the record is proven dead.
     ProcessGone,
-    /// The peer said goodbye properly.
+    /// The peer closed the connection with GOAWAY and without an error.
     Drained,
-    /// We gave it up ourselves.
+    /// The hub gave up the operation itself, or lacked a resource for it.
     Cancelled,
-    /// One request was reset; the connection lives.
+    /// One request was reset. The connection is not affected.
     StreamReset,
-    /// One request missed its deadline; the connection lives.
+    /// One request missed its deadline. The connection is not affected.
     Deadline,
 }
 
-/// While doing what it happened.
+/// The operation during which a failure happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub enum FailurePhase {
     /// Opening the TCP connection.
     Dial,
     /// The HTTP/2 handshake and the hello.
     Hello,
-    /// On a connection that was proven.
+    /// The life of a verified connection.
     Serve,
-    /// One request on such a connection.
+    /// One request on a verified connection.
     Request,
 }
 
-/// What to do about it.
+/// What a link does about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Class {
-    /// Dial at once: the loss says nothing about the peer's health.
+pub enum FailureClass {
+    /// Dial at once, because the loss says nothing about the health of the peer.
     RetryNow,
-    /// Dial after the backoff.
+    /// Dial after the backoff delay.
     Backoff,
-    /// Ask the registry where the instance is now, and dial after the backoff.
+    /// Read the registry again to find the instance, and dial after the backoff delay.
     Rediscover,
-    /// There is nothing left to dial.
+    /// Stop dialling: the instance is gone.
     Terminal,
-    /// The request failed; the connection is not concerned.
+    /// Fail the request alone. The connection is not affected.
     RequestOnly,
 }
 
-impl Kind {
-    /// All of them.
+impl FailureKind {
+    /// Every kind, for tables and metrics that have one entry for each.
     pub const ALL: [Self; 17] = [
         Self::Refused,
         Self::Unreachable,
@@ -99,14 +99,14 @@ impl Kind {
         Self::Deadline,
     ];
 
-    /// What to do about this kind in this phase.
+    /// The class of this kind in this phase.
     #[must_use]
-    pub const fn class(self, phase: Phase) -> Class {
+    pub const fn class(self, phase: FailurePhase) -> FailureClass {
         match self {
-            Self::Drained => Class::RetryNow,
+            Self::Drained => FailureClass::RetryNow,
             Self::Reset | Self::Closed => match phase {
-                Phase::Serve | Phase::Request => Class::RetryNow,
-                Phase::Dial | Phase::Hello => Class::Backoff,
+                FailurePhase::Serve | FailurePhase::Request => FailureClass::RetryNow,
+                FailurePhase::Dial | FailurePhase::Hello => FailureClass::Backoff,
             },
             Self::Refused
             | Self::Unreachable
@@ -115,14 +115,14 @@ impl Kind {
             | Self::PingTimeout
             | Self::IoTimeout
             | Self::Overloaded
-            | Self::Cancelled => Class::Backoff,
-            Self::Protocol | Self::WrongIdentity | Self::VersionMismatch => Class::Rediscover,
-            Self::ProcessGone => Class::Terminal,
-            Self::StreamReset | Self::Deadline => Class::RequestOnly,
+            | Self::Cancelled => FailureClass::Backoff,
+            Self::Protocol | Self::WrongIdentity | Self::VersionMismatch => FailureClass::Rediscover,
+            Self::ProcessGone => FailureClass::Terminal,
+            Self::StreamReset | Self::Deadline => FailureClass::RequestOnly,
         }
     }
 
-    /// Whether this counts against the peer in the breaker (DESIGN 4.3: cancellations and drains never do).
+    /// Whether the circuit breaker counts this kind as a failure of the peer. Cancellations and drains do not count.
     #[must_use]
     pub const fn counts_against_peer(self) -> bool {
         match self {
@@ -167,30 +167,30 @@ impl Kind {
     }
 }
 
-/// A classified error with its cause chain.
+/// A classified error with the texts of its causes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What happened.
-    pub kind: Kind,
-    /// While doing what.
-    pub phase: Phase,
-    /// The texts of the error and its sources, outermost first. For people only.
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// The operation during which it happened.
+    pub phase: FailurePhase,
+    /// The texts of the error and its sources, the outermost first. They are for people only.
     pub causes: Vec<String>,
-    /// How long the failed operation had taken, in milliseconds.
+    /// How long the operation took until it failed, in milliseconds.
     pub after_ms: u64,
-    /// How long the peer asked to be left alone, in milliseconds.
+    /// The pause that the peer asked for, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
 
 impl Failure {
-    /// A failure with the texts of an error's source chain.
+    /// Creates a failure without causes.
     #[must_use]
-    pub fn new(kind: Kind, phase: Phase) -> Self {
+    pub fn new(kind: FailureKind, phase: FailurePhase) -> Self {
         Self { kind, phase, causes: Vec::new(), after_ms: 0, retry_after_ms: None }
     }
 
-    /// Takes the texts of `error` and its sources.
+    /// Adds the texts of `error` and of its sources to the causes.
     #[must_use]
     pub fn caused_by(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut next = Some(error);
@@ -201,30 +201,30 @@ impl Failure {
         self
     }
 
-    /// Adds one text to the causes.
+    /// Adds a text to the causes.
     #[must_use]
     pub fn because(mut self, cause: impl Into<String>) -> Self {
         self.causes.push(cause.into());
         self
     }
 
-    /// Says how long the failed operation had taken.
+    /// Records how long the operation took until it failed.
     #[must_use]
     pub fn after(mut self, elapsed: std::time::Duration) -> Self {
         self.after_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self
     }
 
-    /// Says how long the peer asked to be left alone.
+    /// Records the pause that the peer asked for.
     #[must_use]
     pub fn retry_after(mut self, wait: Option<std::time::Duration>) -> Self {
         self.retry_after_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         self
     }
 
-    /// What to do about it.
+    /// What the link does about this failure.
     #[must_use]
-    pub const fn class(&self) -> Class {
+    pub const fn class(&self) -> FailureClass {
         self.kind.class(self.phase)
     }
 }
@@ -246,46 +246,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_connection_is_retried_at_once_only_if_it_had_been_proven() {
-        assert_eq!(Kind::Reset.class(Phase::Serve), Class::RetryNow);
-        assert_eq!(Kind::Reset.class(Phase::Dial), Class::Backoff);
-        assert_eq!(Kind::Closed.class(Phase::Hello), Class::Backoff);
+    fn a_broken_connection_is_retried_at_once_only_if_verified() {
+        assert_eq!(FailureKind::Reset.class(FailurePhase::Serve), FailureClass::RetryNow);
+        assert_eq!(FailureKind::Reset.class(FailurePhase::Dial), FailureClass::Backoff);
+        assert_eq!(FailureKind::Closed.class(FailurePhase::Hello), FailureClass::Backoff);
     }
 
     #[test]
     fn names_are_those_of_the_json() {
-        for kind in Kind::ALL {
+        for kind in FailureKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
     }
 
-    /// The table of DESIGN 4.3, kind by kind: the class while dialling, the class of a proven connection, and whether
-    /// the breaker counts it.
+    /// The table of `ARCHITECTURE.md`, kind by kind: the class while dialling, the class on a verified connection, and
+    /// whether the breaker counts it.
     #[test]
-    fn every_kind_has_its_class_and_its_blame() {
-        use Class::{Backoff, Rediscover, RequestOnly, RetryNow, Terminal};
+    fn every_kind_has_its_class() {
+        use FailureClass::{Backoff, Rediscover, RequestOnly, RetryNow, Terminal};
         for (kind, dialling, proven, counts) in [
-            (Kind::Refused, Backoff, Backoff, true),
-            (Kind::Unreachable, Backoff, Backoff, true),
-            (Kind::ConnectTimeout, Backoff, Backoff, true),
-            (Kind::HelloTimeout, Backoff, Backoff, true),
-            (Kind::Reset, Backoff, RetryNow, true),
-            (Kind::Closed, Backoff, RetryNow, true),
-            (Kind::PingTimeout, Backoff, Backoff, true),
-            (Kind::IoTimeout, Backoff, Backoff, true),
-            (Kind::Protocol, Rediscover, Rediscover, true),
-            (Kind::WrongIdentity, Rediscover, Rediscover, true),
-            (Kind::VersionMismatch, Rediscover, Rediscover, true),
-            (Kind::Overloaded, Backoff, Backoff, true),
-            (Kind::ProcessGone, Terminal, Terminal, false),
-            (Kind::Drained, RetryNow, RetryNow, false),
-            (Kind::Cancelled, Backoff, Backoff, false),
-            (Kind::StreamReset, RequestOnly, RequestOnly, false),
-            (Kind::Deadline, RequestOnly, RequestOnly, false),
+            (FailureKind::Refused, Backoff, Backoff, true),
+            (FailureKind::Unreachable, Backoff, Backoff, true),
+            (FailureKind::ConnectTimeout, Backoff, Backoff, true),
+            (FailureKind::HelloTimeout, Backoff, Backoff, true),
+            (FailureKind::Reset, Backoff, RetryNow, true),
+            (FailureKind::Closed, Backoff, RetryNow, true),
+            (FailureKind::PingTimeout, Backoff, Backoff, true),
+            (FailureKind::IoTimeout, Backoff, Backoff, true),
+            (FailureKind::Protocol, Rediscover, Rediscover, true),
+            (FailureKind::WrongIdentity, Rediscover, Rediscover, true),
+            (FailureKind::VersionMismatch, Rediscover, Rediscover, true),
+            (FailureKind::Overloaded, Backoff, Backoff, true),
+            (FailureKind::ProcessGone, Terminal, Terminal, false),
+            (FailureKind::Drained, RetryNow, RetryNow, false),
+            (FailureKind::Cancelled, Backoff, Backoff, false),
+            (FailureKind::StreamReset, RequestOnly, RequestOnly, false),
+            (FailureKind::Deadline, RequestOnly, RequestOnly, false),
         ] {
-            for (phase, class) in
-                [(Phase::Dial, dialling), (Phase::Hello, dialling), (Phase::Serve, proven), (Phase::Request, proven)]
-            {
+            for (phase, class) in [
+                (FailurePhase::Dial, dialling),
+                (FailurePhase::Hello, dialling),
+                (FailurePhase::Serve, proven),
+                (FailurePhase::Request, proven),
+            ] {
                 assert_eq!(kind.class(phase), class, "{kind:?} {phase:?}");
             }
             assert_eq!(kind.counts_against_peer(), counts, "{kind:?}");
