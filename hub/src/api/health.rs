@@ -1,7 +1,8 @@
 //! `GET /health`: whether the hub is well. The one route that needs no token, so it tells nothing about the instances
 //! but how many there are.
 
-use super::{Api, reply};
+use super::Api;
+use crate::http::answer;
 use crate::link::State as LinkState;
 use axum::extract::State;
 use axum::response::Response;
@@ -30,7 +31,7 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         (None, Some(_)) => "begun anew",
         (None, None) => "ok",
     };
-    reply::json(&json!({
+    answer::json(&json!({
         "status": "ok",
         "instance": "hub",
         "port": api.hub.port,

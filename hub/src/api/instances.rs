@@ -4,8 +4,9 @@
 //! Invariant: the shape is the same in the list and alone; a field is added, never changed in meaning.
 //! Never: shows a record's secret.
 
-use super::{Api, reply};
+use super::Api;
 use crate::gateway::mcp::{ServerStatus, SessionState};
+use crate::http::answer;
 use crate::link::{Handle, State, Status};
 use axum::extract::{self, Path};
 use axum::response::Response;
@@ -87,7 +88,7 @@ struct Server {
 }
 
 pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Response {
-    reply::json(&everything(&api))
+    answer::json(&everything(&api))
 }
 
 /// The hub and all instances.
@@ -129,13 +130,13 @@ pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
 }
 
 pub(super) async fn all(extract::State(api): extract::State<Arc<Api>>) -> Response {
-    reply::json(&list(&api))
+    answer::json(&list(&api))
 }
 
 pub(super) async fn one(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
     match instance(&api, &name) {
-        Ok(instance) => reply::json(&instance),
-        Err(problem) => reply::problem(&problem),
+        Ok(instance) => answer::json(&instance),
+        Err(problem) => answer::problem(&problem),
     }
 }
 
@@ -147,8 +148,8 @@ pub(super) fn instance(api: &Api, name: &str) -> Result<Value, Problem> {
 /// The link's story: the instance's own fields and its last transitions.
 pub(super) async fn link(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
     match story(&api, &name).await {
-        Ok(story) => reply::json(&story),
-        Err(problem) => reply::problem(&problem),
+        Ok(story) => answer::json(&story),
+        Err(problem) => answer::problem(&problem),
     }
 }
 

@@ -5,7 +5,8 @@
 //! Invariant: following survives the file being put aside; a client that goes away ends its stream.
 //! Never: leaves the log directory; names are checked before they become paths.
 
-use super::{Api, reply};
+use super::Api;
+use crate::http::answer;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
@@ -51,8 +52,8 @@ pub(super) async fn logs(
             let body = if follow { followed(past, logs, api.stop.clone()) } else { Body::from(past) };
             (media, body).into_response()
         }
-        Ok(Err(problem)) => reply::problem(&problem),
-        Err(error) => reply::problem(&Problem::new(Code::Internal, error.to_string())),
+        Ok(Err(problem)) => answer::problem(&problem),
+        Err(error) => answer::problem(&Problem::new(Code::Internal, error.to_string())),
     }
 }
 

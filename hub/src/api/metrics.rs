@@ -3,7 +3,8 @@
 //! Owns the two encodings. The families are those of the rooms that count. Invariant: both forms say the same; the JSON
 //! is read off the text. Never: counts.
 
-use super::{Api, reply};
+use super::Api;
+use crate::http::answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -31,11 +32,11 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     api.links.register(&mut registry);
     let mut body = String::new();
     if let Err(error) = text::encode(&mut body, &registry) {
-        return reply::problem(&Problem::new(Code::Internal, format!("cannot encode the metrics: {error}")));
+        return answer::problem(&Problem::new(Code::Internal, format!("cannot encode the metrics: {error}")));
     }
     if wants_json(&headers) {
         let samples: Vec<Sample<'_>> = body.lines().filter_map(sample).collect();
-        return reply::json(&serde_json::json!({"metrics": samples}));
+        return answer::json(&serde_json::json!({"metrics": samples}));
     }
     let headers = [(header::CONTENT_TYPE, TEXT), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()

@@ -6,33 +6,29 @@
 //! Never: knows how a link or a gateway works inside.
 
 mod facts;
-pub mod guard;
 mod health;
 mod instances;
 mod logs;
 mod metrics;
-pub mod proof;
-pub mod reply;
-pub mod serve;
+mod proof;
 mod steer;
 
-use crate::daemon::file::HubFile;
 use crate::discovery::Discovery;
-use crate::gateway::mcp;
-use crate::gateway::mcp::gateway::Gateway;
+use crate::gateway::mcp::{self, Gateway};
+use crate::http::guard::Guard;
+use crate::http::routes::{Route, RouteTable};
+use crate::http::{self, answer};
 use crate::journal;
 use crate::link::Links;
 use crate::network::Network;
 use crate::recovery::Recovery;
-use crate::table::{Route, Table};
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::HeaderValue;
-use axum::middleware::{self, Next};
+use axum::extract::State;
 use axum::response::Response;
-use guard::Guard;
 use linchpin_shared::home::Home;
-use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::hub_file::HubFile;
+use linchpin_shared::hub_file::proof::PATH as PROOF_PATH;
+use linchpin_shared::problem::Problem;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -101,20 +97,14 @@ pub fn routes() -> Vec<Route> {
 pub fn router(api: Arc<Api>) -> Router {
     let guard = api.guard.clone();
     let gateway = mcp::routes().serve(api.gateway.clone());
-    own()
-        .serve(api)
-        .merge(gateway)
-        .fallback(nothing_here)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(guard, guard::check))
-        .layer(middleware::from_fn(response_time))
+    http::guarded(own().serve(api).merge(gateway), guard)
 }
 
 /// The routes of this room.
-fn own() -> Table<Arc<Api>> {
-    Table::new()
+fn own() -> RouteTable<Arc<Api>> {
+    RouteTable::new()
         .get("/health", health::health)
-        .get(proof::PATH, proof::proof)
+        .get(PROOF_PATH, proof::proof)
         .get("/status", instances::status)
         .get("/metrics", metrics::metrics)
         .get("/v1/instances", instances::all)
@@ -129,26 +119,5 @@ fn own() -> Table<Arc<Api>> {
 async fn stop_hub(State(api): State<Arc<Api>>) -> Response {
     tracing::info!("asked over the API: the hub stops");
     api.stop.cancel();
-    reply::json(&serde_json::json!({"stopping": true, "pid": api.hub.process.pid}))
-}
-
-async fn nothing_here(request: Request) -> Response {
-    let problem = Problem::new(Code::NotFound, format!("there is nothing at {}", request.uri().path()));
-    reply::problem(&problem.next("see GET /status, /v1/instances, /health, /metrics, /mcp"))
-}
-
-async fn wrong_method(request: Request) -> Response {
-    let detail = format!("{} does not take {}", request.uri().path(), request.method());
-    reply::problem(&Problem::new(Code::MethodNotAllowed, detail).next("what reads is GET, what changes is POST"))
-}
-
-/// Says in `X-Response-Time` how long the answer's head took.
-async fn response_time(request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let mut response = next.run(request).await;
-    let took = format!("{:.3}ms", began.elapsed().as_secs_f64() * 1000.0);
-    if let Ok(value) = HeaderValue::from_str(&took) {
-        response.headers_mut().insert("x-response-time", value);
-    }
-    response
+    answer::json(&serde_json::json!({"stopping": true, "pid": api.hub.process.pid}))
 }

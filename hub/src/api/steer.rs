@@ -2,8 +2,9 @@
 //!
 //! Owns the way of the wish to the instance, over its link. Never: signals anything; the instance knows its own.
 
+use super::Api;
 use super::instances::find;
-use super::{Api, reply};
+use crate::http::answer;
 use crate::link::{Body, Handle};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
@@ -31,8 +32,8 @@ pub(super) async fn restart(
     Query(which): Query<Which>,
 ) -> Response {
     match begin_again(&api, &name, which.process).await {
-        Ok(processes) => reply::json(&json!({"restarting": processes})),
-        Err(problem) => reply::problem(&problem),
+        Ok(processes) => answer::json(&json!({"restarting": processes})),
+        Err(problem) => answer::problem(&problem),
     }
 }
 
@@ -54,8 +55,8 @@ pub(super) async fn stop(State(api): State<Arc<Api>>, Path(name): Path<String>) 
         tell(&link, path::STOP).await
     };
     match stopped.await {
-        Ok(()) => reply::json(&json!({"stopping": name})),
-        Err(problem) => reply::problem(&problem),
+        Ok(()) => answer::json(&json!({"stopping": name})),
+        Err(problem) => answer::problem(&problem),
     }
 }
 

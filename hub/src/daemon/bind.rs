@@ -23,10 +23,12 @@ pub enum Wanted {
     From(u16),
 }
 
-/// The port that is tried first; 0 is any.
+/// Returns the port that the next hub tries first; 0 means any free one.
+///
+/// `configured` is the port of the settings, `before` that of the last hub.
 #[must_use]
-pub fn first(wanted: Wanted, before: Option<u16>) -> u16 {
-    candidates(wanted, before).first().copied().unwrap_or(0)
+pub fn preferred_port(configured: u16, before: Option<u16>) -> u16 {
+    candidates(Wanted::From(configured), before).first().copied().unwrap_or(0)
 }
 
 /// The ports to try, in order.

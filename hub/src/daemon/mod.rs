@@ -7,25 +7,24 @@
 //! Never: stops an instance.
 
 pub mod bind;
-pub mod file;
 mod logging;
 mod presence;
 mod stop;
 
-use crate::api::serve::Bounds;
-use crate::api::{self, Api, Rooms, guard::Guard};
+use crate::api::{self, Api, Rooms};
 use crate::discovery::Discovery;
-use crate::gateway::mcp::SessionKey;
-use crate::gateway::mcp::gateway::Gateway;
+use crate::gateway::mcp::{Gateway, SessionKey};
+use crate::http::guard::Guard;
+use crate::http::server::{self, Bounds};
 use crate::journal::Journal;
+use crate::launcher::{Means, OnDemand};
 use crate::link::Links;
 use crate::network::Network;
-use crate::ondemand::{Means, OnDemand};
 use crate::recovery::Recovery;
 use bind::Wanted;
-use file::HubFile;
 use jiff::Timestamp;
 use linchpin_shared::home::Home;
+use linchpin_shared::hub_file::HubFile;
 use linchpin_shared::panics;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
@@ -103,7 +102,7 @@ pub async fn run(start: Start, ready: impl FnOnce(&HubFile)) -> Result<(), Probl
         presence
     };
     let bounds = Bounds { most: settings.hub.max_connections, unread: settings.hub.unread_timeout };
-    let serving = api::serve::serve(listener, api::router(api), bounds, &close, stop.hurry(), DRAIN);
+    let serving = server::serve(listener, api::router(api), bounds, &close, stop.hurry(), DRAIN);
     let ((), presence) = tokio::join!(serving, leaving);
     end.cancel();
     tasks.close();

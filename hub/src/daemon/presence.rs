@@ -5,9 +5,9 @@
 //! Invariant: `hub.json` is written only by who holds the lease that its path names; a hub that finds another one there
 //! stops. Never: lets a stop fail because the file cannot be written.
 
-use super::file::HubFile;
 use jiff::Timestamp;
 use linchpin_shared::home::Home;
+use linchpin_shared::hub_file::HubFile;
 use linchpin_shared::panics;
 use linchpin_shared::problem::Problem;
 use linchpin_shared::registry::Lease;

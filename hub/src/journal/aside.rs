@@ -55,6 +55,7 @@ fn with(path: &Path, tail: &str) -> PathBuf {
 }
 
 /// The files that were put aside in this directory.
+#[cfg(test)]
 pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let is_aside = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

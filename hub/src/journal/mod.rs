@@ -175,8 +175,8 @@ pub fn path(home: &Home) -> PathBuf {
 }
 
 /// The files that were put aside in this home.
-#[must_use]
-pub fn put_aside(home: &Home) -> Vec<PathBuf> {
+#[cfg(test)]
+fn put_aside(home: &Home) -> Vec<PathBuf> {
     aside::files(home.root())
 }
 

@@ -24,7 +24,9 @@ mod vitals;
 
 pub use handle::{Handle, RequestError, ResponseBody};
 pub use start::{Sleeper, Sleepers, Start, Starter};
-pub use status::{BreakerFacts, ConnectionFacts, State, Status, Transition, Trip};
+#[cfg(test)]
+pub(crate) use status::{BreakerFacts, ConnectionFacts};
+pub use status::{State, Status};
 
 use crate::discovery::{Discovery, Found, Snapshot};
 use crate::health;

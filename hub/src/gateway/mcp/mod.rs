@@ -11,7 +11,7 @@
 mod buffers;
 pub(crate) mod builtin;
 mod catalog;
-#[doc(hidden)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub(crate) mod gateway;
 pub(crate) mod persister;
@@ -24,7 +24,6 @@ mod upstream;
 
 pub use builtin::Facts;
 pub use gateway::Gateway;
-pub(crate) use protocol::stateless::carried;
 pub use session::id::SessionKey;
 pub use status::{ClientStatus, ServerStatus, SessionState};
 pub use transport::http::routes;

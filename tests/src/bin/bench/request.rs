@@ -8,8 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use linchpin_hub::discovery::Discovery;
-use linchpin_hub::link::{self, Handle, Links};
+use linchpin_hub::internals::{Body, Discovery, Handle, Links};
 use linchpin_shared::home::Home;
 use linchpin_shared::protocol::hello::{Exchange, Hello, Proof, Role, Welcome};
 use linchpin_shared::protocol::{self, path};
@@ -102,7 +101,7 @@ async fn found(links: &Links) -> Result<Handle> {
 }
 
 async fn over(handle: &Handle) -> Result<()> {
-    let body: link::Body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+    let body: Body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
     let request = Request::get(path::VITALS).body(body)?;
     let response = handle.request(request).await.map_err(|error| anyhow::anyhow!("{error}"))?;
     ensure!(response.status().is_success(), "{}", response.status());

@@ -7,7 +7,7 @@
 
 use super::{Facts, Own};
 use crate::gateway::mcp::catalog::scope::Scope;
-use crate::words::{explain::explain, status};
+use crate::render::{explain::explain, status};
 use linchpin_shared::problem::{Code, Problem};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

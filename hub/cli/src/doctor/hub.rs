@@ -1,0 +1,209 @@
+//! The hub: whether its lease, its file, its process and its answer are of one hub.
+//!
+//! Owns the checks `hub` and `token`. Invariant: a hub is well if its lease is held, `hub.json` names a process that
+//! runs, and `/health` there answers within a second with that pid; all of it or none. A hub that is just starting or
+//! stopping is given a moment. Never: starts one.
+
+use super::check::Check;
+use super::who;
+use crate::client::{http, http_to};
+use jiff::{SignedDuration, Timestamp};
+use linchpin_shared::home::Home;
+use linchpin_shared::hub_file::HubFile;
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::process::Identity;
+use linchpin_shared::registry::Lease;
+use linchpin_shared::settings::Settings;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long the hub may take to answer.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// How long a hub may take to be one: between its lease and its file are milliseconds.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a hub may take to stop: it waits for requests, then for its tasks.
+const STOP: SignedDuration = SignedDuration::from_secs(20);
+
+/// Our own version, which the hub should have too.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What was seen of the hub.
+pub(super) struct Facts {
+    held: bool,
+    /// Who says that it holds the lease.
+    holder: Option<Identity>,
+    pub(super) file: Option<HubFile>,
+    /// Whether the process in the file runs.
+    alive: bool,
+    /// Pid and version that `/health` says, or why it says nothing. `None`: nobody was asked.
+    health: Option<Result<(u64, String), String>>,
+    /// Whether `/status` wants a token; `None` where that could not be seen.
+    guarded: Option<bool>,
+}
+
+impl Facts {
+    /// Looks until what is seen makes sense, or for a moment at most.
+    pub(super) async fn gather(home: &Home) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let facts = Self::look(home).await;
+            if facts.held == facts.alive || Instant::now() > deadline {
+                return facts;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn look(home: &Home) -> Self {
+        let file = HubFile::read(home).ok().flatten();
+        let held = Lease::is_held(&home.hub_lease()).unwrap_or(false);
+        let holder = Lease::holder(&home.hub_lease()).filter(Identity::is_alive);
+        let alive = file.as_ref().is_some_and(|file| file.process.is_alive());
+        let mut facts = Self { held, holder, file, alive, health: None, guarded: None };
+        if let Some(file) = facts.file.as_ref().filter(|_| held && alive) {
+            facts.health = Some(health(file).await);
+            facts.guarded = is_guarded(file).await;
+        }
+        facts
+    }
+
+    /// Whether a hub runs, well or not.
+    pub(super) const fn runs(&self) -> bool {
+        self.held && self.alive
+    }
+
+    /// Whether it was told to stop, and has had no more time for that than a stop may take.
+    pub(super) fn is_stopping(&self) -> bool {
+        let stopped_at = self.file.as_ref().filter(|_| self.runs()).and_then(|file| file.stopped_at);
+        stopped_at.is_some_and(|at| Timestamp::now().duration_since(at) < STOP)
+    }
+
+    /// The two checks.
+    pub(super) fn checks(&self, home: &Home, settings: &Settings) -> Vec<Check> {
+        let hub = match &self.file {
+            Some(file) if self.is_stopping() => Check::ok("hub", format!("pid {} is stopping", file.process.pid)),
+            Some(file) if self.runs() => self.judge_running(file),
+            Some(_) | None => self.judge_absent(home),
+        };
+        vec![hub, self.judge_token(settings)]
+    }
+
+    /// Lease and process are there: does it answer, and is it the one?
+    fn judge_running(&self, file: &HubFile) -> Check {
+        let pid = file.process.pid;
+        let problem = |code, detail: String| Problem::new(code, detail).seen("url", file.url.clone());
+        match &self.health {
+            Some(Ok((answered, version))) if *answered == u64::from(pid) && version == VERSION => {
+                Check::ok("hub", format!("{} answers, pid {pid}, version {version}", file.url))
+            }
+            Some(Ok((answered, version))) if *answered == u64::from(pid) => {
+                let detail = format!("the hub has version {version}, and this is {VERSION}");
+                let problem = problem(Code::VersionMismatch, detail).seen("pid", pid);
+                let next = "linchpin hub stop    (instances go on; the next verb starts the new one)";
+                Check::warning("hub", problem.next(next))
+            }
+            Some(Ok((answered, _))) => {
+                let detail = format!("pid {answered} answers at the hub's address, and the hub is pid {pid}");
+                let problem = problem(Code::HubUnreachable, detail).seen("pid", pid);
+                Check::error("hub", problem.next(format!("kill {pid}")).next("linchpin status    (starts it again)"))
+            }
+            Some(Err(why)) => {
+                let problem = problem(Code::HubUnreachable, format!("the hub runs and does not answer: {why}"));
+                Check::error("hub", who::name(problem, &file.process).next(format!("kill {pid}; linchpin status")))
+            }
+            None => Check::ok("hub", format!("pid {pid} runs")),
+        }
+    }
+
+    /// Lease, file or process are missing: all of them, as it should be?
+    fn judge_absent(&self, home: &Home) -> Check {
+        let problem = |detail: String| {
+            Problem::new(Code::HubUnreachable, detail)
+                .seen("lease", home.hub_lease().display().to_string())
+                .seen("file", home.hub_file().display().to_string())
+        };
+        if self.held {
+            let problem = problem("the hub's lease is held, and hub.json does not say by whom".to_owned());
+            let problem = match &self.holder {
+                Some(holder) => who::name(problem, holder).next(format!("kill {}; linchpin status", holder.pid)),
+                None => problem.next(format!("fuser -v {}    (shows who holds it)", home.hub_lease().display())),
+            };
+            return Check::error("hub", problem);
+        }
+        match &self.file {
+            Some(file) if self.alive => {
+                let pid = file.process.pid;
+                let problem =
+                    problem(format!("pid {pid} runs as the hub and has lost its lease; another would start beside it"));
+                Check::error("hub", who::name(problem, &file.process).next(format!("kill {pid}; linchpin status")))
+            }
+            Some(file) if file.stopped_at.is_none() => {
+                let problem = problem("the last hub ended without a word".to_owned()).seen("pid", file.process.pid);
+                let log = home.logs().join("hub-error.log");
+                Check::warning(
+                    "hub",
+                    problem.next("linchpin status    (starts it again)").next(format!("tail {}", log.display())),
+                )
+            }
+            Some(_) => Check::ok("hub", "stopped; the next verb that needs it starts it"),
+            None if home.hub_file().symlink_metadata().is_ok() => {
+                let problem =
+                    problem("hub.json cannot be understood; the next hub would take a new token and port".to_owned());
+                Check::warning("hub", problem.next(format!("ls -l {}", home.hub_file().display())).next("linchpin hub"))
+            }
+            None => Check::ok("hub", "none ran yet; the first verb that needs it starts it"),
+        }
+    }
+
+    fn judge_token(&self, settings: &Settings) -> Check {
+        if self.guarded.unwrap_or(settings.hub.token_required) {
+            return Check::ok("token", "requests to the hub need it");
+        }
+        let origin = settings.origin("hub.token_required").map_or_else(String::new, ToString::to_string);
+        let detail = "requests to the hub need no token: every program of this machine may use it";
+        let problem = Problem::new(Code::Unguarded, detail).seen("from", origin);
+        Check::warning("token", problem.next("set hub.token_required to true, then: linchpin hub stop"))
+    }
+}
+
+async fn health(file: &HubFile) -> Result<(u64, String), String> {
+    let told = |error: reqwest::Error| {
+        if error.is_timeout() { format!("no answer within {ANSWER:?}") } else { format!("{error:?}") }
+    };
+    let http = http().map_err(|problem| problem.detail)?;
+    let answer = http.get(format!("{}/health", file.url)).timeout(ANSWER).send().await.map_err(told)?;
+    let health: Value = answer.json().await.map_err(told)?;
+    let pid = health["pid"].as_u64().ok_or("the answer is not a hub's")?;
+    Ok((pid, health["version"].as_str().unwrap_or_default().to_owned()))
+}
+
+/// Whether the hub refuses who has no token.
+async fn is_guarded(file: &HubFile) -> Option<bool> {
+    let answer = http().ok()?.get(format!("{}/v1/instances", file.url)).timeout(ANSWER).send().await.ok()?;
+    Some(!answer.status().is_success())
+}
+
+/// What the hub says of itself and its instances, if one answers.
+pub(super) async fn status(file: &HubFile) -> Option<Value> {
+    let request = http_to(file).ok()?.get(format!("{}/status", file.url)).bearer_auth(&file.token).timeout(2 * ANSWER);
+    let answer = request.send().await.ok()?.error_for_status().ok()?;
+    answer.json().await.ok()
+}
+
+/// What the hub itself says is wrong with its surroundings.
+pub(super) fn troubles(status: Option<Value>) -> Vec<Check> {
+    let problems = status.map(|mut status| status["hub"]["problems"].take()).unwrap_or_default();
+    let problems: Vec<Problem> = serde_json::from_value(problems).unwrap_or_default();
+    let about_journal = |problem: &Problem| {
+        problem.observed.get("path").and_then(Value::as_str).is_some_and(|at| at.ends_with("journal.db"))
+    };
+    let name = |problem: &Problem| if about_journal(problem) { "journal" } else { "discovery" };
+    problems.into_iter().map(|problem| Check::warning(name(&problem), problem)).collect()
+}
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

@@ -1,0 +1,25 @@
+//! `linchpin explain NAME`.
+//!
+//! Owns nothing but the question: [`linchpin_hub::render::explain`] has how the answer looks.
+//! Never: interprets; the hub's `/v1/instances/NAME/link` says all of it.
+
+use super::Context;
+use super::client::{Client, segment};
+use linchpin_hub::render::explain::explain;
+use linchpin_shared::problem::{Exit, Problem};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The instance
+    name: String,
+    /// How many of the last transitions to show; the hub keeps 200
+    #[arg(long, short = 'n', default_value_t = 20)]
+    lines: usize,
+}
+
+pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
+    let client = Client::new(context).await?;
+    let link = client.get(&format!("/v1/instances/{}/link", segment(&args.name))).await?;
+    context.output.value(&link, |link| explain(link, args.lines));
+    Ok(Exit::Ok)
+}

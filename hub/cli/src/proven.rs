@@ -1,0 +1,191 @@
+//! Connections to the hub over which nothing is sent before who listens there has proven to be the hub.
+//!
+//! Owns the question on every new connection (see [`proof`]) and the judgement of its answer. The address in `hub.json` may
+//! be anybody's by now: a hub that stops gives up its port while its process still runs, and another user may take it.
+//! Invariant: a stranger gets a nonce and nothing else: no token, no request. Each connection is proven by itself.
+//! Never: waits for an answer longer than the hub's process lives; a hub that is stopped or busy may take its time.
+
+use hyper_util::rt::TokioIo;
+use linchpin_shared::hub_file::HubFile;
+use linchpin_shared::hub_file::proof::{self, ProofAnswer};
+use linchpin_shared::port::{self, Holder};
+use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::process::exited;
+use linchpin_shared::protocol::hello;
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// The longest answer, in bytes. The hub's has about three hundred.
+const MAX_ANSWER: usize = 8 << 10;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Who listens is not the hub, or has not shown it.
+#[derive(Debug, thiserror::Error)]
+#[error("what listens at {url} has not proven that it is the hub ({why}); nothing was sent to it")]
+pub(super) struct Stranger {
+    url: String,
+    why: String,
+}
+
+impl Stranger {
+    /// The stranger in the causes of this error.
+    pub(super) fn of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
+        match error.downcast_ref() {
+            Some(stranger) => Some(stranger),
+            None => Self::of(error.source()?),
+        }
+    }
+
+    /// Who it is, as far as the system tells, and what to do.
+    pub(super) fn problem(&self, hub: &HubFile) -> Problem {
+        let problem = Problem::new(Code::HubUnreachable, self.to_string())
+            .seen("url", self.url.clone())
+            .seen("hub's pid", hub.process.pid);
+        let problem = match port::holder(hub.port).ok().flatten() {
+            Some(Holder { process: Some(process), command, .. }) => problem
+                .seen("pid", process.pid)
+                .seen("command", command.unwrap_or_else(|| process.executable.display().to_string())),
+            Some(Holder { process: None, uid, .. }) => problem.seen("held by user", uid),
+            None => problem,
+        };
+        problem
+            .next("run the command again")
+            .next(format!("if it stays: kill {}; linchpin status    (starts a hub at another port)", hub.process.pid))
+            .next("linchpin doctor")
+    }
+}
+
+/// Proves every connection that is made below it.
+#[derive(Clone)]
+pub(super) struct Prove(Arc<HubFile>);
+
+impl Prove {
+    /// The connections to this hub.
+    pub(super) fn to(hub: &HubFile) -> Self {
+        Self(Arc::new(hub.clone()))
+    }
+
+    /// Asks, and judges the answer.
+    async fn ask(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<(), String> {
+        let HubFile { url, token, process, .. } = &*self.0;
+        let nonce = hello::random().map_err(|error| error.to_string())?;
+        let answered = async {
+            let host = url.strip_prefix("http://").unwrap_or(url);
+            let (path, header) = (proof::PATH, proof::NONCE);
+            let question = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{header}: {nonce}\r\n\r\n");
+            stream.write_all(question.as_bytes()).await.map_err(|error| error.to_string())?;
+            answer(stream).await
+        };
+        let said = tokio::select! {
+            said = answered => said?,
+            () = exited(process) => return Err("the hub has died".to_owned()),
+        };
+        if proof::verify(token, &nonce, url, &said.proof) { Ok(()) } else { Err("its proof is wrong".to_owned()) }
+    }
+}
+
+/// Reads exactly one answer: the connection is used further.
+async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProofAnswer, String> {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(body) = body(&bytes)? {
+            return serde_json::from_slice(body).map_err(|_| "its answer is not the hub's".to_owned());
+        }
+        if bytes.len() >= MAX_ANSWER {
+            return Err("its answer does not end".to_owned());
+        }
+        let mut part = [0; 1024];
+        match stream.read(&mut part).await {
+            Ok(0) => return Err("it closed the connection".to_owned()),
+            Ok(length) => bytes.extend_from_slice(&part[..length]),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// The body of an answer that has come whole and says that all is well; `None` while it is not whole.
+fn body(answer: &[u8]) -> Result<Option<&[u8]>, String> {
+    let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap_or_default();
+    if !status.starts_with("http/1.1 200 ") {
+        return Err(format!("it answers {:?}", status.chars().take(40).collect::<String>()));
+    }
+    let length = lines.find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    let length = length.ok_or("its answer has no length")?;
+    match answer[end + 4..].len() {
+        got if got > length || length > MAX_ANSWER => Err("its answer has another length than it says".to_owned()),
+        got => Ok((got == length).then_some(&answer[end + 4..])),
+    }
+}
+
+impl<S> Layer<S> for Prove {
+    type Service = Proven<S>;
+
+    fn layer(&self, inner: S) -> Proven<S> {
+        Proven { inner, prove: self.clone() }
+    }
+}
+
+/// A connector below which every connection is proven.
+#[derive(Clone)]
+pub(super) struct Proven<S> {
+    inner: S,
+    prove: Prove,
+}
+
+impl<S, To> Service<To> for Proven<S>
+where
+    S: Service<To, Error = BoxError>,
+    S::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, to: To) -> Self::Future {
+        let (connecting, prove) = (self.inner.call(to), self.prove.clone());
+        Box::pin(async move {
+            let mut stream = TokioIo::new(connecting.await?);
+            match prove.ask(&mut stream).await {
+                Ok(()) => Ok(stream.into_inner()),
+                Err(why) => Err(Stranger { url: prove.0.url.clone(), why }.into()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_or_not_or_not_the_hubs() {
+        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        assert_eq!(body(whole).unwrap(), Some(&b"{}"[..]));
+        for part in 0..whole.len() {
+            assert_eq!(body(&whole[..part]).unwrap(), None);
+        }
+        for wrong in [
+            "HTTP/1.1 401 No\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "SSH-2.0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{}",
+        ] {
+            assert!(body(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+}
