@@ -1,11 +1,10 @@
-//! `linchpin call TOOL [JSON]`.
+//! `linchpin call TOOL [JSON]` calls a tool once and prints its result.
 //!
-//! Owns the argument's way to a tool and the result's way to a terminal. A tool that says of itself that it failed
-//! (`isError`) ends with exit code 1, its content printed all the same. Never: calls a tool twice.
+//! If the tool reports that it failed (`isError`), its content is printed all the same and the exit code is 1.
 
 use super::Context;
-use super::lost::Repeat;
-use super::tools::Agent;
+use super::mcp_client::McpClient;
+use super::send_error::Repeat;
 use linchpin_hub::render::{list, text};
 use linchpin_shared::problem::{Code, Exit, Problem};
 use serde_json::{Value, json};
@@ -13,21 +12,21 @@ use std::io::Read;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The tool, as `linchpin tools` lists it
+    /// The name of the tool, as `linchpin tools` lists it
     tool: String,
-    /// Its arguments, a JSON object; `-` reads it from standard input
+    /// The arguments, a JSON object; `-` reads them from standard input
     #[arg(default_value = "{}", value_name = "JSON")]
     arguments: String,
 }
 
 pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
     let arguments = parse(&read(args.arguments)?)?;
-    let agent = Agent::open(context).await?;
-    let called = agent.request("tools/call", json!({"name": args.tool, "arguments": arguments}), Repeat::Unsafe).await;
-    agent.session.close().await;
+    let client = McpClient::open(context).await?;
+    let called = client.request("tools/call", json!({"name": args.tool, "arguments": arguments}), Repeat::Unsafe).await;
+    client.session.close().await;
     let result = called?;
     let failed = result["isError"].as_bool().unwrap_or(false);
-    context.output.value(&json!({"result": result}), |value| shown(&value["result"]));
+    context.output.value(&json!({"result": result}), |value| content(&value["result"]));
     Ok(if failed { Exit::Failed } else { Exit::Ok })
 }
 
@@ -47,17 +46,17 @@ fn parse(text: &str) -> Result<Value, Problem> {
         Problem::new(Code::BadRequest, format!("the arguments are not a JSON object: {why}"))
             .seen("arguments", text.chars().take(200).collect::<String>())
             .next(r#"linchpin call TOOL '{"name": "value"}'"#)
-            .next("linchpin tools --json shows each tool's inputSchema")
+            .next("linchpin tools --json    (shows the inputSchema of each tool)")
     };
     match serde_json::from_str(text) {
         Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(other) => Err(bad(format!("it is {other}"))),
+        Ok(other) => Err(bad(format!("they are {other}"))),
         Err(error) => Err(bad(error.to_string())),
     }
 }
 
-/// Text as it is, everything else as JSON.
-fn shown(result: &Value) -> String {
+/// Text is printed as it is, and everything else as JSON.
+fn content(result: &Value) -> String {
     let parts: Vec<String> = list(&result["content"])
         .iter()
         .map(|part| if part["type"] == "text" { text(&part["text"]) } else { format!("{part:#}") })
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_object_will_do() {
+    fn arguments_are_an_object() {
         assert_eq!(parse(r#"{"a":1}"#).unwrap()["a"], 1);
         for bad in ["[1]", "{a:1}", ""] {
             let problem = parse(bad).unwrap_err();
@@ -80,7 +79,7 @@ mod tests {
 
     #[test]
     fn text_is_printed_as_it_is() {
-        assert_eq!(shown(&json!({"content": [{"type": "text", "text": "a\nb"}]})), "a\nb");
-        assert!(shown(&json!({"structuredContent": 1})).contains("structuredContent"));
+        assert_eq!(content(&json!({"content": [{"type": "text", "text": "a\nb"}]})), "a\nb");
+        assert!(content(&json!({"structuredContent": 1})).contains("structuredContent"));
     }
 }

@@ -1,12 +1,11 @@
 //! A client of the hub's API.
 //!
-//! Owns the token's way into a request and an error answer's way into a `Problem`.
-//! Invariant: no proxy of the environment is ever used; the hub is on this machine.
-//! Never: retries. A verb that fails says so.
+//! It adds the token to a request and turns an error answer into a `Problem`. It never uses a proxy of the environment,
+//! because the hub is on this machine. It does not retry: a verb that fails reports it.
 
 use super::Context;
-use super::proven::{Prove, Stranger};
-use super::reach::reach;
+use super::reach::reach_hub;
+use super::verify_hub::{UnverifiedPeer, VerifyHub};
 use linchpin_shared::hub_file::HubFile;
 use linchpin_shared::problem::{Code, Problem};
 use reqwest::{Method, Response};
@@ -16,54 +15,55 @@ use std::time::Duration;
 /// How long the hub may take to answer a question about itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A client of the hub that runs.
-pub(super) struct Client {
+/// A client of the running hub.
+pub(super) struct ApiClient {
     http: reqwest::Client,
     hub: HubFile,
 }
 
-/// How long a connection may idle before it is not used again. The hub closes one after 10 s without a request; a message
-/// that crosses that end could not be told from one that was acted on.
+/// How long a connection may be idle before it is closed. The hub closes one after 10 s without a request; if a request
+/// were sent at that moment, it would be unclear whether the hub acted on it.
 const IDLE_CONNECTION: Duration = Duration::from_secs(5);
 
-/// The HTTP client for this hub, over connections that are [`proven`](super::proven). Only what it sends may carry the
-/// token.
+/// Returns an HTTP client for this hub. It verifies every new connection, see [`VerifyHub`], and only what it sends may
+/// carry the token.
 pub(super) fn http_to(hub: &HubFile) -> Result<reqwest::Client, Problem> {
-    built(builder().connector_layer(Prove::to(hub)))
+    build(builder().connector_layer(VerifyHub::new(hub)))
 }
 
-/// An HTTP client for who needs no token: the doctor, who asks whoever listens.
+/// Returns an HTTP client for requests without a token. The doctor uses it, because it must also reach a program that
+/// is not the hub.
 pub(super) fn http() -> Result<reqwest::Client, Problem> {
-    built(builder())
+    build(builder())
 }
 
-/// Loopback only, so without proxies.
+/// Only loopback addresses are called, so no proxy is used.
 fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder().no_proxy().tcp_nodelay(true).pool_idle_timeout(IDLE_CONNECTION)
 }
 
-fn built(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Problem> {
-    builder.build().map_err(|error| Problem::new(Code::Internal, format!("cannot make an HTTP client: {error}")))
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Problem> {
+    builder.build().map_err(|error| Problem::new(Code::Internal, format!("cannot build an HTTP client: {error}")))
 }
 
-impl Client {
-    /// A client of the hub that runs, started if need be.
+impl ApiClient {
+    /// Returns a client of the running hub, and starts one first if there is none.
     pub(super) async fn new(context: &Context) -> Result<Self, Problem> {
-        let hub = reach(&context.home, context.autostart).await?;
+        let hub = reach_hub(&context.home, context.autostart).await?;
         Ok(Self { http: http_to(&hub)?, hub })
     }
 
-    /// GET a JSON document.
+    /// Sends a GET request for a JSON document.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Problem> {
         body(self.send(Method::GET, path, Some(ANSWER_TIMEOUT)).await?).await
     }
 
-    /// GET a stream that may never end.
+    /// Sends a GET request whose response may be endless.
     pub(super) async fn stream(&self, path: &str) -> Result<Response, Problem> {
         self.send(Method::GET, path, None).await
     }
 
-    /// POST without a body.
+    /// Sends a POST request without a body.
     pub(super) async fn post(&self, path: &str) -> Result<Value, Problem> {
         body(self.send(Method::POST, path, Some(ANSWER_TIMEOUT)).await?).await
     }
@@ -80,39 +80,39 @@ impl Client {
         let status = response.status().as_u16();
         let bytes = response.bytes().await.unwrap_or_default();
         Err(serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| Problem::new(Code::Internal, format!("the hub answered {status} without a reason"))))
+            .unwrap_or_else(|_| Problem::new(Code::Internal, format!("the hub answered {status} without saying why"))))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Problem {
-        if let Some(stranger) = Stranger::of(error) {
-            return stranger.problem(&self.hub);
+        if let Some(peer) = UnverifiedPeer::find_in(error) {
+            return peer.problem(&self.hub);
         }
         let (code, what) = if error.is_timeout() {
             (Code::TimedOut, "the hub did not answer in time")
         } else {
-            (Code::HubUnreachable, "the hub's connection failed")
+            (Code::HubUnreachable, "the connection to the hub failed")
         };
         Problem::new(code, what)
             .seen("url", self.hub.url.clone())
             .seen("pid", self.hub.process.pid)
             .seen("cause", format!("{error:?}"))
             .next("run the command again")
-            .next("if it stays: linchpin hub stop, then again")
+            .next("if it fails again: linchpin hub stop, and then run the command once more")
     }
 }
 
 async fn body(response: Response) -> Result<Value, Problem> {
-    let bytes = response
-        .bytes()
-        .await
-        .map_err(|error| Problem::new(Code::HubUnreachable, format!("the hub's answer broke off: {error}")))?;
+    let bytes = response.bytes().await.map_err(|error| {
+        Problem::new(Code::HubUnreachable, format!("the connection broke during the hub's answer: {error}"))
+    })?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&bytes).map_err(|error| Problem::new(Code::Internal, format!("the hub's answer: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::new(Code::Internal, format!("the hub's answer is not valid JSON: {error}")))
 }
 
-/// A path segment: names are safe as they are, anything else is percent-encoded (RFC 3986, section 2.1).
+/// Encodes a path segment. Names stay as they are, and anything else is percent-encoded (RFC 3986, section 2.1).
 pub(super) fn segment(text: &str) -> String {
     use std::fmt::Write;
     let mut out = String::new();
@@ -129,7 +129,7 @@ pub(super) fn segment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn segments_cannot_leave_their_place() {
+    fn a_segment_cannot_contain_a_path() {
         assert_eq!(super::segment("shop-2"), "shop-2");
         assert_eq!(super::segment("../a b?"), "..%2Fa%20b%3F");
     }

@@ -1,6 +1,4 @@
-//! `linchpin config show`.
-//!
-//! Owns how settings look at a terminal: each value with where it came from. Never: writes settings, or needs a hub.
+//! `linchpin config show` prints each setting and where its value comes from. It needs no hub.
 
 use super::Context;
 use linchpin_hub::render::table;
@@ -16,9 +14,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Show every setting
+    /// Show all settings
     Show {
-        /// Also say where each value came from
+        /// Also show where each value comes from
         #[arg(long)]
         origin: bool,
     },

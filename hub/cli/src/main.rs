@@ -1,34 +1,34 @@
-//! `linchpin`, the command line: one file per verb, over the hub's API.
+//! `linchpin`, the command line: one file for each verb, over the hub's API.
 //!
-//! Owns the arguments, the choice of runtime and the exit code (DESIGN 4.6 and 4.11). A verb finds or starts the hub
-//! through [`reach`], asks it through [`client`], and prints through [`output`].
-//! Invariant: every error that leaves here is a `Problem` with its exit code; with `--json` it is printed as JSON on
-//! standard output, else as text on standard error.
-//! Never: reaches into the hub's state, or asks anything where there is no terminal.
+//! A verb finds or starts the hub through [`reach`], calls it through [`client`], and prints through [`output`]. Every
+//! error is a `Problem` with an exit code (ARCHITECTURE.md, "Problems" and "Command line"); with `--json` it is printed
+//! as JSON on standard output, otherwise as text on standard error. Where there is no terminal, nothing is asked.
 
-mod ask;
 mod call;
 mod client;
 mod config;
 mod doctor;
 mod explain;
+mod health_probe;
 mod hub;
 mod import;
+mod jsonrpc;
 mod logs;
-mod lost;
 mod mcp;
+mod mcp_client;
 mod output;
-mod proven;
-mod pulse;
+mod prompt;
 mod reach;
 mod register;
-mod reply;
+mod restart;
 mod run;
+mod send_error;
 mod session;
-mod shown;
 mod status;
-mod steer;
+mod stop;
 mod tools;
+mod verify_hub;
+mod view_args;
 
 use clap::{Parser, Subcommand};
 use linchpin_shared::home::Home;
@@ -38,7 +38,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-/// A fifth less CPU per relayed request than the system's allocator (measured; see `make bench`).
+/// Needs a fifth less CPU time for each relayed request than the allocator of the system (see `make bench`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -46,10 +46,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "linchpin", version, max_term_width = 110)]
 struct Cli {
-    /// Print JSON, errors included
+    /// Print JSON, also for errors
     #[arg(long, global = true)]
     json: bool,
-    /// Fail when no hub is running instead of starting one
+    /// Fail if no hub is running, instead of starting one
     #[arg(long, global = true)]
     no_autostart: bool,
     #[command(subcommand)]
@@ -58,45 +58,45 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run the hub in the foreground, or stop the one that runs
+    /// Run the hub in the foreground, or stop the running one
     Hub(hub::Args),
     /// Run a command as an instance
     Run(run::Args),
-    /// Make a program that runs already known as an instance, until it ends
+    /// Register a program that is already running, until it ends
     Register(register::Args),
     /// Speak MCP on standard input and output, for a coding agent
-    Mcp(shown::Shown),
-    /// Take over the MCP servers of your coding agents: show what would become of them, or do it
+    Mcp(view_args::ViewArgs),
+    /// Import the MCP servers of your coding agents: show the changes, or apply them
     Import(import::Args),
-    /// Show the hub and all instances, or one of them
+    /// Show the hub and all instances, or one instance
     Status(status::Args),
     /// List the tools that all instances offer
     Tools(tools::Args),
     /// Call a tool
     Call(call::Args),
-    /// Say what an instance's link is doing, why, and what comes next
+    /// Explain what the link to an instance is doing, why, and what comes next
     Explain(explain::Args),
-    /// Print the output of an instance's processes
+    /// Print the output of the processes of an instance
     Logs(logs::Args),
-    /// Restart an instance's processes, or one of them
-    Restart(steer::Restart),
-    /// Stop an instance and everything it started
-    Stop(steer::Stop),
+    /// Restart the processes of an instance, or one of them
+    Restart(restart::Args),
+    /// Stop an instance and everything that it started
+    Stop(stop::Args),
     /// Print the token for the hub's HTTP interface
     Token,
     /// Show the settings
     Config(config::Args),
-    /// Say what is wrong and what to do about it; needs no hub and starts none
+    /// Find out what is wrong and how to repair it; needs no hub and starts none
     Doctor(doctor::Args),
-    /// Keeps an agent: for `run --detach`
+    /// The keeper of a background agent; started by `run --detach`
     #[command(hide = true)]
-    Keeper(run::Inner),
-    /// The agent under a keeper: for `run --detach`
+    Keeper(run::InternalArgs),
+    /// The agent that a keeper runs; started by `run --detach`
     #[command(hide = true)]
-    Agent(run::Inner),
+    Agent(run::InternalArgs),
 }
 
-/// What every verb is given.
+/// What every verb needs.
 struct Context {
     home: Home,
     autostart: bool,
@@ -109,7 +109,7 @@ fn main() -> ExitCode {
     let output = Output::new(cli.json);
     let exit = match catch_unwind(AssertUnwindSafe(|| run_verb(cli, output))) {
         Ok(Ok(exit)) => exit,
-        // The hook has told it.
+        // The panic hook has reported it.
         Err(_panic) => Exit::Failed,
         Ok(Err(problem)) => {
             output.problem(&problem);
@@ -136,8 +136,8 @@ fn run_verb(cli: Cli, output: Output) -> Result<Exit, Problem> {
         Verb::Call(args) => single_threaded(call::main(&context, args)),
         Verb::Explain(args) => single_threaded(explain::main(&context, args)),
         Verb::Logs(args) => single_threaded(logs::main(&context, args)),
-        Verb::Restart(args) => single_threaded(steer::restart(&context, args)),
-        Verb::Stop(args) => single_threaded(steer::stop(&context, args)),
+        Verb::Restart(args) => single_threaded(restart::main(&context, args)),
+        Verb::Stop(args) => single_threaded(stop::main(&context, args)),
         Verb::Config(args) => config::main(&context, &args),
         Verb::Doctor(args) => single_threaded(doctor::main(output, Ok(context.home), args)),
         Verb::Keeper(_) => run::keeper(),
@@ -146,12 +146,12 @@ fn run_verb(cli: Cli, output: Output) -> Result<Exit, Problem> {
     }
 }
 
-/// Runs a verb that only waits for others: one thread starts fastest and needs least.
+/// Runs a verb on one thread. A verb only waits for others, and this way it starts fastest and needs least.
 fn single_threaded(verb: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Problem::from_io(&error, Code::Internal, "cannot start the runtime"))?
+        .map_err(|error| Problem::from_io(&error, Code::Internal, "cannot start the async runtime"))?
         .block_on(verb)
 }
 
@@ -160,7 +160,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn arguments_are_consistent() {
         super::Cli::command().debug_assert();
     }
 }

@@ -1,8 +1,8 @@
-//! What a verb prints.
+//! What a verb prints on standard output and standard error.
 //!
-//! Owns standard output and standard error of every verb but `mcp` and `run`, whose output belongs to others.
-//! Invariant: with `--json` standard output carries JSON and nothing else; a reader that goes away ends the output
-//! quietly. Never: decides what is printed.
+//! With `--json`, standard output has JSON and nothing else. If the reader closes the pipe, the rest of the output is
+//! dropped without an error. The verbs `mcp` and `run` do not print through this type, because their output belongs to
+//! the agent or to the command.
 
 use linchpin_hub::render::SCHEMA_VERSION;
 use linchpin_shared::problem::Problem;
@@ -21,12 +21,12 @@ impl Output {
         Self { json }
     }
 
-    /// Whether JSON was asked for.
+    /// Whether `--json` was given.
     pub(super) const fn is_json(self) -> bool {
         self.json
     }
 
-    /// Prints a value: as JSON, or as the text that `text` makes of it.
+    /// Prints a value as JSON, or as the text that `text` makes of it.
     pub(super) fn value(self, value: &Value, text: impl FnOnce(&Value) -> String) {
         if !self.json {
             return self.line(text(value).trim_end());
@@ -40,14 +40,14 @@ impl Output {
         self.line(&format!("{value:#}"));
     }
 
-    /// Prints one line, or several.
+    /// Prints one line or several.
     #[expect(clippy::unused_self, reason = "reads as a verb of the output at every caller")]
     pub(super) fn line(self, text: &str) {
-        // A reader that closed the pipe has seen enough; there is nobody to tell.
+        // If this fails, the reader has closed the pipe and wants no more.
         let _ = writeln!(std::io::stdout().lock(), "{text}");
     }
 
-    /// Prints an error.
+    /// Prints a problem: with `--json` on standard output, otherwise on standard error.
     pub(super) fn problem(self, problem: &Problem) {
         if self.json {
             self.line(&pretty(problem));
@@ -56,7 +56,7 @@ impl Output {
         }
     }
 
-    /// Tells a person something beside the result.
+    /// Prints a message for a person on standard error, beside the result.
     #[expect(clippy::unused_self, reason = "reads as a verb of the output at every caller")]
     pub(super) fn note(self, text: &str) {
         let _ = writeln!(std::io::stderr().lock(), "linchpin: {text}");

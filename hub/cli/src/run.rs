@@ -1,12 +1,12 @@
-//! `linchpin run`.
+//! `linchpin run` runs a command as an instance.
 //!
-//! Owns the arguments' way to an instance, and what a person is told when it is registered. The instance's life is the
-//! instance crate's. A hub is started beside it unless that is forbidden, because an instance without a hub is of no use
-//! to anybody; that it cannot be started is a warning, since the instance works and the next hub finds it.
-//! Never: lets the command's own output be mixed with ours: that goes to standard error.
+//! The instance crate does the work. This file has the arguments and what the person is told. A hub is started beside
+//! the instance unless `--no-autostart` is given, because an instance is of little use without one; if that fails it is
+//! only a warning, since the next hub finds the instance. Our own messages go to standard error, so that they are never
+//! mixed with the output of the command.
 
-use super::reach::{executable, reach};
-use super::{Context, ask, single_threaded};
+use super::reach::{executable, reach_hub};
+use super::{Context, prompt, single_threaded};
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{self, Ended, Handed, Kind, Port, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch, Started};
@@ -19,50 +19,50 @@ use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The instance's name; without it, the name of the current directory
+    /// The name of the instance; the default is the name of the current directory
     #[arg(long)]
     name: Option<String>,
     /// CMD speaks MCP on its standard input and output
     #[arg(long, conflicts_with = "mcp_url")]
     mcp: bool,
-    /// CMD speaks MCP over HTTP at this URL; without CMD, whatever listens there
+    /// CMD speaks MCP over HTTP at this URL; without CMD, a server that is already listening there
     #[arg(long, value_name = "URL")]
     mcp_url: Option<String>,
-    /// Run in the background, and start again after a crash
+    /// Run in the background, and restart after a crash
     #[arg(long, short)]
     detach: bool,
     #[command(flatten)]
-    conflict: OnConflict,
-    /// The port that CMD is given in the variable PORT: a number, `any` free one, or `none`; by default a free one, unless
-    /// PORT is set or CMD speaks MCP
-    #[arg(long, value_name = "PORT", value_parser = port)]
+    conflict: ConflictArgs,
+    /// The port that CMD gets in the variable PORT: a number, `any` for a free one, or `none`; the default is a free
+    /// one, unless PORT is set or CMD speaks MCP
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
     port: Option<Port>,
     /// The command and its arguments
     #[arg(last = true, value_name = "CMD", required_unless_present = "mcp_url")]
     command: Vec<OsString>,
 }
 
-fn port(text: &str) -> Result<Port, String> {
+fn parse_port(text: &str) -> Result<Port, String> {
     match text {
         "any" | "0" => Ok(Port::Any),
         "none" => Ok(Port::Nothing),
-        number => number.parse().map(Port::Exactly).map_err(|_| "not a port, `any` or `none`".to_owned()),
+        number => number.parse().map(Port::Exactly).map_err(|_| "expected a port number, `any` or `none`".to_owned()),
     }
 }
 
-/// What to do when a live instance has the name.
+/// What to do if a live instance has the name.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub(super) struct OnConflict {
-    /// When a live instance has the name: stop it and take its place
+pub(super) struct ConflictArgs {
+    /// If a live instance has the name, stop it and take its place
     #[arg(long, conflicts_with = "alongside")]
     take_over: bool,
-    /// When a live instance has the name: run beside it as NAME-2
+    /// If a live instance has the name, run beside it as NAME-2
     #[arg(long)]
     alongside: bool,
 }
 
-impl From<OnConflict> for Conflict {
-    fn from(flags: OnConflict) -> Self {
+impl From<ConflictArgs> for Conflict {
+    fn from(flags: ConflictArgs) -> Self {
         match (flags.take_over, flags.alongside) {
             (true, _) => Self::TakeOver,
             (false, true) => Self::Alongside,
@@ -71,11 +71,11 @@ impl From<OnConflict> for Conflict {
     }
 }
 
-/// What stands in the list of processes for a keeper or an agent: the name, and the person's words.
+/// What the process list shows for a keeper or an agent: the name, and the arguments that the person gave.
 #[derive(Debug, clap::Args)]
-pub(super) struct Inner {
+pub(super) struct InternalArgs {
     #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
-    _words: Vec<OsString>,
+    _arguments: Vec<OsString>,
 }
 
 pub(super) fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
@@ -89,14 +89,14 @@ pub(super) fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
     single_threaded(foreground(context, options))
 }
 
-/// The process that keeps an agent in the background.
+/// Runs the process that keeps a background agent running.
 pub(super) fn keeper() -> Result<Exit, Problem> {
     allow_huge_pages();
     log_to_stderr(LevelFilter::INFO);
     single_threaded(async { Ok(keeper::keep().await) })
 }
 
-/// The agent under a keeper.
+/// Runs the agent that a keeper started.
 pub(super) fn agent() -> Result<Exit, Problem> {
     allow_huge_pages();
     log_to_stderr(LevelFilter::INFO);
@@ -105,7 +105,8 @@ pub(super) fn agent() -> Result<Exit, Problem> {
 
 fn options(args: Args) -> Result<RunOptions, Problem> {
     let project_dir = std::env::current_dir().map_err(|error| {
-        Problem::from_io(&error, Code::BadRequest, "cannot tell the current directory").next("cd to one that exists")
+        Problem::from_io(&error, Code::BadRequest, "cannot determine the current directory")
+            .next("change to a directory that exists")
     })?;
     Ok(RunOptions {
         name: args.name,
@@ -130,20 +131,20 @@ async fn detached(context: &Context, options: RunOptions) -> Result<Exit, Proble
         agent: vec![OsString::from("agent")],
         said: std::env::args_os().skip(1).collect(),
     };
-    let started = ask::attempt(context, options.conflict, async |conflict| {
+    let started = prompt::attempt_with_prompt(context, options.conflict, async |conflict| {
         let options = RunOptions { conflict, ..options.clone() };
         keeper::detach(&context.home, relaunch.clone(), options).await
     });
     let Some(started) = started.await? else { return Ok(Exit::Conflict) };
     let value = serde_json::to_value(&started).unwrap_or_default();
     context.output.value(&value, |_| format!("{} runs in the background (pid {})", started.name, started.pid));
-    offer(context, &started).await;
+    ensure_hub_runs(context, &started).await;
     Ok(Exit::Ok)
 }
 
 async fn foreground(context: &Context, options: RunOptions) -> Result<Exit, Problem> {
-    let ended = ask::attempt(context, options.conflict, async |conflict| {
-        attended(context, RunOptions { conflict, ..options.clone() }).await
+    let ended = prompt::attempt_with_prompt(context, options.conflict, async |conflict| {
+        run_to_end(context, RunOptions { conflict, ..options.clone() }).await
     });
     let Some(ended) = ended.await? else { return Ok(Exit::Conflict) };
     if let Ended::Stopped(by) = ended {
@@ -152,21 +153,21 @@ async fn foreground(context: &Context, options: RunOptions) -> Result<Exit, Prob
     Ok(Exit::Ok)
 }
 
-/// Runs the instance to its end; the person is told when it is registered.
-async fn attended(context: &Context, options: RunOptions) -> Result<Ended, Problem> {
+/// Runs the instance to its end, and tells the person when it is registered.
+async fn run_to_end(context: &Context, options: RunOptions) -> Result<Ended, Problem> {
     let (registered, started) = tokio::sync::oneshot::channel();
     let run = agent::run(&context.home, options, |record| {
-        // Nobody listens any more only if we are about to end.
+        // The receiver is dropped only when this process is about to end.
         let _ = registered.send(Started::from(record));
     });
     let greet = async {
         if let Ok(started) = started.await {
             context.output.note(&format!("{} is registered (pid {})", started.name, started.pid));
-            offer(context, &started).await;
+            ensure_hub_runs(context, &started).await;
         }
         std::future::pending::<()>().await;
     };
-    // A defect in there ends the instance too, and in good order.
+    // A panic there ends the instance too, in good order.
     let greet = async {
         let _: Option<()> = panics::unless("greet", greet).await;
         std::future::pending().await
@@ -177,28 +178,28 @@ async fn attended(context: &Context, options: RunOptions) -> Result<Ended, Probl
     }
 }
 
-/// Sees to it that there is a hub.
-pub(super) async fn offer(context: &Context, started: &Started) {
+/// Starts a hub if none is running, unless `--no-autostart` was given.
+pub(super) async fn ensure_hub_runs(context: &Context, started: &Started) {
     if !context.autostart {
         return;
     }
-    if let Err(problem) = reach(&context.home, true).await {
-        context.output.note(&format!("{} runs, but no hub does: {problem}", started.name));
+    if let Err(problem) = reach_hub(&context.home, true).await {
+        context.output.note(&format!("{} is running, but no hub is: {problem}", started.name));
     }
 }
 
-/// Our allocator switches transparent huge pages off for this process, and children inherit that (PR_SET_THP_DISABLE of
-/// prctl(2)). What an instance runs shall have what the system gives.
+/// Our allocator disables transparent huge pages for this process, and children inherit that (PR_SET_THP_DISABLE,
+/// prctl(2)). What an instance runs gets the default of the system.
 fn allow_huge_pages() {
-    // Refused only by kernels that know no such switch.
+    // Only a kernel without this switch refuses it.
     let _ = rustix::thread::disable_transparent_huge_pages(false);
 }
 
-/// Logs to standard error, which for a keeper and its agent is their log file.
+/// Logs to standard error. For a keeper and its agent that is their log file.
 pub(super) fn log_to_stderr(level: LevelFilter) {
     let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("LINCHPIN_LOG");
     let logging = tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).with_target(false);
-    // Refused only where something logs already.
+    // It fails only if a subscriber is installed already.
     let _ = logging.with_env_filter(filter.from_env_lossy()).try_init();
 }
 
@@ -208,8 +209,11 @@ mod tests {
 
     #[test]
     fn ports() {
-        assert_eq!(port("3000"), Ok(Port::Exactly(3000)));
-        assert_eq!((port("any"), port("0"), port("none")), (Ok(Port::Any), Ok(Port::Any), Ok(Port::Nothing)));
-        assert!(port("65536").is_err() && port("").is_err());
+        assert_eq!(parse_port("3000"), Ok(Port::Exactly(3000)));
+        assert_eq!(
+            (parse_port("any"), parse_port("0"), parse_port("none")),
+            (Ok(Port::Any), Ok(Port::Any), Ok(Port::Nothing))
+        );
+        assert!(parse_port("65536").is_err() && parse_port("").is_err());
     }
 }

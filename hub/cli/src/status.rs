@@ -1,25 +1,22 @@
-//! `linchpin status [NAME]`.
-//!
-//! Owns nothing but the question: [`linchpin_hub::render::status`] has how the answer looks.
-//! Never: computes a state; all of it is the hub's answer.
+//! `linchpin status [NAME]` prints what the hub knows. [`linchpin_hub::render::status`] formats it.
 
 use super::Context;
-use super::client::{Client, segment};
-use linchpin_hub::render::status::{all, one};
+use super::client::{ApiClient, segment};
+use linchpin_hub::render::status::{instance, overview};
 use linchpin_shared::problem::{Exit, Problem};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only this instance
+    /// Show only this instance
     name: Option<String>,
 }
 
 pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem> {
-    let client = Client::new(context).await?;
+    let client = ApiClient::new(context).await?;
     match args.name {
-        None => context.output.value(&client.get("/status").await?, all),
+        None => context.output.value(&client.get("/status").await?, overview),
         Some(name) => {
-            context.output.value(&client.get(&format!("/v1/instances/{}", segment(&name))).await?, one);
+            context.output.value(&client.get(&format!("/v1/instances/{}", segment(&name))).await?, instance);
         }
     }
     Ok(Exit::Ok)

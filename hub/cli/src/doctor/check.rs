@@ -1,24 +1,24 @@
-//! One finding of the doctor, and what all of them come to.
+//! The findings of the doctor and its repairs, and how they are printed as JSON and as text.
 //!
-//! Owns the form in which a finding is printed, as JSON and as text. Invariant: what is worse than "ok" has a problem
-//! with next steps. Never: removes a secret; that is done to the whole, once, by [`super::secrets`].
+//! A finding that is worse than "ok" has a problem with next steps. Secrets are removed from the whole report at once,
+//! by [`super::secrets`].
 
 use linchpin_shared::problem::Problem;
 use serde::{Deserialize, Serialize};
 
-/// How bad it is.
+/// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Level {
-    /// As it should be.
+pub(super) enum Severity {
+    /// Everything is as it should be.
     Ok,
-    /// It works, and a person should know.
+    /// It works, but a person should know about it.
     Warning,
     /// Something does not work.
     Error,
 }
 
-impl Level {
+impl Severity {
     const fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -28,16 +28,16 @@ impl Level {
     }
 }
 
-/// A finding.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Check {
-    /// What was looked at; the same in every version.
+    /// What was examined. The name stays the same over all versions.
     pub(super) name: String,
-    /// Which one, where there are several.
+    /// Which one, if there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<String>,
-    pub(super) level: Level,
-    /// What was seen, in one sentence.
+    pub(super) level: Severity,
+    /// What was found, in one sentence.
     pub(super) seen: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<Problem>,
@@ -45,28 +45,28 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn ok(name: &str, seen: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), subject: None, level: Level::Ok, seen: seen.into(), problem: None }
+        Self { name: name.to_owned(), subject: None, level: Severity::Ok, seen: seen.into(), problem: None }
     }
 
     pub(super) fn warning(name: &str, problem: Problem) -> Self {
-        Self::bad(name, Level::Warning, problem)
+        Self::bad(name, Severity::Warning, problem)
     }
 
     pub(super) fn error(name: &str, problem: Problem) -> Self {
-        Self::bad(name, Level::Error, problem)
+        Self::bad(name, Severity::Error, problem)
     }
 
-    fn bad(name: &str, level: Level, problem: Problem) -> Self {
+    fn bad(name: &str, level: Severity, problem: Problem) -> Self {
         Self { name: name.to_owned(), subject: None, level, seen: problem.detail.clone(), problem: Some(problem) }
     }
 
-    /// Says which one of several it is about.
+    /// Says which one of several the finding is about.
     pub(super) fn about(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
     }
 
-    /// For a terminal: one line, and under it what was observed and what to do.
+    /// Returns the text for a terminal: one line, and below it what was observed and what to do.
     pub(super) fn text(&self) -> String {
         let subject = self.subject.as_ref().map_or(String::new(), |subject| format!(" {subject}"));
         let mut out = format!("{:<8} {}{subject}: {}", self.level.word(), self.name, self.seen);
@@ -82,7 +82,7 @@ impl Check {
     }
 }
 
-/// Something that was mended, or could not be.
+/// A repair that was made, or that failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Fix {
     /// What it does, in one sentence.
@@ -103,7 +103,7 @@ impl Fix {
     }
 
     pub(super) fn text(&self) -> String {
-        let word = if self.done { "mended" } else { "not mended" };
+        let word = if self.done { "repaired" } else { "not repaired" };
         match &self.problem {
             None => format!("{word}: {}", self.what),
             Some(problem) => format!("{word}: {}\n  {}", self.what, problem.to_string().replace('\n', "\n  ")),
@@ -111,7 +111,7 @@ impl Fix {
     }
 }
 
-/// The worst of all; nothing at all is well.
-pub(super) fn worst(checks: &[Check]) -> Level {
-    checks.iter().map(|check| check.level).max().unwrap_or(Level::Ok)
+/// Returns the worst severity; `Ok` if there are no findings.
+pub(super) fn worst(checks: &[Check]) -> Severity {
+    checks.iter().map(|check| check.level).max().unwrap_or(Severity::Ok)
 }

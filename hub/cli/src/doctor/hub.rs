@@ -1,11 +1,11 @@
-//! The hub: whether its lease, its file, its process and its answer are of one hub.
+//! The checks `hub` and `token`: whether the hub's lease, its file, its process and its answer belong to one hub.
 //!
-//! Owns the checks `hub` and `token`. Invariant: a hub is well if its lease is held, `hub.json` names a process that
-//! runs, and `/health` there answers within a second with that pid; all of it or none. A hub that is just starting or
-//! stopping is given a moment. Never: starts one.
+//! A hub is healthy if its lease is held, `hub.json` names a running process, and `/health` there answers within a
+//! second with the pid of that process. It is also fine if none of this is so. A hub that is just starting or stopping
+//! gets a moment. No hub is started.
 
 use super::check::Check;
-use super::who;
+use super::process_info;
 use crate::client::{http, http_to};
 use jiff::{SignedDuration, Timestamp};
 use linchpin_shared::home::Home;
@@ -19,69 +19,70 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How long the hub may take to answer.
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a hub may take to be one: between its lease and its file are milliseconds.
+/// How long to wait until the findings are consistent. A starting hub writes its file milliseconds after it takes its
+/// lease.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a hub may take to stop: it waits for requests, then for its tasks.
-const STOP: SignedDuration = SignedDuration::from_secs(20);
+/// How long a hub may take to stop. It waits for its requests, and then for its tasks.
+const STOP_TIMEOUT: SignedDuration = SignedDuration::from_secs(20);
 
-/// Our own version, which the hub should have too.
+/// The version of this program, which the hub should have too.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What was seen of the hub.
-pub(super) struct Facts {
+/// What was found out about the hub.
+pub(super) struct HubFindings {
     held: bool,
-    /// Who says that it holds the lease.
+    /// The process that the lease names as its holder.
     holder: Option<Identity>,
     pub(super) file: Option<HubFile>,
-    /// Whether the process in the file runs.
+    /// Whether the process that the file names is running.
     alive: bool,
-    /// Pid and version that `/health` says, or why it says nothing. `None`: nobody was asked.
+    /// The pid and version that `/health` reports, or why it reports nothing; `None` if it was not asked.
     health: Option<Result<(u64, String), String>>,
-    /// Whether `/status` wants a token; `None` where that could not be seen.
+    /// Whether `/status` requires a token; `None` if that could not be determined.
     guarded: Option<bool>,
 }
 
-impl Facts {
-    /// Looks until what is seen makes sense, or for a moment at most.
+impl HubFindings {
+    /// Examines the hub until the findings are consistent, or until a moment has passed.
     pub(super) async fn gather(home: &Home) -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let facts = Self::look(home).await;
-            if facts.held == facts.alive || Instant::now() > deadline {
-                return facts;
+            let findings = Self::examine(home).await;
+            if findings.held == findings.alive || Instant::now() > deadline {
+                return findings;
             }
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    async fn look(home: &Home) -> Self {
+    async fn examine(home: &Home) -> Self {
         let file = HubFile::read(home).ok().flatten();
         let held = Lease::is_held(&home.hub_lease()).unwrap_or(false);
         let holder = Lease::holder(&home.hub_lease()).filter(Identity::is_alive);
         let alive = file.as_ref().is_some_and(|file| file.process.is_alive());
-        let mut facts = Self { held, holder, file, alive, health: None, guarded: None };
-        if let Some(file) = facts.file.as_ref().filter(|_| held && alive) {
-            facts.health = Some(health(file).await);
-            facts.guarded = is_guarded(file).await;
+        let mut findings = Self { held, holder, file, alive, health: None, guarded: None };
+        if let Some(file) = findings.file.as_ref().filter(|_| held && alive) {
+            findings.health = Some(health(file).await);
+            findings.guarded = is_guarded(file).await;
         }
-        facts
+        findings
     }
 
-    /// Whether a hub runs, well or not.
+    /// Whether a hub is running, healthy or not.
     pub(super) const fn runs(&self) -> bool {
         self.held && self.alive
     }
 
-    /// Whether it was told to stop, and has had no more time for that than a stop may take.
+    /// Whether it was told to stop, and has not exceeded the time that a stop may take.
     pub(super) fn is_stopping(&self) -> bool {
         let stopped_at = self.file.as_ref().filter(|_| self.runs()).and_then(|file| file.stopped_at);
-        stopped_at.is_some_and(|at| Timestamp::now().duration_since(at) < STOP)
+        stopped_at.is_some_and(|at| Timestamp::now().duration_since(at) < STOP_TIMEOUT)
     }
 
-    /// The two checks.
+    /// Returns both checks.
     pub(super) fn checks(&self, home: &Home, settings: &Settings) -> Vec<Check> {
         let hub = match &self.file {
             Some(file) if self.is_stopping() => Check::ok("hub", format!("pid {} is stopping", file.process.pid)),
@@ -91,7 +92,7 @@ impl Facts {
         vec![hub, self.judge_token(settings)]
     }
 
-    /// Lease and process are there: does it answer, and is it the one?
+    /// Lease and process exist: does it answer, and is it the hub?
     fn judge_running(&self, file: &HubFile) -> Check {
         let pid = file.process.pid;
         let problem = |code, detail: String| Problem::new(code, detail).seen("url", file.url.clone());
@@ -100,25 +101,28 @@ impl Facts {
                 Check::ok("hub", format!("{} answers, pid {pid}, version {version}", file.url))
             }
             Some(Ok((answered, version))) if *answered == u64::from(pid) => {
-                let detail = format!("the hub has version {version}, and this is {VERSION}");
+                let detail = format!("the hub has version {version}, and this program has version {VERSION}");
                 let problem = problem(Code::VersionMismatch, detail).seen("pid", pid);
-                let next = "linchpin hub stop    (instances go on; the next verb starts the new one)";
+                let next = "linchpin hub stop    (instances continue to run; the next command starts the new hub)";
                 Check::warning("hub", problem.next(next))
             }
             Some(Ok((answered, _))) => {
-                let detail = format!("pid {answered} answers at the hub's address, and the hub is pid {pid}");
+                let detail = format!("pid {answered} answers at the hub's address, but the hub has pid {pid}");
                 let problem = problem(Code::HubUnreachable, detail).seen("pid", pid);
                 Check::error("hub", problem.next(format!("kill {pid}")).next("linchpin status    (starts it again)"))
             }
             Some(Err(why)) => {
-                let problem = problem(Code::HubUnreachable, format!("the hub runs and does not answer: {why}"));
-                Check::error("hub", who::name(problem, &file.process).next(format!("kill {pid}; linchpin status")))
+                let problem = problem(Code::HubUnreachable, format!("the hub is running but does not answer: {why}"));
+                Check::error(
+                    "hub",
+                    process_info::describe(problem, &file.process).next(format!("kill {pid}; linchpin status")),
+                )
             }
-            None => Check::ok("hub", format!("pid {pid} runs")),
+            None => Check::ok("hub", format!("pid {pid} is running")),
         }
     }
 
-    /// Lease, file or process are missing: all of them, as it should be?
+    /// The lease, the file or the process is missing: are all of them, as it should be?
     fn judge_absent(&self, home: &Home) -> Check {
         let problem = |detail: String| {
             Problem::new(Code::HubUnreachable, detail)
@@ -126,9 +130,11 @@ impl Facts {
                 .seen("file", home.hub_file().display().to_string())
         };
         if self.held {
-            let problem = problem("the hub's lease is held, and hub.json does not say by whom".to_owned());
+            let problem = problem("the hub's lease is held, but hub.json does not name the holder".to_owned());
             let problem = match &self.holder {
-                Some(holder) => who::name(problem, holder).next(format!("kill {}; linchpin status", holder.pid)),
+                Some(holder) => {
+                    process_info::describe(problem, holder).next(format!("kill {}; linchpin status", holder.pid))
+                }
                 None => problem.next(format!("fuser -v {}    (shows who holds it)", home.hub_lease().display())),
             };
             return Check::error("hub", problem);
@@ -136,65 +142,71 @@ impl Facts {
         match &self.file {
             Some(file) if self.alive => {
                 let pid = file.process.pid;
-                let problem =
-                    problem(format!("pid {pid} runs as the hub and has lost its lease; another would start beside it"));
-                Check::error("hub", who::name(problem, &file.process).next(format!("kill {pid}; linchpin status")))
+                let problem = problem(format!(
+                    "pid {pid} runs as the hub but has lost its lease, so another hub could start beside it"
+                ));
+                Check::error(
+                    "hub",
+                    process_info::describe(problem, &file.process).next(format!("kill {pid}; linchpin status")),
+                )
             }
             Some(file) if file.stopped_at.is_none() => {
-                let problem = problem("the last hub ended without a word".to_owned()).seen("pid", file.process.pid);
+                let problem =
+                    problem("the last hub ended without being stopped".to_owned()).seen("pid", file.process.pid);
                 let log = home.logs().join("hub-error.log");
                 Check::warning(
                     "hub",
                     problem.next("linchpin status    (starts it again)").next(format!("tail {}", log.display())),
                 )
             }
-            Some(_) => Check::ok("hub", "stopped; the next verb that needs it starts it"),
+            Some(_) => Check::ok("hub", "stopped; the next command that needs it starts it"),
             None if home.hub_file().symlink_metadata().is_ok() => {
                 let problem =
-                    problem("hub.json cannot be understood; the next hub would take a new token and port".to_owned());
+                    problem("hub.json cannot be parsed; the next hub would take a new token and port".to_owned());
                 Check::warning("hub", problem.next(format!("ls -l {}", home.hub_file().display())).next("linchpin hub"))
             }
-            None => Check::ok("hub", "none ran yet; the first verb that needs it starts it"),
+            None => Check::ok("hub", "no hub has run yet; the first command that needs it starts it"),
         }
     }
 
     fn judge_token(&self, settings: &Settings) -> Check {
         if self.guarded.unwrap_or(settings.hub.token_required) {
-            return Check::ok("token", "requests to the hub need it");
+            return Check::ok("token", "requests to the hub require it");
         }
         let origin = settings.origin("hub.token_required").map_or_else(String::new, ToString::to_string);
-        let detail = "requests to the hub need no token: every program of this machine may use it";
+        let detail = "requests to the hub require no token: every program on this machine can use it";
         let problem = Problem::new(Code::Unguarded, detail).seen("from", origin);
         Check::warning("token", problem.next("set hub.token_required to true, then: linchpin hub stop"))
     }
 }
 
 async fn health(file: &HubFile) -> Result<(u64, String), String> {
-    let told = |error: reqwest::Error| {
-        if error.is_timeout() { format!("no answer within {ANSWER:?}") } else { format!("{error:?}") }
+    let describe = |error: reqwest::Error| {
+        if error.is_timeout() { format!("no answer within {ANSWER_TIMEOUT:?}") } else { format!("{error:?}") }
     };
     let http = http().map_err(|problem| problem.detail)?;
-    let answer = http.get(format!("{}/health", file.url)).timeout(ANSWER).send().await.map_err(told)?;
-    let health: Value = answer.json().await.map_err(told)?;
-    let pid = health["pid"].as_u64().ok_or("the answer is not a hub's")?;
+    let answer = http.get(format!("{}/health", file.url)).timeout(ANSWER_TIMEOUT).send().await.map_err(describe)?;
+    let health: Value = answer.json().await.map_err(describe)?;
+    let pid = health["pid"].as_u64().ok_or("the answer is not that of a hub")?;
     Ok((pid, health["version"].as_str().unwrap_or_default().to_owned()))
 }
 
-/// Whether the hub refuses who has no token.
+/// Whether the hub refuses a request without a token.
 async fn is_guarded(file: &HubFile) -> Option<bool> {
-    let answer = http().ok()?.get(format!("{}/v1/instances", file.url)).timeout(ANSWER).send().await.ok()?;
+    let answer = http().ok()?.get(format!("{}/v1/instances", file.url)).timeout(ANSWER_TIMEOUT).send().await.ok()?;
     Some(!answer.status().is_success())
 }
 
-/// What the hub says of itself and its instances, if one answers.
+/// Returns what the hub reports about itself and its instances, if one answers.
 pub(super) async fn status(file: &HubFile) -> Option<Value> {
-    let request = http_to(file).ok()?.get(format!("{}/status", file.url)).bearer_auth(&file.token).timeout(2 * ANSWER);
+    let request =
+        http_to(file).ok()?.get(format!("{}/status", file.url)).bearer_auth(&file.token).timeout(2 * ANSWER_TIMEOUT);
     let answer = request.send().await.ok()?.error_for_status().ok()?;
     answer.json().await.ok()
 }
 
-/// What the hub itself says is wrong with its surroundings.
-pub(super) fn troubles(status: Option<Value>) -> Vec<Check> {
+/// Returns what the hub itself reports to be wrong.
+pub(super) fn reported_problems(status: Option<Value>) -> Vec<Check> {
     let problems = status.map(|mut status| status["hub"]["problems"].take()).unwrap_or_default();
     let problems: Vec<Problem> = serde_json::from_value(problems).unwrap_or_default();
     let about_journal = |problem: &Problem| {

@@ -1,4 +1,4 @@
-use super::super::check::Level;
+use super::super::check::Severity;
 use super::*;
 
 fn file(stopped: bool) -> HubFile {
@@ -14,27 +14,27 @@ fn file(stopped: bool) -> HubFile {
     }
 }
 
-fn level(held: bool, file: Option<HubFile>, alive: bool, health: Option<Result<(u64, String), String>>) -> Level {
-    let facts = Facts { held, holder: None, file, alive, health, guarded: Some(true) };
-    let check = facts.checks(&Home::at("/nowhere"), &Settings::default()).remove(0);
-    assert_eq!(check.level == Level::Ok, check.problem.is_none());
+fn severity(held: bool, file: Option<HubFile>, alive: bool, health: Option<Result<(u64, String), String>>) -> Severity {
+    let findings = HubFindings { held, holder: None, file, alive, health, guarded: Some(true) };
+    let check = findings.checks(&Home::at("/nowhere"), &Settings::default()).remove(0);
+    assert_eq!(check.level == Severity::Ok, check.problem.is_none());
     assert!(check.problem.is_none_or(|problem| !problem.next_steps.is_empty()));
     check.level
 }
 
 #[test]
-fn a_hub_is_whole_or_not_there() {
+fn all_or_nothing_of_a_hub_exists() {
     let me = u64::from(std::process::id());
     let says = |pid, version: &str| Some(Ok((pid, version.to_owned())));
-    assert_eq!(level(false, None, false, None), Level::Ok);
-    assert_eq!(level(false, Some(file(true)), false, None), Level::Ok);
-    assert_eq!(level(true, Some(file(false)), true, says(me, VERSION)), Level::Ok);
-    assert_eq!(level(true, Some(file(false)), true, says(me, "0.0.1")), Level::Warning);
-    assert_eq!(level(false, Some(file(false)), false, None), Level::Warning, "killed");
-    assert_eq!(level(true, Some(file(false)), true, says(me + 1, VERSION)), Level::Error);
-    assert_eq!(level(true, Some(file(false)), true, Some(Err("silence".to_owned()))), Level::Error);
-    assert_eq!(level(false, Some(file(false)), true, None), Level::Error, "without its lease");
-    assert_eq!(level(true, Some(file(false)), false, None), Level::Error, "another holds the lease");
-    assert_eq!(level(true, None, false, None), Level::Error);
-    assert_eq!(level(true, Some(file(true)), true, Some(Err("draining".to_owned()))), Level::Ok, "stopping");
+    assert_eq!(severity(false, None, false, None), Severity::Ok);
+    assert_eq!(severity(false, Some(file(true)), false, None), Severity::Ok);
+    assert_eq!(severity(true, Some(file(false)), true, says(me, VERSION)), Severity::Ok);
+    assert_eq!(severity(true, Some(file(false)), true, says(me, "0.0.1")), Severity::Warning);
+    assert_eq!(severity(false, Some(file(false)), false, None), Severity::Warning, "killed");
+    assert_eq!(severity(true, Some(file(false)), true, says(me + 1, VERSION)), Severity::Error);
+    assert_eq!(severity(true, Some(file(false)), true, Some(Err("silence".to_owned()))), Severity::Error);
+    assert_eq!(severity(false, Some(file(false)), true, None), Severity::Error, "without its lease");
+    assert_eq!(severity(true, Some(file(false)), false, None), Severity::Error, "another holds the lease");
+    assert_eq!(severity(true, None, false, None), Severity::Error);
+    assert_eq!(severity(true, Some(file(true)), true, Some(Err("draining".to_owned()))), Severity::Ok, "stopping");
 }

@@ -1,7 +1,7 @@
-//! Every record: whether its owner lives, and whether lease and process say the same.
+//! The check `record`, one for each record: whether its owner is alive, and whether lease and process agree on that.
 //!
-//! Owns the checks `record`, one for each. Invariant: death is what the registry says it is, a free lease or a process
-//! that is gone; where both disagree the record is not called dead here. Never: says anything by age.
+//! The registry decides that an owner is dead: by a free lease, or by a process that has ended. If the two disagree,
+//! the record is not called dead here. Age is no evidence.
 
 use super::check::Check;
 use linchpin_shared::home::Home;
@@ -9,32 +9,32 @@ use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
 use linchpin_shared::registry::{Entry, LeaseState, Owner, Registry, Rejected};
 
-/// What is known of a record's owner.
+/// What is known about a record's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Facts {
+struct RecordFindings {
     owner: Owner,
     lease: Option<LeaseState>,
-    /// Whether the process that the record names runs.
+    /// Whether the process that the record names is running.
     running: bool,
     this_boot: bool,
 }
 
-/// What follows from it.
+/// What follows from the findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum OwnerVerdict {
     Alive,
-    /// Its owner lives, by its process; the lease file is missing.
+    /// The owner is alive, judged by its process, but the lease file is missing.
     LeaseMissing,
-    /// Somebody holds the lease, and the process that the record names is gone.
+    /// The lease is held, but the process that the record names has ended.
     OtherHolder,
-    /// The lease is free, and the process that the record names runs.
+    /// The lease is free, but the process that the record names is running.
     LeaseLost,
     Dead,
-    /// Dead since the machine was started again.
+    /// Dead, because the machine was restarted since.
     OtherBoot,
 }
 
-impl Facts {
+impl RecordFindings {
     fn of(registry: &Registry, entry: &Entry) -> Self {
         let process = &entry.record.process;
         let this_boot = Identity::current().is_ok_and(|me| me.boot_id == process.boot_id);
@@ -42,19 +42,19 @@ impl Facts {
         Self { owner: entry.owner, lease, running: process.is_alive(), this_boot }
     }
 
-    const fn verdict(self) -> Verdict {
+    const fn verdict(self) -> OwnerVerdict {
         match (self.owner, self.lease) {
-            (Owner::Alive, Some(LeaseState::Missing)) => Verdict::LeaseMissing,
-            (Owner::Alive, Some(LeaseState::Held)) if !self.running => Verdict::OtherHolder,
-            (Owner::Alive, _) => Verdict::Alive,
-            (Owner::Dead, _) if self.running => Verdict::LeaseLost,
-            (Owner::Dead, _) if self.this_boot => Verdict::Dead,
-            (Owner::Dead, _) => Verdict::OtherBoot,
+            (Owner::Alive, Some(LeaseState::Missing)) => OwnerVerdict::LeaseMissing,
+            (Owner::Alive, Some(LeaseState::Held)) if !self.running => OwnerVerdict::OtherHolder,
+            (Owner::Alive, _) => OwnerVerdict::Alive,
+            (Owner::Dead, _) if self.running => OwnerVerdict::LeaseLost,
+            (Owner::Dead, _) if self.this_boot => OwnerVerdict::Dead,
+            (Owner::Dead, _) => OwnerVerdict::OtherBoot,
         }
     }
 }
 
-/// One check for each record, and one for all when there is none.
+/// Returns one check for each record, or a single one if there are none.
 pub(super) fn checks(home: &Home) -> Vec<Check> {
     let registry = Registry::new(home);
     let scan = match registry.scan() {
@@ -68,18 +68,20 @@ pub(super) fn checks(home: &Home) -> Vec<Check> {
     if scan.entries.is_empty() && scan.rejected.is_empty() {
         return vec![Check::ok("records", "no instance is registered")];
     }
-    let good = scan.entries.iter().map(|entry| judge(entry, Facts::of(&registry, entry)));
+    let good = scan.entries.iter().map(|entry| judge(entry, RecordFindings::of(&registry, entry)));
     good.chain(scan.rejected.into_iter().map(rejected)).collect()
 }
 
-/// The dead whose process is gone too: these may be swept.
+/// Returns the records whose owner is dead and whose process has ended. These may be removed.
 pub(super) fn dead(registry: &Registry) -> Vec<Entry> {
     let entries = registry.scan().map_or_else(|_| Vec::new(), |scan| scan.entries);
-    let is_dead = |entry: &Entry| matches!(Facts::of(registry, entry).verdict(), Verdict::Dead | Verdict::OtherBoot);
+    let is_dead = |entry: &Entry| {
+        matches!(RecordFindings::of(registry, entry).verdict(), OwnerVerdict::Dead | OwnerVerdict::OtherBoot)
+    };
     entries.into_iter().filter(is_dead).collect()
 }
 
-fn judge(entry: &Entry, facts: Facts) -> Check {
+fn judge(entry: &Entry, findings: RecordFindings) -> Check {
     let (record, pid) = (&entry.record, entry.record.process.pid);
     let problem = |detail: String| {
         Problem::new(Code::Stale, detail)
@@ -88,34 +90,39 @@ fn judge(entry: &Entry, facts: Facts) -> Check {
             .seen("since", record.registered_at.to_string())
             .seen("record", entry.path.display().to_string())
     };
-    let check = match facts.verdict() {
-        Verdict::Alive => Check::ok("record", format!("alive, pid {pid}, {}", record.endpoint)),
-        Verdict::LeaseMissing => Check::warning(
+    let check = match findings.verdict() {
+        OwnerVerdict::Alive => Check::ok("record", format!("alive, pid {pid}, {}", record.endpoint)),
+        OwnerVerdict::LeaseMissing => Check::warning(
             "record",
-            problem(format!("pid {pid} runs and its lease file is missing; it makes it again within a second"))
-                .next("linchpin doctor"),
+            problem(format!(
+                "pid {pid} is running, but its lease file is missing; it creates the file again within a second"
+            ))
+            .next("linchpin doctor"),
         ),
-        Verdict::OtherHolder => Check::warning(
+        OwnerVerdict::OtherHolder => Check::warning(
             "record",
-            problem(format!("its lease is held, and pid {pid}, which it names, is gone"))
-                .next(format!("fuser -v {}    (who holds the lease)", entry.path.with_extension("lease").display())),
+            problem(format!("its lease is held, but pid {pid}, which it names, has ended")).next(format!(
+                "fuser -v {}    (shows who holds the lease)",
+                entry.path.with_extension("lease").display()
+            )),
         ),
-        Verdict::LeaseLost => Check::warning(
+        OwnerVerdict::LeaseLost => Check::warning(
             "record",
-            problem(format!("pid {pid} runs and does not hold its lease, so it counts as dead"))
+            problem(format!("pid {pid} is running but does not hold its lease, so it counts as dead"))
                 .next(format!("ps -o pid,stat,etime,args -p {pid}"))
-                .next("start it again, or register it again: linchpin register"),
+                .next("restart it, or register it again: linchpin register"),
         ),
-        Verdict::Dead => Check::warning("record", swept(problem(format!("dead: pid {pid} is gone")))),
-        Verdict::OtherBoot => {
-            Check::warning("record", swept(problem("dead: it is of another boot of this machine".to_owned())))
-        }
+        OwnerVerdict::Dead => Check::warning("record", swept(problem(format!("dead: pid {pid} has ended")))),
+        OwnerVerdict::OtherBoot => Check::warning(
+            "record",
+            swept(problem("dead: it was registered before this machine was last started".to_owned())),
+        ),
     };
     check.about(record.name.clone())
 }
 
 fn swept(problem: Problem) -> Problem {
-    problem.next("linchpin doctor --fix    (a running hub does it by itself)").next("start the instance again")
+    problem.next("linchpin doctor --fix    (a running hub does this on its own)").next("start the instance again")
 }
 
 fn rejected(rejected: Rejected) -> Check {
@@ -130,14 +137,15 @@ mod tests {
     #[test]
     fn lease_and_process_decide_together() {
         use LeaseState::{Free, Held, Missing, Unsupported};
-        let verdict =
-            |owner, lease, running, this_boot| Facts { owner, lease: Some(lease), running, this_boot }.verdict();
-        assert_eq!(verdict(Owner::Alive, Held, true, true), Verdict::Alive);
-        assert_eq!(verdict(Owner::Alive, Unsupported, true, true), Verdict::Alive);
-        assert_eq!(verdict(Owner::Alive, Missing, true, true), Verdict::LeaseMissing);
-        assert_eq!(verdict(Owner::Alive, Held, false, true), Verdict::OtherHolder);
-        assert_eq!(verdict(Owner::Dead, Free, true, true), Verdict::LeaseLost);
-        assert_eq!(verdict(Owner::Dead, Free, false, true), Verdict::Dead);
-        assert_eq!(verdict(Owner::Dead, Missing, false, false), Verdict::OtherBoot);
+        let verdict = |owner, lease, running, this_boot| {
+            RecordFindings { owner, lease: Some(lease), running, this_boot }.verdict()
+        };
+        assert_eq!(verdict(Owner::Alive, Held, true, true), OwnerVerdict::Alive);
+        assert_eq!(verdict(Owner::Alive, Unsupported, true, true), OwnerVerdict::Alive);
+        assert_eq!(verdict(Owner::Alive, Missing, true, true), OwnerVerdict::LeaseMissing);
+        assert_eq!(verdict(Owner::Alive, Held, false, true), OwnerVerdict::OtherHolder);
+        assert_eq!(verdict(Owner::Dead, Free, true, true), OwnerVerdict::LeaseLost);
+        assert_eq!(verdict(Owner::Dead, Free, false, true), OwnerVerdict::Dead);
+        assert_eq!(verdict(Owner::Dead, Missing, false, false), OwnerVerdict::OtherBoot);
     }
 }

@@ -1,10 +1,10 @@
-//! The registry directory: its lock, whether its file system has locks, and what the dead left in it.
+//! The checks `lock`, `file system`, `leases` and `leftovers` of the registry directory.
 //!
-//! Owns the checks `lock`, `file system`, `leases` and `leftovers`. Invariant: nothing is locked and nothing is waited
-//! for longer than [`PATIENCE`]. Never: takes a lock that is held for a moment for one that is stuck.
+//! Nothing is locked, and nothing is waited for longer than [`PATIENCE`], so a lock that is held for a moment is not
+//! reported as stuck.
 
 use super::check::Check;
-use super::who;
+use super::process_info;
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::Identity;
@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long the directory lock may be held before we say so. Its holders need milliseconds.
+/// How long the directory lock may be held before it is reported. A holder needs milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it is looked at meanwhile.
+/// How often the lock is checked meanwhile.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// File systems whose locks may end at this machine (statfs(2)): their magic numbers and names.
+/// The file systems whose locks may not reach other machines: their magic numbers (statfs(2)) and names.
 const REMOTE: [(u64, &str); 6] = [
     (0x6969, "NFS"),
     (0x517B, "SMB"),
@@ -30,13 +30,13 @@ const REMOTE: [(u64, &str); 6] = [
     (0x6573_5546, "FUSE"),
 ];
 
-/// All checks of this file; none where there is no registry yet.
+/// Runs all checks of this file, or a single one if there is no registry yet.
 pub(super) async fn checks(home: &Home) -> Vec<Check> {
     let registry = Registry::new(home);
     if !registry.dir().is_dir() {
-        return vec![Check::ok("registry", "there is none yet")];
+        return vec![Check::ok("registry", "it does not exist yet")];
     }
-    let locked = watch(&registry).await;
+    let locked = wait_for_lock(&registry).await;
     vec![
         lock(registry.dir(), &locked, registry.lock_holder().as_ref()),
         file_system(registry.dir(), &locked),
@@ -45,8 +45,8 @@ pub(super) async fn checks(home: &Home) -> Vec<Check> {
     ]
 }
 
-/// What the lock is, after having been given time to come free.
-async fn watch(registry: &Registry) -> io::Result<LeaseState> {
+/// Returns the state of the lock, after waiting for a held one to become free.
+async fn wait_for_lock(registry: &Registry) -> io::Result<LeaseState> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let seen = registry.locked()?;
@@ -62,19 +62,20 @@ fn lock(dir: &Path, locked: &io::Result<LeaseState>, holder: Option<&Identity>) 
     let shown = path.display();
     match locked {
         Ok(LeaseState::Free | LeaseState::Missing) => Check::ok("lock", "the directory lock is free"),
-        // Without locks the file's text is the lock; who is named there and lives has it.
-        Ok(LeaseState::Unsupported) if holder.is_none() => Check::ok("lock", "nobody claims the directory lock"),
+        // On a file system without locks the content of the file is the lock: it is held by the process that is named
+        // there, if that is alive.
+        Ok(LeaseState::Unsupported) if holder.is_none() => Check::ok("lock", "no process claims the directory lock"),
         Ok(LeaseState::Held | LeaseState::Unsupported) => {
             let problem = Problem::new(Code::LockTimeout, format!("the directory lock has been held for {PATIENCE:?}"))
                 .seen("path", shown.to_string());
             let problem = match holder {
-                Some(holder) => who::name(problem, holder),
+                Some(holder) => process_info::describe(problem, holder),
                 None => problem.next(format!("fuser -v {shown}    (shows who holds it)")),
             };
             Check::error("lock", problem.next("linchpin doctor"))
         }
         Err(error) => {
-            let problem = Problem::from_io(error, Code::HomeUnusable, "cannot look at the directory lock")
+            let problem = Problem::from_io(error, Code::HomeUnusable, "cannot examine the directory lock")
                 .seen("path", shown.to_string());
             Check::error("lock", problem.next("linchpin doctor --fix").next(format!("ls -l {shown}")))
         }
@@ -82,7 +83,7 @@ fn lock(dir: &Path, locked: &io::Result<LeaseState>, holder: Option<&Identity>) 
 }
 
 fn file_system(dir: &Path, locked: &io::Result<LeaseState>) -> Check {
-    // The kind is the kernel's and of another width on other machines.
+    // The type of this field differs between machines.
     #[expect(clippy::cast_sign_loss, clippy::useless_conversion, reason = "a magic number of 32 bits")]
     let kind = rustix::fs::statfs(dir).map_or(0, |facts| u64::from(facts.f_type as u64) & 0xFFFF_FFFF);
     judge_file_system(dir, locked.as_ref().copied().unwrap_or(LeaseState::Missing), kind)
@@ -92,22 +93,22 @@ fn judge_file_system(dir: &Path, locked: LeaseState, kind: u64) -> Check {
     let remote = REMOTE.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name);
     let detail = match (locked, remote) {
         (LeaseState::Unsupported, _) => {
-            "the file system of the registry has no locks; pid, start time and boot decide who lives".to_owned()
+            "the file system of the registry does not support locks, so pid, start time and boot id decide whether a process is alive".to_owned()
         }
         (_, Some(name)) => format!("the registry is on {name}, whose locks may not reach other machines"),
         (LeaseState::Missing, None) => return Check::ok("file system", "a local one, and nothing is locked there yet"),
         (LeaseState::Held | LeaseState::Free, None) => {
-            return Check::ok("file system", "the file system of the registry has locks");
+            return Check::ok("file system", "the file system of the registry supports locks");
         }
     };
     let problem = Problem::new(Code::HomeUnusable, detail)
         .seen("path", dir.display().to_string())
         .next(format!("findmnt -T {}", dir.display()))
-        .next("set LINCHPIN_HOME to a directory on a disk of this machine");
+        .next("set LINCHPIN_HOME to a directory on a local disk");
     Check::warning("file system", problem)
 }
 
-/// The leases without a record.
+/// Leases without a record.
 fn leases(dir: &Path, orphans: io::Result<Vec<Orphan>>) -> Check {
     let orphans = match orphans {
         Ok(orphans) => orphans,
@@ -116,7 +117,7 @@ fn leases(dir: &Path, orphans: io::Result<Vec<Orphan>>) -> Check {
     let (held, free): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|orphan| orphan.state == LeaseState::Held);
     if let Some(orphan) = held.first() {
         let detail = format!(
-            "{} held without a record; who holds one writes its record again within a second",
+            "{} held without a record; a live holder writes its record again within a second",
             count(held.len(), "lease")
         );
         let problem = Problem::new(Code::Stale, detail).seen("path", orphan.path.display().to_string());
@@ -128,21 +129,21 @@ fn leases(dir: &Path, orphans: io::Result<Vec<Orphan>>) -> Check {
     match free.first() {
         None => Check::ok("leases", "every lease has its record"),
         Some(orphan) => {
-            let detail = format!("{} left without a record and without an owner", count(free.len(), "lease"));
+            let detail = format!("{} left without a record and without a holder", count(free.len(), "lease"));
             let problem = Problem::new(Code::Stale, detail).seen("path", orphan.path.display().to_string());
             Check::warning("leases", problem.next("linchpin doctor --fix"))
         }
     }
 }
 
-/// The temporary files of dead writers.
+/// Temporary files of dead processes.
 fn leftovers(dir: &Path, files: io::Result<Vec<PathBuf>>) -> Check {
     match files {
         Err(error) => unreadable("leftovers", dir, &error),
         Ok(files) => match files.first() {
-            None => Check::ok("leftovers", "nobody left a temporary file"),
+            None => Check::ok("leftovers", "no process left a temporary file"),
             Some(first) => {
-                let detail = format!("{} left by writers that are dead", count(files.len(), "temporary file"));
+                let detail = format!("{} left by dead processes", count(files.len(), "temporary file"));
                 let problem = Problem::new(Code::Stale, detail).seen("path", first.display().to_string());
                 Check::warning("leftovers", problem.next("linchpin doctor --fix"))
             }
@@ -155,14 +156,14 @@ fn unreadable(name: &str, dir: &Path, error: &io::Error) -> Check {
     Check::error(name, problem.next(format!("ls -ld {}", dir.display())))
 }
 
-/// `1 lease`, `2 leases`.
+/// `1 lease is`, `2 leases are`.
 pub(super) fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what} is") } else { format!("{number} {what}s are") }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::Level;
+    use super::super::check::Severity;
     use super::*;
     use uuid::Uuid;
 
@@ -172,11 +173,11 @@ mod tests {
     fn a_held_lock_names_its_holder() {
         let me = Identity::current().unwrap();
         let check = lock(Path::new(DIR), &Ok(LeaseState::Held), Some(&me));
-        assert_eq!(check.level, Level::Error);
+        assert_eq!(check.level, Severity::Error);
         assert_eq!(check.problem.unwrap().observed["pid"], me.pid);
         let steps = lock(Path::new(DIR), &Ok(LeaseState::Held), None).problem.unwrap().next_steps;
         assert!(steps[0].contains("fuser"));
-        assert_eq!(lock(Path::new(DIR), &Ok(LeaseState::Free), Some(&me)).level, Level::Ok);
+        assert_eq!(lock(Path::new(DIR), &Ok(LeaseState::Free), Some(&me)).level, Severity::Ok);
     }
 
     #[test]
@@ -185,12 +186,12 @@ mod tests {
         let (free, none) = (LeaseState::Free, LeaseState::Unsupported);
         assert_eq!(
             [level(free, 0xEF53), level(free, 0x6969), level(none, 0xEF53)],
-            [Level::Ok, Level::Warning, Level::Warning]
+            [Severity::Ok, Severity::Warning, Severity::Warning]
         );
     }
 
     #[test]
-    fn an_orphan_that_is_held_is_not_called_dead() {
+    fn a_held_lease_without_a_record_is_not_dead() {
         let orphan = |state| Orphan { id: Uuid::nil(), path: PathBuf::from("/r/x.lease"), state };
         let steps = |orphans| leases(Path::new(DIR), Ok(orphans)).problem.map(|problem| problem.next_steps.join(" "));
         assert_eq!(steps(vec![]), None);

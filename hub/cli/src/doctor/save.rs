@@ -1,9 +1,9 @@
-//! The troubleshooting text: what a person sends along with a report of a fault.
+//! The report that a person attaches to a bug report.
 //!
-//! Owns its order and its file. Invariant: every part went through [`Secrets`]; the file is new and 0600, whatever stood
-//! in its place. Never: contains what an instance's processes printed, which may be anything.
+//! Every part of it goes through [`Secrets`]. The file is new and has mode 0600, whatever was in its place. It does not
+//! contain the output of the processes of instances, because that may be anything.
 
-use super::Report;
+use super::DoctorReport;
 use super::secrets::Secrets;
 use linchpin_shared::home::Home;
 use linchpin_shared::logfile;
@@ -12,14 +12,14 @@ use linchpin_shared::registry::atomic;
 use serde_json::Value;
 use std::path::Path;
 
-/// How many lines of each of the hub's logs.
+/// How many lines of each log of the hub it contains.
 const LINES: usize = 50;
 
-/// The longest line that is kept, in characters.
+/// The length to which a line is cut, in characters.
 const LINE_LEN: usize = 2_000;
 
-/// The whole text.
-pub(super) fn text(report: &Report, status: Option<Value>, home: Option<&Home>, secrets: &Secrets) -> String {
+/// Returns the whole report.
+pub(super) fn text(report: &DoctorReport, status: Option<Value>, home: Option<&Home>, secrets: &Secrets) -> String {
     let mut out = format!(
         "linchpin {}\n{}\n\n== doctor\n{}\n",
         env!("CARGO_PKG_VERSION"),
@@ -60,19 +60,19 @@ fn platform() -> String {
 }
 
 fn log(path: &Path, secrets: &Secrets) -> String {
-    // Joined before secrets are looked for: one may go on in the next line.
+    // The lines are joined before secrets are removed, because a secret may continue on the next line.
     let lines = match logfile::tail(path, LINES) {
         Ok(lines) => secrets.text(&lines.join("\n")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is none".to_owned(),
-        Err(error) => format!("cannot be read: {error}"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "it does not exist".to_owned(),
+        Err(error) => format!("it cannot be read: {error}"),
     };
     lines.lines().fold(String::new(), |out, line| out + &line.chars().take(LINE_LEN).collect::<String>() + "\n")
 }
 
-/// Writes it, mode 0600, in the place of whatever was there.
+/// Writes the report with mode 0600, and replaces whatever was there.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If it cannot be written.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), Problem> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     atomic::write(&path, text.as_bytes()).map_err(|error| {
@@ -80,6 +80,6 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Problem> {
         Problem::from_io(&error, Code::Internal, format!("cannot write {}", path.display()))
             .seen("path", path.display().to_string())
             .next(format!("ls -ld {dir}; df -h {dir}"))
-            .next("linchpin doctor --save -    (prints it)")
+            .next("linchpin doctor --save -    (prints it instead)")
     })
 }

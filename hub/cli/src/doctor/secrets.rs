@@ -1,9 +1,8 @@
-//! Removing secrets from everything that the doctor says.
+//! Removes secrets from everything that the doctor prints.
 //!
-//! Owns what is known to be secret: the hub's token, the secret of every record, also of one that cannot be believed or is
-//! in quarantine. That is removed wherever it stands; what only looks like a secret is [`redact`]'s to remove.
-//! Invariant: everything that leaves the doctor went through here; to remove too much is no fault.
-//! Never: remembers a secret longer than the verb runs, or trusts that a file is well-formed.
+//! Known secrets are the hub's token and the secret of every record, also of records that are invalid or in quarantine.
+//! They are removed wherever they appear; what only looks like a secret is removed by [`redact`]. It is better to
+//! remove too much than too little. Files are searched even if they are not well-formed.
 
 use linchpin_shared::home::Home;
 use linchpin_shared::redact::{self, REMOVED};
@@ -14,24 +13,24 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// The names under which our own files keep secrets.
+/// The names under which our own files have secrets.
 const OURS: [&str; 2] = ["token", "secret"];
 
-/// Shorter than this, a value is removed only beside its name: it would stand in half of all words.
+/// A shorter value is removed only beside its name, because it would occur in many words.
 const SHORTEST: usize = 4;
 
-/// How much of a file is searched; no record that is longer is read by anybody.
+/// How much of a file is searched. A longer record is not read by anything.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The secrets of a home.
 #[derive(Default)]
 pub(super) struct Secrets {
-    /// Longest first, so that one that contains another is removed whole.
+    /// The longest comes first, so that a secret that contains another one is removed completely.
     known: Vec<String>,
 }
 
 impl Secrets {
-    /// Those of this home.
+    /// Collects the secrets of this home.
     pub(super) fn of(home: &Home) -> Self {
         let mut known = BTreeSet::new();
         collect(&home.hub_file(), &mut known);
@@ -45,7 +44,7 @@ impl Secrets {
         Self { known }
     }
 
-    /// These and those.
+    /// Merges two sets of secrets.
     pub(super) fn and(mut self, other: Self) -> Self {
         self.known.extend(other.known);
         self.known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -53,7 +52,7 @@ impl Secrets {
         self
     }
 
-    /// The text without secrets.
+    /// Returns the text without secrets.
     pub(super) fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.known {
@@ -64,14 +63,14 @@ impl Secrets {
         redact::text(&text)
     }
 
-    /// The value without secrets.
+    /// Removes the secrets from a value.
     pub(super) fn value(&self, value: &mut Value) {
         match value {
             Value::String(text) => *text = self.text(text),
             Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
             Value::Object(fields) => {
                 for (name, field) in fields {
-                    // `key` alone names a setting in our own problems.
+                    // In our own problems, `key` is the name of a setting.
                     if redact::is_secret_name(name) && name != "key" && !field.is_boolean() && !field.is_null() {
                         *field = REMOVED.into();
                     } else {
@@ -84,7 +83,7 @@ impl Secrets {
     }
 }
 
-/// Finds the secrets in one of our files, whether or not it is well-formed.
+/// Collects the secrets of one of our files, whether or not it is well-formed.
 fn collect(path: &Path, known: &mut BTreeSet<String>) {
     let Some(bytes) = read(path) else { return };
     if let Ok(value) = serde_json::from_slice::<Value>(&bytes) {
@@ -115,7 +114,7 @@ fn collect_value(value: &Value, known: &mut BTreeSet<String>) {
     }
 }
 
-/// The beginning of a regular file, whatever its mode; a pipe in its place cannot make us wait.
+/// Reads the beginning of a regular file, whatever its mode. A pipe in its place does not block.
 pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);

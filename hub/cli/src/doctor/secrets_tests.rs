@@ -2,7 +2,7 @@ use super::*;
 use serde_json::json;
 
 #[test]
-fn in_a_value_the_name_of_a_field_counts() {
+fn a_field_with_a_secret_name_is_removed() {
     let mut value = json!({"labels": {"API_TOKEN": "x", "n": 1}, "key": "hub.port", "list": ["PASSWORD=y"]});
     Secrets::default().value(&mut value);
     let expected =
@@ -11,7 +11,7 @@ fn in_a_value_the_name_of_a_field_counts() {
 }
 
 #[test]
-fn the_secrets_of_a_home_are_found_also_in_broken_files() {
+fn secrets_in_broken_files_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::at(dir.path().join("home"));
     home.prepare().unwrap();

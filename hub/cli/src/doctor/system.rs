@@ -1,7 +1,6 @@
-//! What the machine gives: file watches, ports, a clock.
+//! The checks `watch`, `ports` and `clock`: what the machine provides.
 //!
-//! Owns the checks `watch`, `ports` and `clock`. Invariant: each judgement is a pure function of what was seen.
-//! Never: connects to a port or takes a watch.
+//! Each judgement is a pure function of what was observed. No port is connected to, and no watch is created.
 
 use super::check::Check;
 use super::hub;
@@ -15,34 +14,40 @@ use linchpin_shared::settings::Settings;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-/// This was written in 2026; a clock before that is one that was never set.
+/// This program was written in 2026, so an earlier time means that the clock was never set.
 const WRITTEN: &str = "2026-01-01T00:00:00Z";
 
-/// So far apart two readings of one clock may seem: file systems round, and an NFS server has a clock of its own.
+/// How far apart two readings of one clock may be. File systems round, and an NFS server has its own clock.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
-/// A limit and how much of it is used.
+/// A limit, and how much of it is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Usage {
+struct LimitUsage {
     used: u64,
     limit: u64,
 }
 
-/// All checks of this file.
-pub(super) fn checks(home: &Home, settings: &Settings, hub: &hub::Facts) -> Vec<Check> {
+/// Runs all checks of this file.
+pub(super) fn checks(home: &Home, settings: &Settings, hub: &hub::HubFindings) -> Vec<Check> {
     vec![watch(), ports(home, settings.hub.port, hub), clock(home, hub.file.as_ref())]
 }
 
 fn watch() -> Check {
     let limit = |name: &str| fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok()?.trim().parse().ok();
     let (Some(instances), Some(watches)) = (limit("max_user_instances"), limit("max_user_watches")) else {
-        return Check::ok("watch", "this system tells no limits of file watching; the registry is polled in any case");
+        return Check::ok(
+            "watch",
+            "this system does not show its limits for file watches; the registry is polled in any case",
+        );
     };
     let (used_instances, used_watches) = in_use();
-    judge_watch(Usage { used: used_instances, limit: instances }, Usage { used: used_watches, limit: watches })
+    judge_watch(
+        LimitUsage { used: used_instances, limit: instances },
+        LimitUsage { used: used_watches, limit: watches },
+    )
 }
 
-/// The inotify instances and watches of our processes, as far as they can be seen.
+/// Counts the inotify instances and watches of the processes of this user, as far as they can be seen.
 fn in_use() -> (u64, u64) {
     let us = rustix::process::geteuid().as_raw();
     let (mut instances, mut watches) = (0, 0);
@@ -62,13 +67,13 @@ fn in_use() -> (u64, u64) {
     (instances, watches)
 }
 
-fn judge_watch(instances: Usage, watches: Usage) -> Check {
-    let near = |usage: Usage| usage.used.saturating_mul(10) >= usage.limit.saturating_mul(9);
+fn judge_watch(instances: LimitUsage, watches: LimitUsage) -> Check {
+    let near = |usage: LimitUsage| usage.used.saturating_mul(10) >= usage.limit.saturating_mul(9);
     let seen = format!(
         "{} of {} inotify instances and {} of {} watches are in use",
         instances.used, instances.limit, watches.used, watches.limit
     );
-    let mut problem = Problem::new(Code::LimitReached, format!("{seen}; with none left the registry is only polled"));
+    let mut problem = Problem::new(Code::LimitReached, format!("{seen}; if none is left, the registry is only polled"));
     for (usage, name) in [(instances, "max_user_instances"), (watches, "max_user_watches")] {
         if near(usage) {
             problem = problem.next(format!("sudo sysctl fs.inotify.{name}={}", usage.limit.saturating_mul(4).max(512)));
@@ -77,8 +82,8 @@ fn judge_watch(instances: Usage, watches: Usage) -> Check {
     if problem.next_steps.is_empty() { Check::ok("watch", seen) } else { Check::warning("watch", problem) }
 }
 
-/// The hub's port belongs to the hub; with no hub, the port that the next one wants is free.
-fn ports(home: &Home, preferred: u16, hub: &hub::Facts) -> Check {
+/// The hub's port must belong to the hub. If there is no hub, the port that the next one prefers must be free.
+fn ports(home: &Home, preferred: u16, hub: &hub::HubFindings) -> Check {
     if hub.is_stopping() {
         return Check::ok("ports", "the hub is stopping");
     }
@@ -92,7 +97,7 @@ fn ports(home: &Home, preferred: u16, hub: &hub::Facts) -> Check {
     match Culprit::find(home, port) {
         Ok(culprit) => judge_port(port, hub, culprit.as_ref()),
         Err(error) => {
-            let problem = Problem::from_io(&error, Code::PortTaken, "cannot tell who listens");
+            let problem = Problem::from_io(&error, Code::PortTaken, "cannot determine which process listens");
             Check::warning("ports", problem.next(format!("ss -ltnp 'sport = :{port}'")))
         }
     }
@@ -102,27 +107,31 @@ fn judge_port(port: u16, hub: Option<u32>, culprit: Option<&Culprit>) -> Check {
     let pid = culprit.and_then(|culprit| culprit.holder.process.as_ref()).map(|process| process.pid);
     let problem = |detail: String| Problem::new(Code::PortTaken, detail).seen("port", port);
     match (hub, culprit) {
-        (None, None) => Check::ok("ports", format!("{port} is free for the next hub")),
-        (Some(hub), Some(_)) if pid == Some(hub) => Check::ok("ports", format!("{port} is the hub's (pid {hub})")),
+        (None, None) => Check::ok("ports", format!("port {port} is free for the next hub")),
+        (Some(hub), Some(_)) if pid == Some(hub) => {
+            Check::ok("ports", format!("port {port} belongs to the hub (pid {hub})"))
+        }
         (Some(hub), None) => Check::error(
             "ports",
-            problem(format!("nobody listens on {port}, which is the port of the hub (pid {hub})"))
+            problem(format!("no process listens on port {port}, which is the port of the hub (pid {hub})"))
                 .next("linchpin hub stop")
                 .next("linchpin status    (starts it again)"),
         ),
         (Some(hub), Some(culprit)) => Check::error(
             "ports",
             culprit
-                .named_in(problem(format!("{port} is the port of the hub (pid {hub}), and another listens there")))
+                .named_in(problem(format!(
+                    "port {port} is the port of the hub (pid {hub}), but another process listens there"
+                )))
                 .next("linchpin hub stop; linchpin status"),
         ),
         (None, Some(culprit)) => Check::warning(
             "ports",
             culprit
                 .named_in(problem(format!(
-                    "{port} is taken; the next hub takes another port, and agents over HTTP look here"
+                    "port {port} is taken; the next hub will take another port, but agents that use HTTP expect it here"
                 )))
-                .next("set hub.port in the settings to another one, and tell it to your agents"),
+                .next("set hub.port to another port, and configure it in your agents"),
         ),
     }
 }
@@ -143,47 +152,47 @@ fn judge_clock(now: Timestamp, newest: Option<(String, Timestamp)>) -> Check {
     let problem = |detail: String| {
         Problem::new(Code::BadClock, detail)
             .seen("now", now.to_string())
-            .next("date; timedatectl    (is it set, and kept by a time server?)")
+            .next("date; timedatectl    (shows whether the clock is set and synchronized)")
             .next("sudo timedatectl set-ntp true")
     };
     if WRITTEN.parse().is_ok_and(|written: Timestamp| now < written) {
         return Check::error(
             "clock",
-            problem(format!("the clock says {now}, which is before this program was written")),
+            problem(format!("the clock shows {now}, which is before this program was written")),
         );
     }
     match newest {
         Some((what, at)) if at.duration_since(now) > TOLERANCE => {
-            let detail = format!("the {what} is in the future, at {at}: the clock was set back");
+            let detail = format!("the {what} is in the future ({at}), so the clock was set back");
             Check::warning("clock", problem(detail).seen("newest", at.to_string()))
         }
-        Some(_) | None => Check::ok("clock", format!("{now:.0}, after everything that was written")),
+        Some(_) | None => Check::ok("clock", format!("{now:.0}, which is later than everything that was written")),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::Level;
+    use super::super::check::Severity;
     use super::*;
     use linchpin_shared::port::{Holder, Whose};
     use linchpin_shared::process::Identity;
 
     #[test]
-    fn limits_are_told_before_they_are_reached() {
-        let check = |used, limit| judge_watch(Usage { used, limit }, Usage { used: 1, limit: 1000 });
+    fn limits_are_reported_before_they_are_reached() {
+        let check = |used, limit| judge_watch(LimitUsage { used, limit }, LimitUsage { used: 1, limit: 1000 });
         assert_eq!(
             [check(89, 100).level, check(90, 100).level, check(0, 0).level],
-            [Level::Ok, Level::Warning, Level::Warning]
+            [Severity::Ok, Severity::Warning, Severity::Warning]
         );
         assert_eq!(check(100, 100).problem.unwrap().next_steps, ["sudo sysctl fs.inotify.max_user_instances=512"]);
     }
 
     #[test]
-    fn our_own_watch_is_counted() {
+    fn a_watch_of_this_process_is_counted() {
         let before = in_use();
         let watch = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).unwrap();
         rustix::fs::inotify::add_watch(&watch, "/", rustix::fs::inotify::WatchFlags::CREATE).unwrap();
-        // Others of this user come and go; ours is surely among the instances of this process.
+        // Other processes of this user come and go, but this one is certainly counted.
         let (instances, watches) = in_use();
         assert!(instances >= 1 && watches >= 1, "{before:?}");
     }
@@ -194,20 +203,20 @@ mod tests {
         let seen = |process| Culprit { holder: Holder { uid: 1, process, command: None }, whose: Whose::Stranger };
         let culprit = seen(Some(me.clone()));
         let level = |hub, culprit| judge_port(7777, hub, culprit).level;
-        assert_eq!(level(None, None), Level::Ok);
-        assert_eq!(level(Some(me.pid), Some(&culprit)), Level::Ok);
-        assert_eq!(level(Some(me.pid + 1), Some(&culprit)), Level::Error);
-        assert_eq!(level(Some(me.pid), None), Level::Error);
-        assert_eq!(level(None, Some(&culprit)), Level::Warning);
+        assert_eq!(level(None, None), Severity::Ok);
+        assert_eq!(level(Some(me.pid), Some(&culprit)), Severity::Ok);
+        assert_eq!(level(Some(me.pid + 1), Some(&culprit)), Severity::Error);
+        assert_eq!(level(Some(me.pid), None), Severity::Error);
+        assert_eq!(level(None, Some(&culprit)), Severity::Warning);
         let unseen = seen(None);
         assert_eq!(judge_port(7777, None, Some(&unseen)).problem.unwrap().observed["held by user"], 1);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_is_seen() {
+    fn a_clock_that_was_set_back_is_reported() {
         let now: Timestamp = "2026-11-20T10:00:00Z".parse().unwrap();
         let level = |seconds| judge_clock(now, Some(("x".to_owned(), now + SignedDuration::from_secs(seconds)))).level;
-        assert_eq!([level(-9), level(60), level(61)], [Level::Ok, Level::Ok, Level::Warning]);
-        assert_eq!(judge_clock("1970-01-02T00:00:00Z".parse().unwrap(), None).level, Level::Error);
+        assert_eq!([level(-9), level(60), level(61)], [Severity::Ok, Severity::Ok, Severity::Warning]);
+        assert_eq!(judge_clock("1970-01-02T00:00:00Z".parse().unwrap(), None).level, Severity::Error);
     }
 }

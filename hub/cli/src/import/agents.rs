@@ -1,9 +1,9 @@
-//! The coding agents whose files are read: where each has them, and how servers stand in them.
+//! The coding agents whose files are read: where each agent has its files, and where the servers are in them.
 //!
-//! Owns [`Agent`], [`Source`] (one file) and [`Site`] (one object of servers in it). Invariant: each file is there once,
-//! whatever leads to it; a site belongs to a project or to the whole user. Never: opens a file.
+//! [`AgentFile`] is one file and [`ServerTable`] is one object of servers in it. A file occurs once, however it is
+//! found. A table belongs to one project or to the user. No file is opened here.
 
-use super::vars::Dialect;
+use super::vars::VariableSyntax;
 use linchpin_shared::problem::{Code, Problem};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub(super) enum Agent {
 }
 
 impl Agent {
-    /// Its name for people.
+    /// The name that people know.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::ClaudeCode => "Claude Code",
@@ -35,12 +35,12 @@ impl Agent {
     }
 
     /// How it writes variables.
-    pub(super) const fn dialect(self) -> Dialect {
+    pub(super) const fn variable_syntax(self) -> VariableSyntax {
         match self {
-            Self::ClaudeCode => Dialect::Shell,
-            Self::ClaudeDesktop | Self::Codex => Dialect::None,
-            Self::Cursor | Self::VsCode => Dialect::Editor,
-            Self::Gemini => Dialect::Dollar,
+            Self::ClaudeCode => VariableSyntax::Shell,
+            Self::ClaudeDesktop | Self::Codex => VariableSyntax::None,
+            Self::Cursor | Self::VsCode => VariableSyntax::Editor,
+            Self::Gemini => VariableSyntax::Dollar,
         }
     }
 
@@ -53,34 +53,34 @@ impl Agent {
     }
 }
 
-/// One object of servers.
+/// One object of servers in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Site {
+pub(super) struct ServerTable {
     /// The keys that lead to it.
     pub(super) path: Vec<String>,
-    /// The project that it belongs to; none for the whole user.
+    /// The project that it belongs to; `None` if it belongs to the user.
     pub(super) project: Option<PathBuf>,
 }
 
-/// One file.
+/// One file of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Source {
+pub(super) struct AgentFile {
     pub(super) agent: Agent,
     pub(super) file: PathBuf,
-    /// Where servers may stand in it.
-    pub(super) sites: Vec<Site>,
+    /// Where servers can be in it.
+    pub(super) tables: Vec<ServerTable>,
 }
 
-/// Where this user's files are.
+/// Finds the files of agents.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
+pub(super) struct FileLocator {
     pub(super) home: PathBuf,
     pub(super) env: BTreeMap<String, String>,
-    /// The present project.
+    /// The current project.
     pub(super) project: PathBuf,
 }
 
-/// The files of a project, with whose they are.
+/// The files that a project can have, and the agent of each.
 const OF_PROJECT: [(&str, Agent); 5] = [
     (".mcp.json", Agent::ClaudeCode),
     (".cursor/mcp.json", Agent::Cursor),
@@ -89,9 +89,9 @@ const OF_PROJECT: [(&str, Agent); 5] = [
     (".gemini/settings.json", Agent::Gemini),
 ];
 
-impl Places {
-    /// The project of this directory: the nearest one above it that has an agent's file or a repository; but never the
-    /// home itself, whose files are the user's.
+impl FileLocator {
+    /// Returns the project of a directory: the nearest directory above it that has a file of an agent or a repository.
+    /// The home is never a project, since its files belong to the user.
     pub(super) fn project_of(dir: &Path, home: &Path) -> PathBuf {
         let is_one = |dir: &&Path| {
             *dir != home && (OF_PROJECT.iter().any(|(file, _)| dir.join(file).is_file()) || dir.join(".git").exists())
@@ -100,20 +100,20 @@ impl Places {
         below.into_iter().find(is_one).unwrap_or(dir).to_owned()
     }
 
-    /// All files, those of the project first, whether they exist or not.
-    pub(super) fn all(&self) -> Vec<Source> {
+    /// Returns all files, those of the project first, whether they exist or not.
+    pub(super) fn all(&self) -> Vec<AgentFile> {
         let of_project = OF_PROJECT.iter().filter(|_| self.project != self.home);
-        let mut all: Vec<Source> =
+        let mut all: Vec<AgentFile> =
             of_project.map(|(file, agent)| self.project_file(*agent, &self.project, file)).collect();
         all.extend(self.of_user());
         all
     }
 
-    /// The one that this file is, by its name and place.
+    /// Returns the file of an agent that this path names.
     ///
     /// # Errors
-    /// [`Code::BadRequest`] when it is none of an agent's files.
-    pub(super) fn one(&self, file: &Path) -> Result<Source, Problem> {
+    /// [`Code::BadRequest`] if it is not a file of any known agent.
+    pub(super) fn one(&self, file: &Path) -> Result<AgentFile, Problem> {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         if let Some(known) = self.of_user().into_iter().find(|source| source.file == file) {
             return Ok(known);
@@ -133,27 +133,27 @@ impl Places {
             Some(self.user_file(agent, file.clone()))
         };
         found.or_else(by_name).ok_or_else(|| {
-            Problem::new(Code::BadRequest, format!("{} is no file of an agent that is known", file.display()))
+            Problem::new(Code::BadRequest, format!("{} is not a file of a known agent", file.display()))
                 .seen("known", "Claude Code, Claude Desktop, Cursor, VS Code, Codex, Gemini CLI")
-                .next("linchpin import    (without a file: all that are found)")
+                .next("linchpin import    (without a file, it reads all files that it finds)")
         })
     }
 
-    fn project_file(&self, agent: Agent, project: &Path, file: &str) -> Source {
-        let site = Site { path: vec![agent.key().to_owned()], project: Some(project.to_owned()) };
-        Source { agent, file: project.join(file), sites: vec![site] }
+    fn project_file(&self, agent: Agent, project: &Path, file: &str) -> AgentFile {
+        let table = ServerTable { path: vec![agent.key().to_owned()], project: Some(project.to_owned()) };
+        AgentFile { agent, file: project.join(file), tables: vec![table] }
     }
 
-    fn user_file(&self, agent: Agent, file: PathBuf) -> Source {
-        let mut sites = vec![Site { path: vec![agent.key().to_owned()], project: None }];
+    fn user_file(&self, agent: Agent, file: PathBuf) -> AgentFile {
+        let mut tables = vec![ServerTable { path: vec![agent.key().to_owned()], project: None }];
         if let (Agent::ClaudeCode, Some(project)) = (agent, self.project.to_str()) {
             let path = ["projects", project, agent.key()].map(str::to_owned).to_vec();
-            sites.push(Site { path, project: Some(self.project.clone()) });
+            tables.push(ServerTable { path, project: Some(self.project.clone()) });
         }
-        Source { agent, file, sites }
+        AgentFile { agent, file, tables }
     }
 
-    fn of_user(&self) -> Vec<Source> {
+    fn of_user(&self) -> Vec<AgentFile> {
         let var = |name: &str| self.env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let config = var("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"));
         let library = self.home.join("Library/Application Support");
@@ -183,12 +183,12 @@ impl Places {
 mod tests {
     use super::*;
 
-    fn places(home: &Path, project: &Path) -> Places {
-        Places { home: home.to_owned(), env: BTreeMap::new(), project: project.to_owned() }
+    fn places(home: &Path, project: &Path) -> FileLocator {
+        FileLocator { home: home.to_owned(), env: BTreeMap::new(), project: project.to_owned() }
     }
 
     #[test]
-    fn a_file_is_known_by_its_name_and_place() {
+    fn a_file_is_recognised_by_its_name_and_directory() {
         let places = places(Path::new("/home/me"), Path::new("/p/shop"));
         for (file, agent, project) in [
             ("/q/.mcp.json", Agent::ClaudeCode, Some("/q")),
@@ -198,24 +198,24 @@ mod tests {
             ("/elsewhere/claude_desktop_config.json", Agent::ClaudeDesktop, None),
         ] {
             let source = places.one(Path::new(file)).unwrap();
-            assert_eq!((source.agent, source.sites[0].project.as_deref()), (agent, project.map(Path::new)), "{file}");
+            assert_eq!((source.agent, source.tables[0].project.as_deref()), (agent, project.map(Path::new)), "{file}");
         }
         assert!(places.one(Path::new("/q/package.json")).is_err());
         let claude = places.one(Path::new("/home/me/.claude.json")).unwrap();
-        assert_eq!(claude.sites[1].path, ["projects", "/p/shop", "mcpServers"]);
+        assert_eq!(claude.tables[1].path, ["projects", "/p/shop", "mcpServers"]);
     }
 
     #[test]
-    fn a_project_is_the_nearest_directory_that_looks_like_one() {
+    fn a_project_is_the_nearest_directory_with_a_marker() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("home/shop/src/deep");
         std::fs::create_dir_all(&deep).unwrap();
         let home = dir.path().join("home");
         std::fs::write(home.join(".mcp.json"), "{}").unwrap();
-        assert_eq!(Places::project_of(&deep, &home), deep, "the home is no project");
+        assert_eq!(FileLocator::project_of(&deep, &home), deep, "the home is not a project");
         std::fs::create_dir(home.join("shop/.git")).unwrap();
-        assert_eq!(Places::project_of(&deep, &home), home.join("shop"));
-        assert_eq!(Places::project_of(&home, &home), home);
-        assert!(places(&home, &home).all().iter().all(|source| source.sites[0].project.is_none()));
+        assert_eq!(FileLocator::project_of(&deep, &home), home.join("shop"));
+        assert_eq!(FileLocator::project_of(&home, &home), home);
+        assert!(places(&home, &home).all().iter().all(|source| source.tables[0].project.is_none()));
     }
 }

@@ -1,30 +1,30 @@
-//! Changing the members of one object in a file that belongs to somebody else.
+//! Changes the members of one object in a file that belongs to another program.
 //!
-//! Owns [`Change`] and how it is made in JSON: by cutting and putting in text, so that everything else stays as it was,
-//! byte for byte, comments and order too. Invariant: the outcome was read again and differs in nothing but what was asked
-//! for; else nothing is given. Never: writes a file, or formats what it does not put in.
+//! [`ObjectEdit`] says what to change. In JSON it is done by cutting and inserting text, so that everything else stays
+//! as it was, byte for byte, including comments and order. The result is parsed again, and returned only if it differs
+//! in nothing but what was asked for. No file is written here.
 
-use super::jsonc::{self, Kind, Member, Node};
+use super::jsonc::{self, Member, Node, NodeKind};
 use linchpin_shared::problem::{Code, Problem};
 use serde_json::Value;
 use std::ops::Range;
 
 /// What to change in one object.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Change {
+pub(super) struct ObjectEdit {
     /// The keys that lead to the object.
     pub(super) path: Vec<String>,
-    /// Members to take away.
+    /// The members to remove.
     pub(super) remove: Vec<String>,
-    /// Members to put in, where the first was that is taken away, or last.
+    /// The members to insert, in the place of the first one that is removed, or at the end.
     pub(super) insert: Vec<(String, Value)>,
 }
 
 /// Makes the changes.
 ///
 /// # Errors
-/// [`Code::BadRequest`] when the text cannot be read or an object is missing.
-pub(super) fn json(text: &str, changes: &[Change]) -> Result<String, Problem> {
+/// [`Code::BadRequest`] if the text cannot be parsed or an object is missing.
+pub(super) fn json(text: &str, changes: &[ObjectEdit]) -> Result<String, Problem> {
     let mut out = text.to_owned();
     for change in changes {
         out = one(&out, change)?;
@@ -32,10 +32,10 @@ pub(super) fn json(text: &str, changes: &[Change]) -> Result<String, Problem> {
     Ok(out)
 }
 
-fn one(text: &str, change: &Change) -> Result<String, Problem> {
+fn one(text: &str, change: &ObjectEdit) -> Result<String, Problem> {
     let root = jsonc::parse(text)?;
     let missing = || Problem::new(Code::BadRequest, format!("there is no object {:?}", change.path.join(".")));
-    let object = root.at(&change.path).filter(|node| matches!(node.kind, Kind::Object(_))).ok_or_else(missing)?;
+    let object = root.at(&change.path).filter(|node| matches!(node.kind, NodeKind::Object(_))).ok_or_else(missing)?;
     let mut edits = edits(text, object, change);
     edits.sort_by_key(|(range, _)| std::cmp::Reverse((range.start, range.end)));
     let mut out = text.to_owned();
@@ -51,20 +51,20 @@ fn one(text: &str, change: &Change) -> Result<String, Problem> {
     if jsonc::parse(&out)?.value() == expected {
         return Ok(out);
     }
-    Err(Problem::new(Code::Internal, "the file could not be changed without changing something else of it")
-        .next("change it by hand, as linchpin import shows"))
+    Err(Problem::new(Code::Internal, "the file could not be changed without changing something else in it")
+        .next("change it by hand in the way that linchpin import shows"))
 }
 
-/// What to write in the place of what, none of it overlapping.
-fn edits(text: &str, object: &Node, change: &Change) -> Vec<(Range<usize>, String)> {
+/// Returns which parts of the text to replace by what. They do not overlap.
+fn edits(text: &str, object: &Node, change: &ObjectEdit) -> Vec<(Range<usize>, String)> {
     let members = object.members();
     let mut edits = Vec::new();
     let goes = |member: &Member| change.remove.contains(&member.key);
     let first = members.iter().position(goes).filter(|_| !change.insert.is_empty());
-    let look = Look::of(text, object);
+    let layout = Layout::of(text, object);
     if let Some(first) = first {
         let member = &members[first];
-        edits.push((member.start..member.value.span.end, look.rendered(&change.insert)));
+        edits.push((member.start..member.value.span.end, layout.rendered(&change.insert)));
     }
     let stays = |(at, member): &(usize, &Member)| Some(*at) == first || !goes(member);
     let last = members.iter().enumerate().rfind(stays);
@@ -72,7 +72,7 @@ fn edits(text: &str, object: &Node, change: &Change) -> Vec<(Range<usize>, Strin
         let end = member.comma.map_or(member.value.span.end, |comma| comma + 1);
         edits.push((slot(text, member.start, end), String::new()));
     }
-    // What is last must not have a comma after it, unless what was last had one.
+    // The last member must not have a comma after it, unless the last one had one before.
     let cut = members.last().is_some_and(|member| member.comma.is_none());
     if let Some((at, comma)) = last.and_then(|(at, member)| Some((at, member.comma?)))
         && cut
@@ -81,12 +81,12 @@ fn edits(text: &str, object: &Node, change: &Change) -> Vec<(Range<usize>, Strin
         edits.push((comma..comma + 1, String::new()));
     }
     if first.is_none() && !change.insert.is_empty() {
-        edits.push(look.appended(text, object, last.map(|(_, member)| member), &change.insert));
+        edits.push(layout.appended(text, object, last.map(|(_, member)| member), &change.insert));
     }
     edits
 }
 
-/// A member with its line, if it has it for itself.
+/// Returns the range of a member, with its whole line if nothing else is on it.
 fn slot(text: &str, start: usize, end: usize) -> Range<usize> {
     let line = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let after = text[end..].find('\n').map_or(text.len(), |at| end + at + 1);
@@ -99,15 +99,16 @@ fn slot(text: &str, start: usize, end: usize) -> Range<usize> {
 }
 
 /// How an object is laid out.
-struct Look {
-    /// Between lines; nothing where all stands in one.
+struct Layout {
+    /// The line break; empty if everything is on one line.
     newline: &'static str,
-    /// What stands before the object's own line, and what one level adds.
+    /// The indentation of the object's own line.
     outer: String,
+    /// What one level adds to the indentation.
     step: String,
 }
 
-impl Look {
+impl Layout {
     fn of(text: &str, object: &Node) -> Self {
         let newline = match (text.contains("\r\n"), text.trim_end().contains('\n')) {
             (true, _) => "\r\n",
@@ -120,7 +121,7 @@ impl Look {
         Self { newline, step: step.unwrap_or("  ").to_owned(), outer }
     }
 
-    /// These members as they stand within the object, from the first key on.
+    /// Formats these members as they are written in the object, starting with the first key.
     fn rendered(&self, members: &[(String, Value)]) -> String {
         let between = if self.newline.is_empty() {
             ", ".to_owned()
@@ -135,7 +136,7 @@ impl Look {
         if self.newline.is_empty() {
             return value.to_string();
         }
-        // A text has no line break of its own: JSON escapes them.
+        // A string contains no line break of its own, because JSON escapes it.
         let deeper = format!("{}{}", self.outer, self.step);
         let lines = format!("{value:#}");
         let line = |line: &str| {
@@ -145,7 +146,7 @@ impl Look {
         lines.lines().map(line).collect::<Vec<_>>().join(&format!("{}{deeper}", self.newline))
     }
 
-    /// The members after the last one that stays, or as the only ones.
+    /// Appends the members after the last one that stays, or as the only ones.
     fn appended(
         &self,
         text: &str,
@@ -168,7 +169,7 @@ impl Look {
     }
 }
 
-/// What stands before the first sign of the line of this place.
+/// Returns the white space at the start of the line of this position.
 fn indent(text: &str, at: usize) -> String {
     let line = text[..at].rfind('\n').map_or(0, |at| at + 1);
     text[line..at].chars().take_while(|c| matches!(c, ' ' | '\t')).collect()
@@ -180,8 +181,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn change(remove: &[&str], insert: &[(&str, Value)]) -> Change {
-        Change {
+    fn change(remove: &[&str], insert: &[(&str, Value)]) -> ObjectEdit {
+        ObjectEdit {
             path: vec!["s".to_owned()],
             remove: remove.iter().map(|name| (*name).to_owned()).collect(),
             insert: insert.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn one_entry_takes_the_place_of_several_and_all_else_stays() {
+    fn one_entry_replaces_several_and_the_rest_stays() {
         let text = "{\n\t// mine\n\t\"x\": 1.0,\n\t\"s\": {\n\t\t\"a\": {\n\t\t\t\"q\": []\n\t\t}, // first\n\t\t\"b\": {},\n\n\t\t\"c\": {}\n\t},\n\t\"y\": [1,2 ]\n}\n";
         let new = [("l", json!({"command": "/l", "args": ["mcp"]}))];
         let wanted = "{\n\t// mine\n\t\"x\": 1.0,\n\t\"s\": {\n\t\t\"l\": {\n\t\t\t\"command\": \"/l\",\n\t\t\t\"args\": [\n\t\t\t\t\"mcp\"\n\t\t\t]\n\t\t}, // first\n\t\t\"b\": {}\n\n\t},\n\t\"y\": [1,2 ]\n}\n";
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_layout_stays_what_it_was() {
+    fn every_layout_is_kept() {
         let new = [("l", json!(1))];
         for (text, remove, insert, wanted) in [
             (r#"{"s":{"a":1,"b":2}}"#, &["a"][..], &new[..], r#"{"s":{"l": 1,"b":2}}"#),
@@ -221,7 +222,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_taken_away_can_be_put_back(
+        fn removed_members_can_be_restored(
             members in prop::collection::btree_map("[a-e]", prop_oneof![Just(json!({"k": ["v", 1]})), Just(json!(null))], 0..5),
             remove in prop::collection::vec("[a-e]", 0..4),
             pretty: bool,

@@ -1,20 +1,19 @@
-//! The same changes in TOML, for Codex.
+//! Makes the same changes in TOML, for Codex.
 //!
-//! Owns how they are made with a document that keeps comments, order and spaces. Invariant: a text that the document does
-//! not give back byte for byte before anything is changed is refused. Comments above a table that goes stay, above what
-//! takes its place. Never: writes a file.
+//! The document type keeps comments, order and spaces. A text that it does not reproduce byte for byte before any
+//! change is refused. Comments above a removed table stay, above the table that replaces it. No file is written here.
 
-use super::edit::Change;
+use super::edit::ObjectEdit;
 use linchpin_shared::problem::{Code, Problem};
 use serde_json::Value;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, value};
 
-/// Reads a text as a value.
+/// Parses a text as a value.
 ///
 /// # Errors
 /// [`Code::BadRequest`] with line and column.
 pub(super) fn read(text: &str) -> Result<Value, Problem> {
-    // Its message has the place first, and then shows the line, which may hold a secret.
+    // Only its message is used: its full text also shows the line, which may contain a secret.
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start);
         let before = &text[..at.min(text.len())];
@@ -27,15 +26,15 @@ pub(super) fn read(text: &str) -> Result<Value, Problem> {
 /// Makes the changes.
 ///
 /// # Errors
-/// [`Code::BadRequest`] when the text cannot be read, a table is missing, or more than that would change.
-pub(super) fn toml(text: &str, changes: &[Change]) -> Result<String, Problem> {
-    // A document has lines as Unix has them, whatever it was read from.
+/// [`Code::BadRequest`] if the text cannot be parsed, a table is missing, or more than that would change.
+pub(super) fn toml(text: &str, changes: &[ObjectEdit]) -> Result<String, Problem> {
+    // The document always has Unix line breaks, whatever it was parsed from.
     let plain = text.replace("\r\n", "\n");
     let as_it_was = |plain: String| if text.contains("\r\n") { plain.replace('\n', "\r\n") } else { plain };
     let mut document: DocumentMut =
-        plain.parse().map_err(|_| read(text).err().unwrap_or_else(|| refused("it cannot be read")))?;
+        plain.parse().map_err(|_| read(text).err().unwrap_or_else(|| refused("it cannot be parsed")))?;
     if as_it_was(document.to_string()) != text {
-        return Err(refused("it could not be changed without changing how it is written"));
+        return Err(refused("it could not be changed without changing its formatting"));
     }
     for change in changes {
         one(&mut document, change)?;
@@ -44,10 +43,10 @@ pub(super) fn toml(text: &str, changes: &[Change]) -> Result<String, Problem> {
 }
 
 fn refused(why: &str) -> Problem {
-    Problem::new(Code::BadRequest, why).next("change the file by hand, as linchpin import shows")
+    Problem::new(Code::BadRequest, why).next("change the file by hand in the way that linchpin import shows")
 }
 
-fn one(document: &mut DocumentMut, change: &Change) -> Result<(), Problem> {
+fn one(document: &mut DocumentMut, change: &ObjectEdit) -> Result<(), Problem> {
     let mut table: &mut dyn TableLike = document.as_table_mut();
     for key in &change.path {
         let below = table.get_mut(key).and_then(Item::as_table_like_mut);
@@ -76,7 +75,7 @@ fn one(document: &mut DocumentMut, change: &Change) -> Result<(), Problem> {
     Ok(())
 }
 
-/// An entry as a table of its own, with tables in it in one line.
+/// Returns an entry as a table of its own, in which further tables are written on one line.
 fn item(entry: &Value) -> Item {
     let mut table = Table::new();
     for (key, part) in entry.as_object().into_iter().flatten() {
@@ -106,9 +105,9 @@ mod tests {
 
     const TEXT: &str = "# my settings\nmodel = \"o5\"   # the best\n\n# files\n[mcp_servers.files]\ncommand = \"npx\"\n\n[mcp_servers.files.env]\nTOKEN = 'x'\n\n[mcp_servers.other]\nenabled = false\ncommand = \"o\"\n\n[tui]\nx = [ 1,2 ]\n";
 
-    fn change(remove: &[&str]) -> Change {
+    fn change(remove: &[&str]) -> ObjectEdit {
         let entry = json!({"command": "/l", "args": ["mcp"], "env": {"A": "b"}});
-        Change {
+        ObjectEdit {
             path: vec!["mcp_servers".to_owned()],
             remove: remove.iter().map(|name| (*name).to_owned()).collect(),
             insert: vec![("linchpin".to_owned(), entry)],
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_takes_the_place_of_others_and_all_else_stays() {
+    fn a_table_replaces_others_and_the_rest_stays() {
         let wanted = TEXT.replace(
             "[mcp_servers.files]\ncommand = \"npx\"\n\n[mcp_servers.files.env]\nTOKEN = 'x'\n",
             "[mcp_servers.linchpin]\ncommand = \"/l\"\nargs = [\"mcp\"]\nenv = { A = \"b\" }\n",
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_with_its_place_and_without_its_text() {
+    fn an_error_has_its_position_and_not_its_text() {
         let problem = toml("a = 1\nb = hunter2 x\n", &[]).unwrap_err();
         assert!(problem.detail.starts_with("line 2, column") && !problem.detail.contains("hunter2"), "{problem}");
         assert!(toml("a = 1\n", &[change(&[])]).is_err());

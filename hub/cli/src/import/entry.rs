@@ -1,11 +1,11 @@
 //! What one entry of an agent's file is.
 //!
-//! Owns [`Meaning`] and the rules by which an entry becomes a server, is Linchpin already, or is left alone. Invariant: an
-//! entry becomes a server only if Linchpin does everything with it that the agent does; what it would lose is a reason to
-//! leave it, or is told. Never: starts or asks anything.
+//! [`EntryKind`] and the rules by which an entry becomes a server, is Linchpin itself, or is left alone. An entry
+//! becomes a server only if Linchpin does everything with it that the agent does; what would be missing is a reason to
+//! leave it alone, or is reported. No server is started or contacted.
 
-use super::agents::{Agent, Site};
-use super::vars::{Vars, env_file};
+use super::agents::{Agent, ServerTable};
+use super::vars::{Variables, env_file};
 use linchpin_shared::declared::How;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -13,43 +13,43 @@ use std::path::{Path, PathBuf};
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Meaning {
+pub(super) enum EntryKind {
     /// A server that Linchpin can run.
     Server {
-        /// How it is reached.
+        /// How the server is reached.
         how: How,
         /// The directory that it belongs to.
         dir: PathBuf,
-        /// What the agent does with it that Linchpin does not.
-        lost: Vec<String>,
+        /// The fields that the agent uses and Linchpin does not.
+        not_carried_over: Vec<String>,
     },
     /// Linchpin itself.
     Linchpin,
-    /// Left alone, for this reason.
-    Left(String),
+    /// It is left alone, for this reason.
+    LeaveAlone(String),
 }
 
-/// What is known beside the entry.
-pub(super) struct Around<'a> {
+/// What is known beside the entry itself.
+pub(super) struct EntryContext<'a> {
     pub(super) agent: Agent,
-    pub(super) site: &'a Site,
-    pub(super) vars: &'a Vars,
-    /// Servers that the agent does not use, by their names there.
+    pub(super) table: &'a ServerTable,
+    pub(super) vars: &'a Variables,
+    /// The names of the servers that the agent does not use.
     pub(super) disabled: &'a [String],
 }
 
-/// Fields by which an agent logs in itself.
+/// Fields with which an agent logs in by itself.
 const LOGIN: [&str; 7] =
     ["oauth", "auth", "authProviderType", "headersHelper", "scopes", "oauth_resource", "targetAudience"];
 
-/// Fields that say which tools the agent offers.
+/// Fields that select the tools that the agent offers.
 const TOOLS: [&str; 6] = ["includeTools", "excludeTools", "enabled_tools", "disabled_tools", "tools", "disabledTools"];
 
-/// Fields that change how it is started in a way that Linchpin does not know.
-const STRANGE: [&str; 4] = ["sandboxEnabled", "sandbox", "experimental_environment", "tcp"];
+/// Fields that change how the server is started, in a way that Linchpin does not support.
+const UNSUPPORTED: [&str; 4] = ["sandboxEnabled", "sandbox", "experimental_environment", "tcp"];
 
-/// Fields that mean nothing to Linchpin, or what it does anyway.
-const FINE: [&str; 22] = [
+/// Fields that Linchpin supports or can ignore.
+const SUPPORTED: [&str; 22] = [
     "type",
     "transport",
     "command",
@@ -74,16 +74,16 @@ const FINE: [&str; 22] = [
     "required",
 ];
 
-/// Reads an entry.
-pub(super) fn read(name: &str, entry: &Value, around: &Around<'_>) -> Meaning {
-    let Some(fields) = entry.as_object() else { return Meaning::Left("it is not an object".to_owned()) };
+/// Determines what an entry is.
+pub(super) fn read(name: &str, entry: &Value, context: &EntryContext<'_>) -> EntryKind {
+    let Some(fields) = entry.as_object() else { return EntryKind::LeaveAlone("it is not an object".to_owned()) };
     if is_linchpin(fields) {
-        return Meaning::Linchpin;
+        return EntryKind::Linchpin;
     }
-    server(name, fields, around).unwrap_or_else(Meaning::Left)
+    server(name, fields, context).unwrap_or_else(EntryKind::LeaveAlone)
 }
 
-/// Whether it is `linchpin mcp`, or the hub's address.
+/// Whether it is `linchpin mcp`, or the address of the hub.
 fn is_linchpin(fields: &Map<String, Value>) -> bool {
     let text = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default();
     let program = Path::new(text("command")).file_name().and_then(|name| name.to_str());
@@ -103,22 +103,22 @@ fn is_linchpin(fields: &Map<String, Value>) -> bool {
     ["url", "httpUrl", "serverUrl"].iter().any(|key| hub(text(key)).is_some())
 }
 
-fn server(name: &str, fields: &Map<String, Value>, around: &Around<'_>) -> Result<Meaning, String> {
+fn server(name: &str, fields: &Map<String, Value>, context: &EntryContext<'_>) -> Result<EntryKind, String> {
     let is = |key: &str, what: bool| fields.get(key) == Some(&Value::Bool(what));
-    if is("disabled", true) || is("enabled", false) || around.disabled.iter().any(|disabled| disabled == name) {
+    if is("disabled", true) || is("enabled", false) || context.disabled.iter().any(|disabled| disabled == name) {
         return Err("it is disabled".to_owned());
     }
     let set = |key: &&&str| fields.get(**key).is_some_and(|value| *value != Value::Bool(false) && !is_empty(value));
     if let Some(key) = LOGIN.iter().find(set) {
-        return Err(format!("the agent logs in for it ({key}), which only the agent can do"));
+        return Err(format!("it needs a login ({key}) that only the agent can do"));
     }
     if let Some(key) = TOOLS.iter().find(set) {
-        return Err(format!("the agent treats its tools one by one ({key}), which one entry for all cannot do"));
+        return Err(format!("the agent selects its tools one by one ({key}), which one common entry cannot do"));
     }
-    if let Some(key) = STRANGE.iter().find(set) {
-        return Err(format!("the agent starts it in a way that Linchpin does not know ({key})"));
+    if let Some(key) = UNSUPPORTED.iter().find(set) {
+        return Err(format!("the agent starts it in a way that Linchpin does not support ({key})"));
     }
-    let reader = Reader { fields, around };
+    let reader = EntryReader { fields, context };
     let url = ["url", "httpUrl", "serverUrl"].iter().find_map(|key| Some((*key, fields.get(*key)?.as_str()?)));
     let how = match (fields.get("command").and_then(Value::as_str), url) {
         (Some(command), None) => reader.stdio(command)?,
@@ -126,8 +126,9 @@ fn server(name: &str, fields: &Map<String, Value>, around: &Around<'_>) -> Resul
         (None, None) => return Err("it has neither a command nor a URL".to_owned()),
         (Some(_), Some(_)) => return Err("it has both a command and a URL".to_owned()),
     };
-    let lost = fields.keys().filter(|key| !FINE.contains(&key.as_str()) && !is_empty(&fields[*key])).cloned().collect();
-    Ok(Meaning::Server { how, dir: reader.dir()?, lost })
+    let not_carried_over =
+        fields.keys().filter(|key| !SUPPORTED.contains(&key.as_str()) && !is_empty(&fields[*key])).cloned().collect();
+    Ok(EntryKind::Server { how, dir: reader.dir()?, not_carried_over })
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -139,14 +140,14 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-struct Reader<'a> {
+struct EntryReader<'a> {
     fields: &'a Map<String, Value>,
-    around: &'a Around<'a>,
+    context: &'a EntryContext<'a>,
 }
 
-impl Reader<'_> {
+impl EntryReader<'_> {
     fn resolve(&self, text: &str) -> Result<String, String> {
-        self.around.vars.resolve(text, self.around.agent.dialect(), self.around.site.project.as_deref())
+        self.context.vars.resolve(text, self.context.agent.variable_syntax(), self.context.table.project.as_deref())
     }
 
     fn stdio(&self, command: &str) -> Result<How, String> {
@@ -160,14 +161,16 @@ impl Reader<'_> {
             Some(_) => return Err("args is not a list".to_owned()),
         };
         let word = |word: &Value| {
-            word.as_str().map(|word| self.resolve(word)).unwrap_or(Err("args has what is no text".to_owned()))
+            word.as_str()
+                .map(|word| self.resolve(word))
+                .unwrap_or(Err("args has an element that is not a string".to_owned()))
         };
         let args = words.iter().map(word).collect::<Result<_, _>>()?;
         let mut env = self.env_file()?;
         env.extend(self.map("env")?);
         env.extend(self.passed());
-        // An agent in a terminal finds its programs there, and the hub may have been started elsewhere.
-        if let Some(path) = self.around.vars.env.get("PATH").filter(|_| !env.contains_key("PATH")) {
+        // The PATH of a terminal may have programs that the PATH of the hub does not have.
+        if let Some(path) = self.context.vars.env.get("PATH").filter(|_| !env.contains_key("PATH")) {
             env.insert("PATH".to_owned(), path.clone());
         }
         Ok(How::Stdio { command: self.resolve(command)?, args, env })
@@ -177,22 +180,23 @@ impl Reader<'_> {
         let kind = self.fields.get("type").or_else(|| self.fields.get("transport")).and_then(Value::as_str);
         match kind {
             Some("http" | "streamable-http" | "streamableHttp" | "streamable_http") => {}
-            Some("sse") => return Err("it speaks SSE, the transport of 2024, which Linchpin does not".to_owned()),
-            Some(kind) => return Err(format!("it speaks {kind:?}, which Linchpin does not")),
-            None if self.around.agent == Agent::Gemini && key == "url" => {
-                return Err("it speaks SSE (Gemini CLI takes `url` for that), which Linchpin does not".to_owned());
+            Some("sse") => return Err("it uses SSE, the transport of 2024, which Linchpin does not support".to_owned()),
+            Some(kind) => return Err(format!("it uses the transport {kind:?}, which Linchpin does not support")),
+            None if self.context.agent == Agent::Gemini && key == "url" => {
+                return Err("it uses SSE (which is what `url` means for Gemini CLI), and Linchpin does not support it"
+                    .to_owned());
             }
             None => {}
         }
         let url = self.resolve(url)?;
         if url.trim_end_matches('/').ends_with("/sse") {
-            return Err("it speaks SSE, as its URL says, which Linchpin does not".to_owned());
+            return Err("it uses SSE, judged by its URL, and Linchpin does not support it".to_owned());
         }
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err("its URL is neither http nor https".to_owned());
         }
         if url.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|at| at.contains('@'))) {
-            return Err("its URL has a user in it".to_owned());
+            return Err("its URL contains a user name".to_owned());
         }
         let mut headers = self.map("headers")?;
         headers.extend(self.map("http_headers")?);
@@ -203,16 +207,18 @@ impl Reader<'_> {
             headers.insert("Authorization".to_owned(), format!("Bearer {}", self.variable(variable)?));
         }
         if url.starts_with("https://") && headers.is_empty() {
-            return Err("it has no header to log in with, so it may want a login that only the agent can do".to_owned());
+            return Err(
+                "it has no header for authentication, so it may need a login that only the agent can do".to_owned()
+            );
         }
         Ok(How::Url { url, headers })
     }
 
     fn variable(&self, name: &str) -> Result<String, String> {
-        self.around.vars.env.get(name).cloned().ok_or_else(|| format!("the variable {name} is not set here"))
+        self.context.vars.env.get(name).cloned().ok_or_else(|| format!("the variable {name} is not set here"))
     }
 
-    /// A map of texts.
+    /// Returns a map of strings.
     fn map(&self, key: &str) -> Result<BTreeMap<String, String>, String> {
         let map = match self.fields.get(key) {
             None | Some(Value::Null) => return Ok(BTreeMap::new()),
@@ -225,7 +231,7 @@ impl Reader<'_> {
                 Value::Number(number) => number.to_string(),
                 Value::Bool(yes) => yes.to_string(),
                 Value::Null | Value::Array(_) | Value::Object(_) => {
-                    return Err(format!("{name} in {key} is not a text"));
+                    return Err(format!("{name} in {key} is not a string"));
                 }
             };
             Ok((name.clone(), value))
@@ -240,24 +246,24 @@ impl Reader<'_> {
         env_file(&text).map_err(|why| format!("{}: {why}", file.display()))
     }
 
-    /// Variables that Codex passes on by name, those that are set.
+    /// Returns the variables that Codex passes on by name, if they are set.
     fn passed(&self) -> BTreeMap<String, String> {
         let names = self.fields.get("env_vars").and_then(Value::as_array).into_iter().flatten();
         let names = names.filter_map(|name| name.as_str().or_else(|| name.get("name")?.as_str()));
-        names.filter_map(|name| Some((name.to_owned(), self.around.vars.env.get(name)?.clone()))).collect()
+        names.filter_map(|name| Some((name.to_owned(), self.context.vars.env.get(name)?.clone()))).collect()
     }
 
-    /// The directory that the server belongs to.
+    /// Returns the directory that the server belongs to.
     fn dir(&self) -> Result<PathBuf, String> {
-        let base = self.around.site.project.as_deref();
+        let base = self.context.table.project.as_deref();
         let Some(cwd) = self.fields.get("cwd").and_then(Value::as_str) else {
-            return Ok(base.unwrap_or(&self.around.vars.home).to_owned());
+            return Ok(base.unwrap_or(&self.context.vars.home).to_owned());
         };
         let cwd = PathBuf::from(self.resolve(cwd)?);
         match base {
             _ if cwd.is_absolute() => Ok(cwd),
             Some(project) => Ok(project.join(cwd)),
-            None => Err("its directory is relative to wherever the agent happens to be".to_owned()),
+            None => Err("its directory is relative to the directory in which the agent is started".to_owned()),
         }
     }
 }

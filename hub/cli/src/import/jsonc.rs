@@ -1,27 +1,27 @@
-//! JSON with comments and trailing commas, with the place of everything in the text.
+//! Parses JSON with comments and trailing commas, and keeps the position of every part in the text.
 //!
-//! Owns [`Node`] and its parser. What agents write themselves is plain JSON; what people write for VS Code has comments.
-//! Invariant: a text is read whole or refused with line and column; every span is the bytes of that very part.
-//! Never: changes a text; see [`super::edit`].
+//! Agents write plain JSON themselves; files that people write for VS Code have comments. A text is parsed completely,
+//! or refused with line and column. The span of a part covers exactly the bytes of that part. Texts are changed by
+//! [`super::edit`].
 
 use linchpin_shared::problem::{Code, Problem};
 use serde_json::{Map, Value};
 use std::ops::Range;
 
-/// How deep things may be nested. Files of agents have a depth of ten.
+/// The deepest nesting that is accepted. Files of agents have a depth of about ten.
 const MAX_DEPTH: usize = 100;
 
-/// A part of the text.
+/// A value in the text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
-    /// Where it stands.
+    /// Its position in the text.
     pub(super) span: Range<usize>,
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
 }
 
-/// What a part is.
+/// What a value is.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     Object(Vec<Member>),
     Array(Vec<Node>),
     Scalar(Value),
@@ -31,38 +31,38 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Member {
     pub(super) key: String,
-    /// Where its key begins.
+    /// The position of its key.
     pub(super) start: usize,
     pub(super) value: Node,
-    /// Where the comma after it stands.
+    /// The position of the comma after it.
     pub(super) comma: Option<usize>,
 }
 
 impl Node {
-    /// The members; none of what is no object.
+    /// Returns the members; empty if it is not an object.
     pub(super) fn members(&self) -> &[Member] {
         match &self.kind {
-            Kind::Object(members) => members,
-            Kind::Array(_) | Kind::Scalar(_) => &[],
+            NodeKind::Object(members) => members,
+            NodeKind::Array(_) | NodeKind::Scalar(_) => &[],
         }
     }
 
-    /// The member of this key.
+    /// Returns the value of the member with this key.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         self.members().iter().find(|member| member.key == key).map(|member| &member.value)
     }
 
-    /// The part at the end of these keys.
+    /// Returns the value to which these keys lead.
     pub(super) fn at(&self, keys: &[String]) -> Option<&Self> {
         keys.iter().try_fold(self, |node, key| node.get(key))
     }
 
-    /// The value, without its places.
+    /// Returns the value without positions.
     pub(super) fn value(&self) -> Value {
         match &self.kind {
-            Kind::Scalar(value) => value.clone(),
-            Kind::Array(nodes) => nodes.iter().map(Self::value).collect(),
-            Kind::Object(members) => {
+            NodeKind::Scalar(value) => value.clone(),
+            NodeKind::Array(nodes) => nodes.iter().map(Self::value).collect(),
+            NodeKind::Object(members) => {
                 let pair = |member: &Member| (member.key.clone(), member.value.value());
                 Value::Object(members.iter().map(pair).collect::<Map<_, _>>())
             }
@@ -70,17 +70,17 @@ impl Node {
     }
 }
 
-/// Reads a text.
+/// Parses a text.
 ///
 /// # Errors
 /// [`Code::BadRequest`] with line and column.
 pub(super) fn parse(text: &str) -> Result<Node, Problem> {
-    // What some editors of Windows put first (RFC 8259, section 8.1).
+    // Some editors on Windows start a file with a byte order mark (RFC 8259, section 8.1).
     let start = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     let mut parser = Parser { text, at: start, depth: 0 };
-    let read = parser.blank().and_then(|()| parser.node()).and_then(|node| parser.blank().map(|()| node));
+    let read = parser.skip_blank().and_then(|()| parser.node()).and_then(|node| parser.skip_blank().map(|()| node));
     match read {
-        Ok(_) if parser.at < text.len() => Err(parser.problem("something follows the end")),
+        Ok(_) if parser.at < text.len() => Err(parser.problem("there is something after the end of the document")),
         Ok(node) => Ok(node),
         Err(why) => Err(parser.problem(&why)),
     }
@@ -106,8 +106,8 @@ impl<'t> Parser<'t> {
         &self.text[self.at..]
     }
 
-    /// Passes over what means nothing.
-    fn blank(&mut self) -> Read<()> {
+    /// Skips white space and comments.
+    fn skip_blank(&mut self) -> Read<()> {
         loop {
             let rest = self.rest();
             let trimmed = rest.trim_start_matches([' ', '\t', '\r', '\n']);
@@ -115,7 +115,7 @@ impl<'t> Parser<'t> {
             let length = if trimmed.starts_with("//") {
                 trimmed.find('\n').unwrap_or(trimmed.len())
             } else if trimmed.starts_with("/*") {
-                trimmed.find("*/").map(|at| at + 2).ok_or("this comment does not end")?
+                trimmed.find("*/").map(|at| at + 2).ok_or("this comment is not closed")?
             } else {
                 return Ok(());
             };
@@ -127,14 +127,14 @@ impl<'t> Parser<'t> {
         let start = self.at;
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(String::from("it is nested too deep"));
+            return Err(String::from("it is nested too deeply"));
         }
         let kind = match self.rest().bytes().next() {
-            Some(b'{') => Kind::Object(self.object()?),
-            Some(b'[') => Kind::Array(self.array()?),
-            Some(b'"') => Kind::Scalar(Value::String(self.string()?)),
-            Some(_) => Kind::Scalar(self.word()?),
-            None => return Err(String::from("it ends here, too early")),
+            Some(b'{') => NodeKind::Object(self.object()?),
+            Some(b'[') => NodeKind::Array(self.array()?),
+            Some(b'"') => NodeKind::Scalar(Value::String(self.string()?)),
+            Some(_) => NodeKind::Scalar(self.word()?),
+            None => return Err(String::from("the document ends here unexpectedly")),
         };
         self.depth -= 1;
         Ok(Node { span: start..self.at, kind })
@@ -144,28 +144,28 @@ impl<'t> Parser<'t> {
         let mut members: Vec<Member> = Vec::new();
         self.at += 1;
         loop {
-            self.blank()?;
+            self.skip_blank()?;
             if self.takes('}') {
                 return Ok(members);
             }
             if members.last().is_some_and(|last| last.comma.is_none()) {
-                return Err(String::from("a comma or } is missing"));
+                return Err(String::from("expected a comma or }"));
             }
             let start = self.at;
             if !self.rest().starts_with('"') {
-                return Err(String::from("a name in quotes, or }, is missing"));
+                return Err(String::from("expected a name in quotes, or }"));
             }
             let key = self.string()?;
             if members.iter().any(|member| member.key == key) {
-                return Err(format!("{key:?} stands here twice"));
+                return Err(format!("the key {key:?} occurs twice"));
             }
-            self.blank()?;
+            self.skip_blank()?;
             if !self.takes(':') {
-                return Err(String::from("a colon is missing"));
+                return Err(String::from("expected a colon"));
             }
-            self.blank()?;
+            self.skip_blank()?;
             let value = self.node()?;
-            self.blank()?;
+            self.skip_blank()?;
             let comma = self.comma();
             members.push(Member { key, start, value, comma });
         }
@@ -175,15 +175,15 @@ impl<'t> Parser<'t> {
         let (mut nodes, mut more) = (Vec::new(), true);
         self.at += 1;
         loop {
-            self.blank()?;
+            self.skip_blank()?;
             if self.takes(']') {
                 return Ok(nodes);
             }
             if !more {
-                return Err(String::from("a comma or ] is missing"));
+                return Err(String::from("expected a comma or ]"));
             }
             nodes.push(self.node()?);
-            self.blank()?;
+            self.skip_blank()?;
             more = self.comma().is_some();
         }
     }
@@ -207,18 +207,18 @@ impl<'t> Parser<'t> {
             escaped = *byte == b'\\' && !escaped;
             ends
         });
-        let (end, _) = end.ok_or("this text does not end")?;
-        let text = serde_json::from_str(&rest[..=end]).map_err(|_| "this text cannot be read")?;
+        let (end, _) = end.ok_or("this string is not closed")?;
+        let text = serde_json::from_str(&rest[..=end]).map_err(|_| "this string is not valid")?;
         self.at += end + 1;
         Ok(text)
     }
 
-    /// A number, true, false or null.
+    /// Parses a number, true, false or null.
     fn word(&mut self) -> Read<Value> {
         let rest = self.rest();
         let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
         let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-        let value = serde_json::from_str(&rest[..end]).map_err(|_| "a value is missing or cannot be read")?;
+        let value = serde_json::from_str(&rest[..end]).map_err(|_| "expected a value")?;
         self.at += end;
         Ok(value)
     }
@@ -230,7 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn comments_and_trailing_commas_mean_nothing() {
+    fn comments_and_trailing_commas_are_ignored() {
         let text = "\u{feff}// first\n{ /* a */ \"a\": [1, 2.0, ], // b\n \"b\": {\"c\": \"d\\\"}\", },\n}\n// last";
         let node = parse(text).unwrap();
         assert_eq!(node.value().to_string(), r#"{"a":[1,2.0],"b":{"c":"d\"}"}}"#);
@@ -238,8 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place() {
-        for (text, place) in [
+    fn an_error_has_line_and_column() {
+        for (text, position) in [
             ("", "line 1, column 1"),
             ("{\n  \"a\": }", "line 2, column 8"),
             ("{\"a\": 1 \"b\": 2}", "line 1, column 9"),
@@ -250,7 +250,7 @@ mod tests {
             ("[1 2]", "line 1, column 4"),
         ] {
             let problem = parse(text).unwrap_err();
-            assert!(problem.detail.starts_with(place), "{text:?}: {problem}");
+            assert!(problem.detail.starts_with(position), "{text:?}: {problem}");
         }
     }
 
@@ -270,13 +270,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_is_read_as_json(value in json(), pretty: bool) {
+        fn json_is_parsed_as_json(value in json(), pretty: bool) {
             let text = if pretty { format!("{value:#}") } else { value.to_string() };
             prop_assert_eq!(parse(&text).unwrap().value(), value);
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "[\\[\\]{}\",:/*a1 \n\\\\]{0,30}|.*") {
+        fn any_text_is_parsed_or_refused(text in "[\\[\\]{}\",:/*a1 \n\\\\]{0,30}|.*") {
             let _ = parse(&text);
         }
     }

@@ -1,14 +1,14 @@
 //! What an import will do, before anything is done.
 //!
-//! Owns [`Plan`]: for each file what each entry becomes, and the file as it will be; and the servers that are declared.
-//! Invariant: pure but for reading the files. The same server, whatever files it stands in, is one; different servers have
-//! different names, also from what is declared or runs already. Never: shows a value of an environment or a header.
+//! [`ImportPlan`] says for each file what happens to each entry and how the file will look, and which servers will be
+//! declared. Planning only reads files. If one server occurs in several files, it is declared once; different servers
+//! get different names, which also differ from the names that are declared or running already.
 
-use super::agents::{Agent, Places, Site, Source};
-use super::edit::Change;
-use super::entry::{self, Around, Meaning};
-use super::file::{self, Content};
-use super::vars::Vars;
+use super::agents::{Agent, AgentFile, FileLocator, ServerTable};
+use super::edit::ObjectEdit;
+use super::entry::{self, EntryContext, EntryKind};
+use super::file::{self, FileContent};
+use super::vars::Variables;
 use linchpin_shared::declared::{How, Server};
 use linchpin_shared::name;
 use linchpin_shared::problem::Problem;
@@ -16,154 +16,164 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The name of the one entry, and that of no server.
+/// The name of the one entry for Linchpin. No server gets it.
 const OWN: &str = "linchpin";
 
 /// What an import will do.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct ImportPlan {
     pub(super) files: Vec<FilePlan>,
-    /// All servers that files lead to, by their names; those declared already too.
+    /// All servers that the files have, by their names; also those that are declared already.
     pub(super) servers: BTreeMap<String, Server>,
 }
 
-/// What becomes of one file.
+/// What will happen to one file.
 #[derive(Debug)]
 pub(super) struct FilePlan {
     pub(super) agent: Agent,
-    pub(super) content: Content,
-    pub(super) entries: Vec<Entry>,
-    pub(super) changes: Vec<Change>,
-    /// What it will be; or why it cannot be changed.
+    pub(super) content: FileContent,
+    pub(super) entries: Vec<PlannedEntry>,
+    pub(super) changes: Vec<ObjectEdit>,
+    /// The new content; or why the file cannot be changed.
     pub(super) after: Result<String, Problem>,
 }
 
 impl FilePlan {
-    /// The names of the servers that its entries become.
+    /// Returns the names of the servers that its entries become.
     pub(super) fn servers(&self) -> Vec<String> {
-        let name = |entry: &Entry| match &entry.fate {
-            Fate::Becomes(name, _) => Some(name.clone()),
-            Fate::Linchpin | Fate::Left(_) => None,
+        let name = |entry: &PlannedEntry| match &entry.action {
+            EntryAction::Declare(name, _) => Some(name.clone()),
+            EntryAction::Linchpin | EntryAction::LeaveAlone(_) => None,
         };
         self.entries.iter().filter_map(name).collect()
     }
 }
 
-/// What becomes of one entry.
+/// What will happen to one entry.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct PlannedEntry {
     pub(super) name: String,
     pub(super) project: Option<PathBuf>,
-    pub(super) fate: Fate,
+    pub(super) action: EntryAction,
 }
 
-/// What becomes of an entry.
+/// What will happen to an entry.
 #[derive(Debug)]
-pub(super) enum Fate {
-    /// It is declared under this name; of what the agent does with it, this is lost.
-    Becomes(String, Vec<String>),
+pub(super) enum EntryAction {
+    /// It is declared under this name, without these fields.
+    Declare(String, Vec<String>),
     /// It is Linchpin itself.
     Linchpin,
-    /// It is left alone.
-    Left(String),
+    /// It is left alone, for this reason.
+    LeaveAlone(String),
 }
 
-/// How an agent is to start this program.
+/// How an agent will start this program.
 #[derive(Debug, Clone)]
-pub(super) struct Program {
-    /// Its place.
+pub(super) struct LinchpinProgram {
+    /// Its path.
     pub(super) path: String,
-    /// Whether its bare name finds it.
+    /// Whether its bare name is found in PATH.
     pub(super) is_found: bool,
     /// The variables that lead it to this home.
     pub(super) env: BTreeMap<String, String>,
 }
 
 /// Makes plans.
-pub(super) struct Planner<'a> {
-    pub(super) places: &'a Places,
-    pub(super) program: Program,
-    /// What is declared already.
+pub(super) struct ImportPlanner<'a> {
+    pub(super) locator: &'a FileLocator,
+    pub(super) program: LinchpinProgram,
+    /// The servers that are declared already.
     pub(super) declared: BTreeMap<String, Server>,
-    /// Names of instances that run, and where.
+    /// The names and project directories of the running instances.
     pub(super) running: Vec<(String, PathBuf)>,
     servers: BTreeMap<String, Server>,
 }
 
-impl<'a> Planner<'a> {
+impl<'a> ImportPlanner<'a> {
     pub(super) fn new(
-        places: &'a Places,
-        program: Program,
+        locator: &'a FileLocator,
+        program: LinchpinProgram,
         declared: BTreeMap<String, Server>,
         running: Vec<(String, PathBuf)>,
     ) -> Self {
-        Self { places, program, declared, running, servers: BTreeMap::new() }
+        Self { locator, program, declared, running, servers: BTreeMap::new() }
     }
 
-    /// What is to be done with these files. Those that do not exist are left out.
+    /// Plans what to do with these files. Files that do not exist are omitted.
     ///
     /// # Errors
-    /// What keeps a file from being read.
-    pub(super) fn plan(mut self, sources: &[Source]) -> Result<Plan, Problem> {
+    /// If a file cannot be read.
+    pub(super) fn plan(mut self, sources: &[AgentFile]) -> Result<ImportPlan, Problem> {
         let mut files: Vec<FilePlan> = Vec::new();
         for source in sources {
-            let Some(content) = Content::read(&source.file)? else { continue };
+            let Some(content) = FileContent::read(&source.file)? else { continue };
             if !files.iter().any(|known| known.content.real == content.real) {
                 files.push(self.file(source, content));
             }
         }
-        Ok(Plan { files, servers: self.servers })
+        Ok(ImportPlan { files, servers: self.servers })
     }
 
-    fn file(&mut self, source: &Source, content: Content) -> FilePlan {
+    fn file(&mut self, source: &AgentFile, content: FileContent) -> FilePlan {
         let (mut entries, mut changes) = (Vec::new(), Vec::new());
         let after = content.value().and_then(|root| {
-            for site in &source.sites {
-                self.site(source, site, &root, &mut entries, &mut changes);
+            for table in &source.tables {
+                self.table(source, table, &root, &mut entries, &mut changes);
             }
             file::changed(&content.text, &content.real, &changes)
         });
         FilePlan { agent: source.agent, content, entries, changes, after }
     }
 
-    fn site(&mut self, source: &Source, site: &Site, root: &Value, out: &mut Vec<Entry>, changes: &mut Vec<Change>) {
-        let found = site.path.iter().try_fold(root, |value, key| value.get(key)).and_then(Value::as_object);
+    fn table(
+        &mut self,
+        source: &AgentFile,
+        table: &ServerTable,
+        root: &Value,
+        out: &mut Vec<PlannedEntry>,
+        changes: &mut Vec<ObjectEdit>,
+    ) {
+        let found = table.path.iter().try_fold(root, |value, key| value.get(key)).and_then(Value::as_object);
         let Some(servers) = found else { return };
-        let disabled = self.disabled(source.agent, site, root);
-        let vars = Vars { env: self.places.env.clone(), home: self.places.home.clone() };
-        let around = Around { agent: source.agent, site, vars: &vars, disabled: &disabled };
+        let disabled = self.disabled(source.agent, table, root);
+        let vars = Variables { env: self.locator.env.clone(), home: self.locator.home.clone() };
+        let context = EntryContext { agent: source.agent, table, vars: &vars, disabled: &disabled };
         let (mut remove, mut is_there) = (Vec::new(), false);
         for (name, entry) in servers {
-            let fate = match entry::read(name, entry, &around) {
-                Meaning::Linchpin => {
+            let action = match entry::read(name, entry, &context) {
+                EntryKind::Linchpin => {
                     is_there = true;
-                    Fate::Linchpin
+                    EntryAction::Linchpin
                 }
-                Meaning::Left(why) => Fate::Left(why),
-                Meaning::Server { how, dir, lost } => {
+                EntryKind::LeaveAlone(why) => EntryAction::LeaveAlone(why),
+                EntryKind::Server { how, dir, not_carried_over } => {
                     remove.push(name.clone());
                     let from = vec![source.file.display().to_string()];
-                    Fate::Becomes(self.name(name, Server { project_dir: dir, how, from, other: Map::new() }), lost)
+                    EntryAction::Declare(
+                        self.name(name, Server { project_dir: dir, how, from, other: Map::new() }),
+                        not_carried_over,
+                    )
                 }
             };
-            out.push(Entry { name: name.clone(), project: site.project.clone(), fate });
+            out.push(PlannedEntry { name: name.clone(), project: table.project.clone(), action });
         }
         if remove.is_empty() {
             return;
         }
         let free = |name: &String| !servers.contains_key(name) || remove.contains(name);
         let own = [OWN.to_owned()].into_iter().chain((2..).map(|n| format!("{OWN}-{n}"))).find(free);
-        let insert = own.filter(|_| !is_there).map(|own| (own, self.own(source.agent, site)));
-        changes.push(Change { path: site.path.clone(), remove, insert: insert.into_iter().collect() });
+        let insert = own.filter(|_| !is_there).map(|own| (own, self.own(source.agent, table)));
+        changes.push(ObjectEdit { path: table.path.clone(), remove, insert: insert.into_iter().collect() });
     }
 
-    /// The one entry.
-    fn own(&self, agent: Agent, site: &Site) -> Value {
-        let Program { path, is_found, env } = &self.program;
-        // A file of a project is often shared with others, whose linchpin is elsewhere.
-        let is_shared = site.project.is_some() && site.path.len() == 1;
+    /// Returns the one entry for Linchpin.
+    fn own(&self, agent: Agent, table: &ServerTable) -> Value {
+        let LinchpinProgram { path, is_found, env } = &self.program;
+        // A file of a project is often shared with other people, whose linchpin has another path.
+        let is_shared = table.project.is_some() && table.path.len() == 1;
         let mut args = vec![json!("mcp")];
-        if let Some(project) = &site.project {
+        if let Some(project) = &table.project {
             args.push(json!("--project"));
             match agent {
                 Agent::Cursor | Agent::VsCode => args.push(json!("${workspaceFolder}")),
@@ -174,7 +184,7 @@ impl<'a> Planner<'a> {
         let command = if is_shared && *is_found { OWN } else { path };
         let mut entry = match agent {
             Agent::VsCode => json!({"type": "stdio", "command": command, "args": args}),
-            // A first start may download a server, for which Codex would wait ten seconds only.
+            // The first start of a server may download it, but Codex waits only ten seconds by default.
             Agent::Codex => json!({"command": command, "args": args, "startup_timeout_sec": 60}),
             Agent::ClaudeCode | Agent::ClaudeDesktop | Agent::Cursor | Agent::Gemini => {
                 json!({"command": command, "args": args})
@@ -186,8 +196,8 @@ impl<'a> Planner<'a> {
         entry
     }
 
-    /// Servers that the agent does not use, by their names there.
-    fn disabled(&self, agent: Agent, site: &Site, root: &Value) -> Vec<String> {
+    /// Returns the names of the servers that the agent does not use.
+    fn disabled(&self, agent: Agent, table: &ServerTable, root: &Value) -> Vec<String> {
         let names = |value: &Value| -> Vec<String> {
             value.as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
         };
@@ -200,24 +210,24 @@ impl<'a> Planner<'a> {
                 disabled
             }
             Agent::ClaudeCode => {
-                let Some(project) = site.project.as_deref().and_then(Path::to_str) else { return Vec::new() };
+                let Some(project) = table.project.as_deref().and_then(Path::to_str) else { return Vec::new() };
                 let of = |root: &Value| -> Vec<String> {
                     let project = &root["projects"][project];
                     let lists = ["disabledMcpServers", "disabledMcpjsonServers"];
                     lists.iter().flat_map(|list| names(&project[*list])).collect()
                 };
-                if site.path.len() > 1 {
+                if table.path.len() > 1 {
                     return of(root);
                 }
-                let users = self.places.all().into_iter().filter(|source| source.file.ends_with(".claude.json"));
-                let root = users.filter_map(|source| Content::read(&source.file).ok()??.value().ok()).next();
+                let users = self.locator.all().into_iter().filter(|source| source.file.ends_with(".claude.json"));
+                let root = users.filter_map(|source| FileContent::read(&source.file).ok()??.value().ok()).next();
                 root.map(|root| of(&root)).unwrap_or_default()
             }
             Agent::ClaudeDesktop | Agent::Cursor | Agent::VsCode | Agent::Codex => Vec::new(),
         }
     }
 
-    /// The name under which this server is declared, the one that it has already if it has one.
+    /// Returns the name under which this server is declared, which is its old one if it has one.
     fn name(&mut self, wanted: &str, server: Server) -> String {
         let known = self.servers.iter_mut().find(|(_, known)| is_same(known, &server));
         if let Some((name, known)) = known {
@@ -246,7 +256,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Whether two are the same server. Where programs are looked for is the importer's and not theirs.
+/// Whether both are the same server. PATH does not count, because it comes from the import and not from the entry.
 fn is_same(one: &Server, other: &Server) -> bool {
     let bare = |how: &How| {
         let mut how = how.clone();

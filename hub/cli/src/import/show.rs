@@ -1,26 +1,26 @@
-//! What an import looks like to a person, and as JSON.
+//! How an import is shown to people and as JSON.
 //!
-//! Owns the words. Invariant: names of variables and headers are shown and their values never; of command lines and URLs
-//! what looks like a secret is removed. Never: decides anything.
+//! The names of variables and headers are shown, and their values never. What looks like a secret is removed from
+//! command lines and URLs.
 
-use super::apply::Changed;
-use super::edit::Change;
+use super::apply::ChangedFile;
+use super::edit::ObjectEdit;
 use super::edit_toml;
-use super::plan::{Fate, FilePlan, Plan};
+use super::plan::{EntryAction, FilePlan, ImportPlan};
 use linchpin_shared::declared::{How, Server};
 use linchpin_shared::problem::Problem;
 use linchpin_shared::redact;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// The plan as JSON.
-pub(super) fn json(plan: &Plan) -> Value {
-    let entry = |entry: &super::plan::Entry| match &entry.fate {
-        Fate::Becomes(name, lost) => {
-            json!({"name": entry.name, "project": entry.project, "becomes": name, "not_carried_over": lost})
+/// Returns the plan as JSON.
+pub(super) fn json(plan: &ImportPlan) -> Value {
+    let entry = |entry: &super::plan::PlannedEntry| match &entry.action {
+        EntryAction::Declare(name, not_carried_over) => {
+            json!({"name": entry.name, "project": entry.project, "becomes": name, "not_carried_over": not_carried_over})
         }
-        Fate::Linchpin => json!({"name": entry.name, "project": entry.project, "is_linchpin": true}),
-        Fate::Left(why) => json!({"name": entry.name, "project": entry.project, "left_alone": why}),
+        EntryAction::Linchpin => json!({"name": entry.name, "project": entry.project, "is_linchpin": true}),
+        EntryAction::LeaveAlone(why) => json!({"name": entry.name, "project": entry.project, "left_alone": why}),
     };
     let file = |file: &FilePlan| {
         let new = file.changes.iter().flat_map(|change| &change.insert);
@@ -56,18 +56,18 @@ fn described(server: &Server) -> Value {
     }
 }
 
-/// The plan as text. Writing to a string does not fail.
-pub(super) fn plan(plan: &Plan) -> String {
+/// Returns the plan as text. Writing to a string cannot fail.
+pub(super) fn plan(plan: &ImportPlan) -> String {
     let mut out = String::new();
     if plan.files.is_empty() {
-        return "no file of an agent was found: Claude Code, Claude Desktop, Cursor, VS Code, Codex, Gemini CLI\n"
+        return "no file of a known agent was found (Claude Code, Claude Desktop, Cursor, VS Code, Codex, Gemini CLI)\n"
             .to_owned();
     }
     for file in &plan.files {
         let _ = writeln!(out, "{}: {}", file.agent.name(), file.content.file.display());
         entries(plan, file, &mut out);
         if let Err(problem) = &file.after {
-            let _ = writeln!(out, "  cannot be read: {}", problem.detail);
+            let _ = writeln!(out, "  this file cannot be read: {}", problem.detail);
         }
         for change in &file.changes {
             let within = if change.path.len() > 1 {
@@ -75,38 +75,42 @@ pub(super) fn plan(plan: &Plan) -> String {
             } else {
                 String::new()
             };
-            let _ = writeln!(out, "  these entries go{within}: {}", change.remove.join(", "));
+            let _ = writeln!(out, "  these entries are removed{within}: {}", change.remove.join(", "));
             for (name, entry) in &change.insert {
-                let _ = writeln!(out, "  in their place:\n{}", indented(file, name, entry));
+                let _ = writeln!(out, "  they are replaced by:\n{}", indented(file, name, entry));
             }
             if change.insert.is_empty() {
-                let _ = writeln!(out, "  the entry of linchpin that is there already offers them");
+                let _ = writeln!(out, "  the existing entry for Linchpin offers these servers");
             }
         }
         out.push('\n');
     }
     let changes = plan.files.iter().any(|file| !file.changes.is_empty());
     out.push_str(match changes {
-        true => "nothing was written; `linchpin import --apply` does this and keeps a backup beside each file\n",
+        true => {
+            "nothing was written; `linchpin import --apply` makes these changes and keeps a backup beside each file\n"
+        }
         false => "nothing to do\n",
     });
     out
 }
 
-fn entries(plan: &Plan, file: &FilePlan, out: &mut String) {
+fn entries(plan: &ImportPlan, file: &FilePlan, out: &mut String) {
     if file.entries.is_empty() && file.after.is_ok() {
         out.push_str("  no servers\n");
     }
     for entry in &file.entries {
-        let _ = match &entry.fate {
-            Fate::Becomes(name, lost) => {
-                let lost =
-                    if lost.is_empty() { String::new() } else { format!("; not carried over: {}", lost.join(", ")) };
+        let _ = match &entry.action {
+            EntryAction::Declare(name, not_carried_over) => {
+                let without = match not_carried_over.is_empty() {
+                    true => String::new(),
+                    false => format!("; not carried over: {}", not_carried_over.join(", ")),
+                };
                 let what = plan.servers.get(name).map(short).unwrap_or_default();
-                writeln!(out, "  + {} becomes {name}: {what}{lost}", entry.name)
+                writeln!(out, "  + {} becomes {name}: {what}{without}", entry.name)
             }
-            Fate::Linchpin => writeln!(out, "  = {} is Linchpin already", entry.name),
-            Fate::Left(why) => writeln!(out, "  - {} is left alone: {why}", entry.name),
+            EntryAction::Linchpin => writeln!(out, "  = {} is Linchpin already", entry.name),
+            EntryAction::LeaveAlone(why) => writeln!(out, "  - {} is left alone: {why}", entry.name),
         };
     }
 }
@@ -126,12 +130,12 @@ fn short(server: &Server) -> String {
     }
 }
 
-/// The new entry as it will stand in the file, as far as that can be shown by itself.
+/// Returns the new entry as it will be written in the file, as far as it can be shown by itself.
 fn indented(file: &FilePlan, name: &str, entry: &Value) -> String {
     let is_toml = file.content.real.extension().is_some_and(|extension| extension == "toml");
     let text = if is_toml {
         let path = vec!["mcp_servers".to_owned()];
-        let one = Change { path, remove: Vec::new(), insert: vec![(name.to_owned(), entry.clone())] };
+        let one = ObjectEdit { path, remove: Vec::new(), insert: vec![(name.to_owned(), entry.clone())] };
         let text = edit_toml::toml("[mcp_servers]\n", &[one]).unwrap_or_default();
         text.split_once("\n").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
     } else {
@@ -140,35 +144,35 @@ fn indented(file: &FilePlan, name: &str, entry: &Value) -> String {
     text.trim().lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// What was done, as JSON.
-pub(super) fn done(changed: &[Changed], problems: &[Problem]) -> Value {
+/// Returns what was done, as JSON.
+pub(super) fn done(changed: &[ChangedFile], problems: &[Problem]) -> Value {
     json!({"changed": changed, "problems": problems})
 }
 
-/// What was done.
-pub(super) fn applied(plan: &Plan, changed: &[Changed]) -> String {
+/// Returns what was changed, as text.
+pub(super) fn applied(plan: &ImportPlan, changed: &[ChangedFile]) -> String {
     if changed.is_empty() {
         return "nothing to do\n".to_owned();
     }
     let mut out = String::new();
-    for Changed { file, backup } in changed {
-        let _ = writeln!(out, "changed {} (as it was: {})", file.display(), backup.display());
+    for ChangedFile { file, backup } in changed {
+        let _ = writeln!(out, "changed {} (backup: {})", file.display(), backup.display());
     }
     let names: Vec<&str> = plan.servers.keys().map(String::as_str).collect();
-    let _ = writeln!(out, "declared, and started on first use: {}", names.join(", "));
-    out.push_str("restart your agents once; linchpin import --undo gives everything back\n");
+    let _ = writeln!(out, "declared; these servers are started when they are first used: {}", names.join(", "));
+    out.push_str("restart your agents once; linchpin import --undo restores the files\n");
     out
 }
 
-/// What was undone.
-pub(super) fn undone(changed: &[Changed]) -> String {
+/// Returns what was restored, as text.
+pub(super) fn undone(changed: &[ChangedFile]) -> String {
     if changed.is_empty() {
         return "nothing to undo\n".to_owned();
     }
     let mut out = String::new();
-    for Changed { file, .. } in changed {
+    for ChangedFile { file, .. } in changed {
         let _ = writeln!(out, "{} has its own servers again", file.display());
     }
-    out.push_str("what runs goes on: linchpin status, linchpin stop NAME\n");
+    out.push_str("running servers continue to run: linchpin status, linchpin stop NAME\n");
     out
 }

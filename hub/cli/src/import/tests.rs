@@ -1,8 +1,8 @@
-//! The files of each agent, as they write them, through plan, apply and undo.
+//! Takes the files of each agent, as the agents write them, through plan, apply and undo.
 
-use super::agents::Places;
-use super::plan::{Fate, Plan, Planner, Program};
-use super::vars::Vars;
+use super::agents::FileLocator;
+use super::plan::{EntryAction, ImportPlan, ImportPlanner, LinchpinProgram};
+use super::vars::Variables;
 use super::{apply, show};
 use jiff::Timestamp;
 use linchpin_shared::declared::{Declared, How};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Every file of the fixtures, by its place under a home.
+/// The files of the fixtures, by their paths in a home directory.
 const FIXTURES: [(&str, &str); 7] = [
     (".claude.json", include_str!("fixtures/claude.json")),
     ("shop/.mcp.json", include_str!("fixtures/dot-mcp.json")),
@@ -29,7 +29,7 @@ const SECRET: &str = "hunter2";
 
 struct World {
     dir: tempfile::TempDir,
-    places: Places,
+    locator: FileLocator,
     home: Home,
 }
 
@@ -50,13 +50,13 @@ impl World {
         env.insert("PATH".to_owned(), "/usr/bin".to_owned());
         let home = Home::at(dir.path().join("home"));
         home.prepare().unwrap();
-        Self { places: Places { home: user, env, project }, home, dir }
+        Self { locator: FileLocator { home: user, env, project }, home, dir }
     }
 
-    fn plan(&self) -> Plan {
-        let program = Program { path: "/opt/linchpin".to_owned(), is_found: false, env: BTreeMap::new() };
+    fn plan(&self) -> ImportPlan {
+        let program = LinchpinProgram { path: "/opt/linchpin".to_owned(), is_found: false, env: BTreeMap::new() };
         let declared = Declared::read(&self.home).unwrap().servers;
-        Planner::new(&self.places, program, declared, Vec::new()).plan(&self.places.all()).unwrap()
+        ImportPlanner::new(&self.locator, program, declared, Vec::new()).plan(&self.locator.all()).unwrap()
     }
 
     fn apply(&self) -> apply::Outcome {
@@ -64,12 +64,12 @@ impl World {
     }
 
     fn undo(&self) -> apply::Outcome {
-        let vars = Vars { env: self.places.env.clone(), home: self.places.home.clone() };
+        let vars = Variables { env: self.locator.env.clone(), home: self.locator.home.clone() };
         apply::undo(&self.home, &[], &vars).unwrap()
     }
 
     fn file(&self, place: &str) -> PathBuf {
-        self.places.home.join(place)
+        self.locator.home.join(place)
     }
 
     fn text(&self, place: &str) -> String {
@@ -81,16 +81,16 @@ impl World {
     }
 }
 
-/// What becomes of each entry: its new name, `=` for Linchpin, or why it is left alone.
-fn fates(plan: &Plan) -> Vec<String> {
-    let fate = |fate: &Fate| match fate {
-        Fate::Becomes(name, lost) if lost.is_empty() => format!("+{name}"),
-        Fate::Becomes(name, lost) => format!("+{name} without {}", lost.join(",")),
-        Fate::Linchpin => "=".to_owned(),
-        Fate::Left(why) => format!("-{}", why.split([' ', '(']).take(4).collect::<Vec<_>>().join(" ")),
+/// What happens to each entry: its new name, `=` for Linchpin, or why it is left alone.
+fn actions(plan: &ImportPlan) -> Vec<String> {
+    let action = |action: &EntryAction| match action {
+        EntryAction::Declare(name, lost) if lost.is_empty() => format!("+{name}"),
+        EntryAction::Declare(name, lost) => format!("+{name} without {}", lost.join(",")),
+        EntryAction::Linchpin => "=".to_owned(),
+        EntryAction::LeaveAlone(why) => format!("-{}", why.split([' ', '(']).take(4).collect::<Vec<_>>().join(" ")),
     };
     let entries = plan.files.iter().flat_map(|file| file.entries.iter().map(move |entry| (file.agent.name(), entry)));
-    entries.map(|(agent, entry)| format!("{agent}/{}: {}", entry.name, fate(&entry.fate))).collect()
+    entries.map(|(agent, entry)| format!("{agent}/{}: {}", entry.name, action(&entry.action))).collect()
 }
 
 #[test]
@@ -98,36 +98,36 @@ fn each_entry_of_each_agent_becomes_a_server_or_is_left_with_a_reason() {
     let world = World::new(&FIXTURES);
     let plan = world.plan();
     assert_eq!(
-        fates(&plan),
+        actions(&plan),
         [
             "Claude Code/files: +files",
             "Claude Code/old: -it is disabled",
-            "Claude Code/events: -it speaks SSE, the",
-            "Claude Code/tracker: -the agent logs in",
+            "Claude Code/events: -it uses SSE, the",
+            "Claude Code/tracker: -it needs a login",
             "VS Code/fetch: +fetch",
-            "VS Code/asks: -${input:key} is asked for",
+            "VS Code/asks: -the editor asks for",
             "VS Code/boxed: -the agent starts it",
             "Claude Code/memory: +memory",
             "Claude Code/github: +github",
             "Claude Code/db: +db",
             "Cursor/search: +search",
             "Cursor/local: +local",
-            "Cursor/here: -${workspaceFolder} is another one",
+            "Cursor/here: -${workspaceFolder} differs in each",
             "Cursor/linchpin: =",
             "Codex/docs: +docs without startup_timeout_sec",
             "Codex/memory: +memory",
             "Codex/off: -it is disabled",
-            "Codex/some: -the agent treats its",
+            "Codex/some: -the agent selects its",
             "Codex/tracker: +tracker",
             "Gemini CLI/memory: +memory without timeout,trust",
             "Gemini CLI/web: +local",
-            "Gemini CLI/stream: -it speaks SSE ",
+            "Gemini CLI/stream: -it uses SSE ",
             "Gemini CLI/dropped: -it is disabled",
             "Claude Desktop/memory: +memory",
         ]
     );
     assert_eq!(plan.servers["memory"].from.len(), 4, "one server, found four times");
-    assert_eq!(plan.servers["fetch"].project_dir, world.places.project.join("tools"));
+    assert_eq!(plan.servers["fetch"].project_dir, world.locator.project.join("tools"));
     let How::Stdio { args, env, .. } = &plan.servers["search"].how else { panic!() };
     let args_wanted = [world.file("tools/search.js").to_str().unwrap().to_owned(), "--key".into(), SECRET.into()];
     assert_eq!((args.as_slice(), env["EXTRA"].as_str(), env["PATH"].as_str()), (&args_wanted[..], SECRET, "/usr/bin"));
@@ -135,7 +135,7 @@ fn each_entry_of_each_agent_becomes_a_server_or_is_left_with_a_reason() {
     assert_eq!((headers["Authorization"].as_str(), headers["X-Team"].as_str()), ("Bearer hunter2", SECRET));
 }
 
-/// Fault 68: what stands in an environment or a header is not shown.
+/// Fault 68: a value of an environment or a header is not shown.
 #[test]
 fn no_value_of_an_environment_is_shown() {
     let world = World::new(&FIXTURES);
@@ -159,7 +159,7 @@ fn apply_and_undo_give_the_same_bytes_and_a_second_apply_does_nothing() {
     assert!(world.apply().0.is_empty());
     assert_eq!(applied, world.texts());
     let claude: Value = serde_json::from_str(&applied[0]).unwrap();
-    let project = world.places.project.to_str().unwrap();
+    let project = world.locator.project.to_str().unwrap();
     assert_eq!(claude["mcpServers"]["linchpin"]["args"], json!(["mcp"]));
     assert_eq!(claude["projects"][project]["mcpServers"]["linchpin"]["args"], json!(["mcp", "--project", project]));
     assert!(claude["projects"]["/somewhere/else"]["mcpServers"]["other"].is_object());
@@ -235,13 +235,13 @@ fn links_are_followed_modes_stay_and_backups_are_private_and_never_overwritten()
     backups.dedup();
     assert_eq!(backups.len(), 3, "{backups:?}");
     std::fs::hard_link(&real, world.dir.path().join("second")).unwrap();
-    let planner = Planner::new(
-        &world.places,
-        Program { path: String::new(), is_found: false, env: BTreeMap::new() },
+    let planner = ImportPlanner::new(
+        &world.locator,
+        LinchpinProgram { path: String::new(), is_found: false, env: BTreeMap::new() },
         BTreeMap::new(),
         Vec::new(),
     );
-    assert!(planner.plan(&world.places.all()).unwrap_err().detail.contains("hard links"));
+    assert!(planner.plan(&world.locator.all()).unwrap_err().detail.contains("hard links"));
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn different_servers_of_one_name_get_names_of_their_own() {
     };
     let (one, other) = (entry("a"), entry("b"));
     let world = World::new(&[(".cursor/mcp.json", &one), (".gemini/settings.json", &other)]);
-    let names = |plan: &Plan| plan.servers.keys().cloned().collect::<Vec<_>>();
+    let names = |plan: &ImportPlan| plan.servers.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&world.plan()), ["linchpin-2", "my-server", "my-server-2"]);
     world.apply();
     let later = World::new(&[(".cursor/mcp.json", &entry("c"))]);
@@ -262,7 +262,7 @@ fn different_servers_of_one_name_get_names_of_their_own() {
 #[test]
 fn an_empty_home_has_nothing_to_do() {
     let world = World::new(&[]);
-    assert!(show::plan(&world.plan()).contains("no file of an agent was found"));
+    assert!(show::plan(&world.plan()).contains("no file of a known agent was found"));
     assert!(world.apply().0.is_empty() && world.undo().0.is_empty());
     let empty = World::new(&[(".claude.json", ""), (".cursor/mcp.json", "{}")]);
     assert!(show::plan(&empty.plan()).contains("nothing to do"));

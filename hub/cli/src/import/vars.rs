@@ -1,42 +1,42 @@
-//! The variables in agents' files.
+//! The variables in the files of agents.
 //!
-//! Owns [`Dialect`], how each agent writes them, and what they come to here. Invariant: a text is resolved whole or not at
-//! all. A variable that is not set here may be set where the agent runs, so it is a reason to leave a server alone, and
-//! never an empty text. Never: keeps or shows a value.
+//! [`VariableSyntax`] is how an agent writes variables. A string is resolved completely or not at all. A variable that
+//! is not set here may be set where the agent runs, so it is a reason to leave a server alone, and it never becomes an
+//! empty string. No value is utf8.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How an agent writes variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
-    /// Not at all.
+pub(super) enum VariableSyntax {
+    /// It has no variables.
     None,
-    /// `${VAR}` and `${VAR:-default}`: Claude Code.
+    /// `${VAR}` and `${VAR:-default}`, as Claude Code has it.
     Shell,
-    /// The same, and `$VAR`: Gemini CLI.
+    /// The same, and also `$VAR`, as Gemini CLI has it.
     Dollar,
-    /// `${env:VAR}`, `${workspaceFolder}`, `${userHome}`, `${input:x}`: VS Code and Cursor.
+    /// `${env:VAR}`, `${workspaceFolder}`, `${userHome}` and `${input:x}`, as VS Code and Cursor have it.
     Editor,
 }
 
-/// What variables come to.
+/// The values of variables.
 #[derive(Debug, Clone)]
-pub(super) struct Vars {
+pub(super) struct Variables {
     /// The environment.
     pub(super) env: BTreeMap<String, String>,
-    /// The user's home.
+    /// The user's home directory.
     pub(super) home: PathBuf,
 }
 
-impl Vars {
-    /// The text with all variables resolved, for a server of this project.
+impl Variables {
+    /// Returns the string with all variables resolved, for a server of this project.
     ///
     /// # Errors
-    /// Which one cannot be resolved.
-    pub(super) fn resolve(&self, text: &str, dialect: Dialect, project: Option<&Path>) -> Result<String, String> {
+    /// Names the variable that cannot be resolved.
+    pub(super) fn resolve(&self, text: &str, syntax: VariableSyntax, project: Option<&Path>) -> Result<String, String> {
         let (mut out, mut rest) = (String::new(), text);
-        if dialect == Dialect::None {
+        if syntax == VariableSyntax::None {
             return Ok(text.to_owned());
         }
         while let Some(at) = rest.find('$') {
@@ -46,10 +46,10 @@ impl Vars {
             let bare = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
             rest = match braced {
                 Some((name, rest)) => {
-                    out.push_str(&self.braced(name, dialect, project)?);
+                    out.push_str(&self.braced(name, syntax, project)?);
                     rest
                 }
-                None if dialect == Dialect::Dollar && bare > 0 => {
+                None if syntax == VariableSyntax::Dollar && bare > 0 => {
                     out.push_str(&self.variable(&after[..bare])?);
                     &after[bare..]
                 }
@@ -63,33 +63,33 @@ impl Vars {
         Ok(out)
     }
 
-    fn braced(&self, name: &str, dialect: Dialect, project: Option<&Path>) -> Result<String, String> {
-        match dialect {
-            Dialect::Editor => self.of_editor(name, project),
-            Dialect::None | Dialect::Shell | Dialect::Dollar => match name.split_once(":-") {
-                // As in a shell, an empty variable is none where there is a default.
+    fn braced(&self, name: &str, syntax: VariableSyntax, project: Option<&Path>) -> Result<String, String> {
+        match syntax {
+            VariableSyntax::Editor => self.of_editor(name, project),
+            VariableSyntax::None | VariableSyntax::Shell | VariableSyntax::Dollar => match name.split_once(":-") {
+                // As in a shell, an empty variable counts as unset if there is a default.
                 Some((name, default)) => {
                     let set = self.variable(name).ok().filter(|value| !value.is_empty());
                     Ok(set.unwrap_or_else(|| default.to_owned()))
                 }
-                None if name == "CLAUDE_PROJECT_DIR" && project.is_some() => shown(project.unwrap_or(&self.home)),
+                None if name == "CLAUDE_PROJECT_DIR" && project.is_some() => utf8(project.unwrap_or(&self.home)),
                 None => self.variable(name),
             },
         }
     }
 
     fn of_editor(&self, name: &str, project: Option<&Path>) -> Result<String, String> {
-        let workspace = || project.ok_or_else(|| format!("${{{name}}} is another one in each workspace"));
+        let workspace = || project.ok_or_else(|| format!("${{{name}}} differs in each workspace"));
         match name.split_once(':') {
             Some(("env", name)) => self.variable(name),
-            Some(("input", name)) => Err(format!("${{input:{name}}} is asked for when the editor starts it")),
-            Some((kind, _)) => Err(format!("${{{kind}:…}} is known to the editor only")),
+            Some(("input", name)) => Err(format!("the editor asks for ${{input:{name}}} when it starts the server")),
+            Some((kind, _)) => Err(format!("only the editor knows ${{{kind}:…}}")),
             None => match name {
-                "userHome" => shown(&self.home),
-                "workspaceFolder" | "workspaceRoot" | "cwd" => shown(workspace()?),
-                "workspaceFolderBasename" => shown(Path::new(workspace()?.file_name().unwrap_or_default())),
+                "userHome" => utf8(&self.home),
+                "workspaceFolder" | "workspaceRoot" | "cwd" => utf8(workspace()?),
+                "workspaceFolderBasename" => utf8(Path::new(workspace()?.file_name().unwrap_or_default())),
                 "pathSeparator" | "/" => Ok(String::from("/")),
-                _ => Err(format!("${{{name}}} is known to the editor only")),
+                _ => Err(format!("only the editor knows ${{{name}}}")),
             },
         }
     }
@@ -99,14 +99,14 @@ impl Vars {
     }
 }
 
-fn shown(path: &Path) -> Result<String, String> {
+fn utf8(path: &Path) -> Result<String, String> {
     path.to_str().map(str::to_owned).ok_or_else(|| format!("{} is not UTF-8", path.display()))
 }
 
-/// The variables of a file with lines `NAME=value`.
+/// Reads the variables of a file with lines `NAME=value`.
 ///
 /// # Errors
-/// Which line is none.
+/// Names the line that is not of this form.
 pub(super) fn env_file(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut all = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {
@@ -128,41 +128,41 @@ pub(super) fn env_file(text: &str) -> Result<BTreeMap<String, String>, String> {
 mod tests {
     use super::*;
 
-    fn resolve(text: &str, dialect: Dialect, project: Option<&str>) -> Result<String, String> {
+    fn resolve(text: &str, syntax: VariableSyntax, project: Option<&str>) -> Result<String, String> {
         let env = [("A", "1"), ("EMPTY", "")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Vars { env, home: PathBuf::from("/home/me") }.resolve(text, dialect, project.map(Path::new))
+        Variables { env, home: PathBuf::from("/home/me") }.resolve(text, syntax, project.map(Path::new))
     }
 
     #[test]
-    fn each_agent_has_its_own_forms() {
-        for (text, dialect, wanted) in [
-            ("${A} $A ${B:-x}${EMPTY:-y}", Dialect::Shell, "1 $A xy"),
-            ("a${A}b$A!$ 5$", Dialect::Dollar, "a1b1!$ 5$"),
-            ("${env:A}${userHome}${/}${workspaceFolderBasename}", Dialect::Editor, "1/home/me/shop"),
-            ("${A} $A", Dialect::None, "${A} $A"),
-            ("${workspaceFolder}/x $A ${", Dialect::Editor, "/p/shop/x $A ${"),
-            ("${CLAUDE_PROJECT_DIR}", Dialect::Shell, "/p/shop"),
-            ("${CLAUDE_PROJECT_DIR:-.}/x", Dialect::Shell, "./x"),
+    fn each_agent_has_its_own_syntax() {
+        for (text, syntax, expected) in [
+            ("${A} $A ${B:-x}${EMPTY:-y}", VariableSyntax::Shell, "1 $A xy"),
+            ("a${A}b$A!$ 5$", VariableSyntax::Dollar, "a1b1!$ 5$"),
+            ("${env:A}${userHome}${/}${workspaceFolderBasename}", VariableSyntax::Editor, "1/home/me/shop"),
+            ("${A} $A", VariableSyntax::None, "${A} $A"),
+            ("${workspaceFolder}/x $A ${", VariableSyntax::Editor, "/p/shop/x $A ${"),
+            ("${CLAUDE_PROJECT_DIR}", VariableSyntax::Shell, "/p/shop"),
+            ("${CLAUDE_PROJECT_DIR:-.}/x", VariableSyntax::Shell, "./x"),
         ] {
-            assert_eq!(resolve(text, dialect, Some("/p/shop")).as_deref(), Ok(wanted), "{text}");
+            assert_eq!(resolve(text, syntax, Some("/p/shop")).as_deref(), Ok(expected), "{text}");
         }
     }
 
     #[test]
-    fn what_cannot_be_resolved_is_named() {
-        for (text, dialect, word) in [
-            ("${B}", Dialect::Shell, "B"),
-            ("$B", Dialect::Dollar, "B"),
-            ("${input:key}", Dialect::Editor, "input:key"),
-            ("${workspaceFolder}", Dialect::Editor, "workspaceFolder"),
-            ("${config:x.y}", Dialect::Editor, "config"),
+    fn an_unresolved_variable_is_named() {
+        for (text, syntax, word) in [
+            ("${B}", VariableSyntax::Shell, "B"),
+            ("$B", VariableSyntax::Dollar, "B"),
+            ("${input:key}", VariableSyntax::Editor, "input:key"),
+            ("${workspaceFolder}", VariableSyntax::Editor, "workspaceFolder"),
+            ("${config:x.y}", VariableSyntax::Editor, "config"),
         ] {
-            assert!(resolve(text, dialect, None).unwrap_err().contains(word), "{text}");
+            assert!(resolve(text, syntax, None).unwrap_err().contains(word), "{text}");
         }
     }
 
     #[test]
-    fn files_of_variables() {
+    fn env_files_are_read() {
         let all = env_file("# a\nexport A='x y' \nB=1 # one\n\nC=\"#\"\n").unwrap();
         assert_eq!((all["A"].as_str(), all["B"].as_str(), all["C"].as_str()), ("x y", "1", "#"));
         assert!(env_file("A=1\nnonsense").unwrap_err().contains("line 2"));

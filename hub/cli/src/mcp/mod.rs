@@ -1,27 +1,25 @@
-//! `linchpin mcp`: the stdio shim, which never exits while its agent lives.
+//! `linchpin mcp`: the stdio shim between a coding agent and the hub. It runs for as long as its agent does.
 //!
-//! Owns which message goes how: every one goes to the hub over a [`Session`] that finds, starts and re-dials it, so a hub
-//! that dies is at most an error to the calls in flight. [`lines`] has standard input and output, [`alone`] what stands
-//! for itself (MCP 2026-07-28). Invariant: notifications are passed on in order and before later messages; every request
-//! gets exactly one answer. Never: ends for another reason than the end of its input.
+//! Every message goes to the hub over a [`HubSession`], which finds the hub, starts it and reconnects to it. So a hub
+//! that dies costs at most an error for the calls in flight. [`lines`] reads and writes standard input and output, and
+//! [`stateless`] handles stateless requests (MCP 2026-07-28). Notifications are forwarded in order and before later
+//! messages, and every request gets exactly one answer. The shim ends only when its input ends.
 
-mod alone;
 mod lines;
+mod stateless;
 
 use super::Context;
-use super::lost::Repeat;
-use super::session::{Message, Session};
-use super::shown::Shown;
-use alone::{Entry, UnderWay};
+use super::jsonrpc::Envelope;
+use super::send_error::Repeat;
+use super::session::{HubSession, OutgoingMessage};
+use super::view_args::ViewArgs;
 use bytes::Bytes;
 use linchpin_shared::problem::{Code, Exit, Problem};
-use linchpin_shared::protocol::stateless;
-use lines::{Line, MAX_LINE, read_lines, write_lines};
+use lines::{InputLine, MAX_LINE, read_lines, write_lines};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
+use stateless::{InFlightRequest, InFlightRequests};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,64 +27,58 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-/// Requests in flight; more wait in the pipe.
+/// The number of requests in flight. Further ones wait in the pipe.
 const IN_FLIGHT: usize = 256;
 
-/// How long requests in flight may go on after the agent closed our input.
+/// How long requests in flight may continue after the agent closed its end of the pipe.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// How long to wait before the next try to reach a hub that cannot be started.
+/// The pause before the next attempt to reach a hub that cannot be started.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The envelope of a message: all that the shim looks at.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    method: Option<Cow<'a, str>>,
-}
-
-/// What passes on what the hub says by itself; dropped, it ends.
-type Listener = Option<AbortOnDropHandle<()>>;
+/// The task that forwards what the hub sends on its own. It ends when it is dropped.
+type ListenTask = Option<AbortOnDropHandle<()>>;
 
 struct Shim {
-    session: Session,
+    session: HubSession,
     out: mpsc::Sender<Bytes>,
     in_flight: Arc<Semaphore>,
-    /// What stands for itself.
-    alone: UnderWay,
+    /// The stateless requests in flight.
+    stateless: InFlightRequests,
     /// Ends the subscriptions when the agent has gone.
-    gone: CancellationToken,
-    /// Ends what is still under way a while later.
+    agent_gone: CancellationToken,
+    /// Ends everything else that is in flight, a while later.
     end: CancellationToken,
 }
 
-/// What a request that stands for itself has beside its line.
-struct Alone {
+/// What belongs to a stateless request beside its line.
+struct StatelessRequest {
     headers: HeaderMap,
-    entry: Entry,
+    in_flight: InFlightRequest,
     subscribes: bool,
 }
 
-pub(super) async fn main(context: &Context, shown: Shown) -> Result<Exit, Problem> {
-    let path = shown.address()?;
+pub(super) async fn main(context: &Context, args: ViewArgs) -> Result<Exit, Problem> {
+    let path = args.gateway_path()?;
     let (out, written) = write_lines();
-    let (gone, end) = (CancellationToken::new(), CancellationToken::new());
-    let (in_flight, alone) = (Arc::new(Semaphore::new(IN_FLIGHT)), UnderWay::default());
-    let shim = Arc::new(Shim { session: Session::new(context, path), out, in_flight, alone, gone, end });
+    let (agent_gone, end) = (CancellationToken::new(), CancellationToken::new());
+    let (in_flight, stateless) = (Arc::new(Semaphore::new(IN_FLIGHT)), InFlightRequests::default());
+    let shim = Arc::new(Shim { session: HubSession::new(context, path), out, in_flight, stateless, agent_gone, end });
     let (tasks, mut listener) = (TaskTracker::new(), None);
     let mut lines = read_lines();
     while let Some(line) = lines.recv().await {
         match line {
-            Line::Whole(line) => shim.clone().take(line, &tasks, &mut listener).await,
-            Line::TooLong => shim.answer(refused(-32600, &format!("it is longer than {MAX_LINE} bytes"))).await,
+            InputLine::Whole(line) => shim.clone().handle(line, &tasks, &mut listener).await,
+            InputLine::TooLong => {
+                shim.reply(invalid_line(-32600, &format!("it is longer than {MAX_LINE} bytes"))).await
+            }
         }
     }
-    shim.gone.cancel();
+    shim.agent_gone.cancel();
     tasks.close();
     let _ = tokio::time::timeout(LINGER, tasks.wait()).await;
-    // First, so that nobody takes the session's end for a loss and begins another one.
+    // The listen task is dropped first, so that it does not mistake the end of the session for a lost connection and
+    // start a new one.
     drop(listener);
     shim.end.cancel();
     shim.session.close().await;
@@ -96,11 +88,11 @@ pub(super) async fn main(context: &Context, shown: Shown) -> Result<Exit, Proble
 }
 
 impl Shim {
-    /// Passes one line of the agent on.
-    async fn take(self: Arc<Self>, line: Bytes, tasks: &TaskTracker, listener: &mut Listener) {
+    /// Handles one line from the agent.
+    async fn handle(self: Arc<Self>, line: Bytes, tasks: &TaskTracker, listener: &mut ListenTask) {
         let envelope = match serde_json::from_slice::<Envelope<'_>>(&line) {
             Ok(envelope) => envelope,
-            Err(error) => return self.answer(not_a_message(&line, &error)).await,
+            Err(error) => return self.reply(not_a_message(&line, &error)).await,
         };
         match (envelope.id, envelope.method) {
             (Some(id), Some(method)) if method == "initialize" => {
@@ -108,21 +100,25 @@ impl Shim {
                 self.initialize(line, &id).await;
             }
             (Some(id), Some(method)) => {
-                let (id, repeat, subscribes) = (id.to_owned(), repeat(&method), method == alone::LISTEN);
+                let (id, repeat, subscribes) = (id.to_owned(), repeat(&method), method == stateless::LISTEN);
                 let Ok(permit) = self.in_flight.clone().acquire_owned().await else { return };
-                // Entered at once: its cancellation may be the next line.
-                let alone = carried(&line).map(|headers| Alone { headers, entry: self.alone.begin(&id), subscribes });
+                // It is entered at once, because its cancellation may be on the next line.
+                let stateless = stateless_headers(&line).map(|headers| StatelessRequest {
+                    headers,
+                    in_flight: self.stateless.begin(&id),
+                    subscribes,
+                });
                 tasks.spawn(async move {
-                    self.end.run_until_cancelled(Box::pin(self.perform(&line, &id, repeat, alone))).await;
+                    self.end.run_until_cancelled(Box::pin(self.perform(&line, &id, repeat, stateless))).await;
                     drop(permit);
                 });
             }
-            (_, Some(method)) if method == "notifications/cancelled" && self.alone.cancel(&line) => {}
+            (_, Some(method)) if method == "notifications/cancelled" && self.stateless.cancel(&line) => {}
             (_, Some(method)) => {
-                let begins = method == "notifications/initialized";
+                let initialized = method == "notifications/initialized";
                 self.notify(&line).await;
-                if begins {
-                    // An agent that begins anew is listened to in its new session only.
+                if initialized {
+                    // An agent that initializes again only gets what belongs to its new session.
                     *listener = Some(AbortOnDropHandle::new(tokio::spawn(self.listen())));
                 }
             }
@@ -132,76 +128,76 @@ impl Shim {
 
     async fn initialize(&self, line: Bytes, id: &RawValue) {
         match self.session.initialize(line).await {
-            Ok(answer) => self.answer(answer).await,
-            Err(problem) => self.answer(error(id, &problem)).await,
+            Ok(reply) => self.reply(reply).await,
+            Err(problem) => self.reply(error(id, &problem)).await,
         }
     }
 
-    async fn perform(&self, line: &Bytes, id: &RawValue, repeat: Repeat, alone: Option<Alone>) {
-        match alone {
+    async fn perform(&self, line: &Bytes, id: &RawValue, repeat: Repeat, stateless: Option<StatelessRequest>) {
+        match stateless {
             None => self.request(line, id, repeat, None).await,
-            Some(Alone { headers, entry, subscribes: true }) => {
-                entry.or_cancelled(Box::pin(self.subscribe(line, id, &headers))).await;
+            Some(StatelessRequest { headers, in_flight, subscribes: true }) => {
+                in_flight.or_cancelled(Box::pin(self.subscribe(line, id, &headers))).await;
             }
-            Some(Alone { headers, entry, subscribes: false }) => {
-                entry.or_cancelled(Box::pin(self.request(line, id, repeat, Some(&headers)))).await;
+            Some(StatelessRequest { headers, in_flight, subscribes: false }) => {
+                in_flight.or_cancelled(Box::pin(self.request(line, id, repeat, Some(&headers)))).await;
             }
         }
     }
 
     async fn request(&self, line: &Bytes, id: &RawValue, repeat: Repeat, headers: Option<&HeaderMap>) {
-        let message = Message { body: line, id: Some(id), repeat, headers };
+        let message = OutgoingMessage { body: line, id: Some(id), repeat, headers };
         if let Err(problem) = self.session.send(&message, &self.out).await {
-            self.answer(error(id, &problem)).await;
+            self.reply(error(id, &problem)).await;
         }
     }
 
-    /// A notification or a response has no answer; if it cannot be passed on there is nobody to tell but the log.
+    /// A notification or a response has no answer, so if it cannot be forwarded, only the log can say so.
     async fn notify(&self, line: &Bytes) {
-        let message = Message { body: line, id: None, repeat: Repeat::Safe, headers: None };
+        let message = OutgoingMessage { body: line, id: None, repeat: Repeat::Safe, headers: None };
         if let Err(problem) = self.session.send(&message, &self.out).await {
             let _ = writeln!(std::io::stderr().lock(), "linchpin mcp: a notification was lost: {problem}");
         }
     }
 
-    /// Passes on what the hub says by itself, over all its lives.
+    /// Forwards what the hub sends on its own, over all connections to it.
     async fn listen(self: Arc<Self>) {
-        let Ok(mut life) = self.session.life().await else { return };
+        let Ok(mut connection) = self.session.connection().await else { return };
         loop {
-            match self.session.listen(life.clone(), &self.out).await {
+            match self.session.listen(connection.clone(), &self.out).await {
                 Ok(next) => {
-                    if !next.continues(&life) {
-                        self.announce_new_life().await;
+                    if !next.continues(&connection) {
+                        self.announce_new_session().await;
                     }
-                    life = next;
+                    connection = next;
                 }
                 Err(_) => tokio::time::sleep(RETRY).await,
             }
         }
     }
 
-    /// A hub that did not know the session knows no earlier lists to compare with, so the agent is asked to look.
-    async fn announce_new_life(&self) {
+    /// A new session has no earlier lists to compare with, so the agent is told that all of them may have changed.
+    async fn announce_new_session(&self) {
         for what in ["tools", "prompts", "resources"] {
             let line = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{what}/list_changed"}}"#);
-            self.answer(Bytes::from(line)).await;
+            self.reply(Bytes::from(line)).await;
         }
     }
 
-    async fn answer(&self, line: Bytes) {
+    async fn reply(&self, line: Bytes) {
         let _ = self.out.send(line).await;
     }
 }
 
-/// The headers of a message that stands for itself; none if it belongs to the session.
-fn carried(line: &[u8]) -> Option<HeaderMap> {
+/// Returns the headers of a stateless message; `None` if the message belongs to the session.
+fn stateless_headers(line: &[u8]) -> Option<HeaderMap> {
     let header = |(name, value): (&'static str, String)| {
         Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
     };
-    Some(stateless::headers(line)?.into_iter().filter_map(header).collect())
+    Some(linchpin_shared::protocol::stateless::headers(line)?.into_iter().filter_map(header).collect())
 }
 
-/// Which methods may be repeated: those that by their specification only read (MCP 2025-11-25).
+/// Methods that only read may be repeated (MCP 2025-11-25).
 fn repeat(method: &str) -> Repeat {
     match method {
         "ping"
@@ -223,22 +219,22 @@ fn repeat(method: &str) -> Repeat {
     }
 }
 
-/// A JSON-RPC error answer that carries the problem.
+/// Returns a JSON-RPC error that carries the problem.
 fn error(id: &RawValue, problem: &Problem) -> Bytes {
     let message = format!("{}: {}", problem.title, problem.detail);
     let body = serde_json::json!({"code": -32000, "message": message, "data": problem});
     Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{body}}}"#, id.get()))
 }
 
-/// The answer to a line that is no message: it is not JSON, or JSON of another kind (JSON-RPC 2.0, section 5.1).
+/// Answers a line that is not a message: it is not JSON, or JSON of another form (JSON-RPC 2.0, section 5.1).
 fn not_a_message(line: &[u8], error: &serde_json::Error) -> Bytes {
     let code = if serde_json::from_slice::<IgnoredAny>(line).is_ok() { -32600 } else { -32700 };
-    refused(code, &error.to_string())
+    invalid_line(code, &error.to_string())
 }
 
-fn refused(code: i32, why: &str) -> Bytes {
+fn invalid_line(code: i32, why: &str) -> Bytes {
     let problem = Problem::new(Code::BadRequest, format!("a line is not a JSON-RPC message: {why}"))
-        .next("send one JSON object a line, UTF-8, without line breaks in it");
+        .next("send one JSON object on each line, in UTF-8 and without line breaks in it");
     let body = serde_json::json!({"code": code, "message": problem.detail, "data": problem});
     Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":null,"error":{body}}}"#))
 }

@@ -1,17 +1,17 @@
-//! What the agent says to the hub, over any number of hub lives.
+//! A client's session with the hub, which outlives any number of hub processes.
 //!
-//! Owns the current [`life`]s: the one of the agent's session, and one for messages that stand for themselves (MCP
-//! 2026-07-28). When the hub is gone it is found or started again, and continues the session with all that it kept of it;
-//! only where it does not know the session any more the agent's own `initialize` is replayed, once for all who noticed.
-//! Invariant: a message is sent again only when the hub surely did not act on it, or when repeating it changes nothing
-//! ([`Repeat`]). Never: keeps anything of the agent's but its `initialize`.
+//! It has the current [`connection`]s: one for the messages of the session, and one for stateless messages (MCP
+//! 2026-07-28). If the hub is gone, it is found or started again, and continues the session with everything that it
+//! kept of it. Only if the hub does not know the session any more, the client's own `initialize` is replayed, once for
+//! all callers that noticed. A message is sent again only if the hub certainly did not act on it, or if repeating it
+//! changes nothing ([`Repeat`]).
 
-mod life;
+mod connection;
 
 use super::Context;
-use super::lost::{Lost, Repeat, interrupted, silent_hub, unreachable};
+use super::send_error::{Repeat, SendError, interrupted, unreachable, unresponsive};
 use bytes::Bytes;
-pub(super) use life::Life;
+pub(super) use connection::HubConnection;
 use linchpin_shared::home::Home;
 use linchpin_shared::hub_file::HubFile;
 use linchpin_shared::problem::{Code, Problem};
@@ -22,191 +22,203 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 
-/// How often one message meets a hub that has just gone before the agent is told.
+/// How many times a message may meet a hub that has just gone before the client gets an error.
 const TRIES: u32 = 4;
 
-/// The pause between two such tries.
+/// The pause between two such attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How often to look for a hub that was stopped on purpose.
+/// How often to look for a new hub after the old one was stopped on purpose.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// A message to the hub.
-pub(super) struct Message<'m> {
-    /// The whole of it.
+pub(super) struct OutgoingMessage<'m> {
+    /// The whole message.
     pub(super) body: &'m Bytes,
-    /// The id of a request.
+    /// The id, if the message is a request.
     pub(super) id: Option<&'m RawValue>,
     /// Whether it may be sent again.
     pub(super) repeat: Repeat,
-    /// The headers of one that stands for itself; none if it belongs to the session.
+    /// The headers of a stateless message; `None` if the message belongs to the session.
     pub(super) headers: Option<&'m HeaderMap>,
 }
 
-/// A session over any number of hub lives.
-pub(super) struct Session {
-    way: Way,
-    state: Mutex<State>,
+/// A session that outlives hub processes.
+pub(super) struct HubSession {
+    target: HubTarget,
+    state: Mutex<Connections>,
 }
 
-/// Where the hub is looked for, and the path of the gateway there.
-struct Way {
+/// Where to look for the hub, and the path of the gateway there.
+struct HubTarget {
     home: Home,
     autostart: bool,
     path: String,
 }
 
 #[derive(Default)]
-struct State {
+struct Connections {
     initialize: Option<Bytes>,
-    life: Option<Arc<Life>>,
-    alone: Option<Arc<Life>>,
+    session: Option<Arc<HubConnection>>,
+    stateless: Option<Arc<HubConnection>>,
 }
 
-impl State {
-    /// The current life of the same kind.
-    fn of(&mut self, life: &Life) -> &mut Option<Arc<Life>> {
-        if life.alone { &mut self.alone } else { &mut self.life }
+impl Connections {
+    /// Returns the current connection of the same kind.
+    fn of(&mut self, connection: &HubConnection) -> &mut Option<Arc<HubConnection>> {
+        if connection.stateless { &mut self.stateless } else { &mut self.session }
     }
 }
 
-impl Session {
-    /// A session at `path` of the hub of this home. Nothing happens before [`Session::initialize`].
+impl HubSession {
+    /// Creates a session at `path` of the hub of this home. Nothing is sent before [`HubSession::initialize`].
     pub(super) fn new(context: &Context, path: String) -> Self {
-        let way = Way { home: context.home.clone(), autostart: context.autostart, path };
-        Self { way, state: Mutex::default() }
+        let target = HubTarget { home: context.home.clone(), autostart: context.autostart, path };
+        Self { target, state: Mutex::default() }
     }
 
-    /// Begins the session with the agent's own message, and returns the hub's answer to it.
+    /// Initializes the session with the agent's own message, and returns the hub's answer.
     pub(super) async fn initialize(&self, message: Bytes) -> Result<Bytes, Problem> {
         let mut state = self.state.lock().await;
-        let (life, answer) = self.connect(&message).await?;
+        let (connection, answer) = self.connect(&message).await?;
         state.initialize = Some(message);
-        state.life = Some(Arc::new(life));
+        state.session = Some(Arc::new(connection));
         Ok(answer)
     }
 
-    /// Sends a message and hands every message that answers it to `out`.
-    pub(super) async fn send(&self, message: &Message<'_>, out: &mpsc::Sender<Bytes>) -> Result<(), Problem> {
-        let Message { body, id, repeat, headers } = *message;
-        let mut life = if headers.is_some() { self.alone().await? } else { self.life().await? };
+    /// Sends a message and forwards every message of its response to `out`.
+    pub(super) async fn send(&self, message: &OutgoingMessage<'_>, out: &mpsc::Sender<Bytes>) -> Result<(), Problem> {
+        let OutgoingMessage { body, id, repeat, headers } = *message;
+        let mut connection =
+            if headers.is_some() { self.stateless_connection().await? } else { self.connection().await? };
         let mut tries = 0;
         loop {
             tries += 1;
-            let lost = match life.exchange(body, headers, id, out).await {
+            let error = match connection.exchange(body, headers, id, out).await {
                 Ok(()) => return Ok(()),
-                Err(lost) => lost,
+                Err(error) => error,
             };
-            let unknown = matches!(lost, Lost::Unknown(_));
-            match lost {
-                Lost::Silent(pid) => return Err(silent_hub(pid, repeat)),
-                Lost::Interrupted(cause) if repeat == Repeat::Unsafe => return Err(interrupted(&cause)),
-                Lost::NotExecuted(cause) | Lost::Unknown(cause) | Lost::Interrupted(cause) if tries == TRIES => {
+            let unknown = matches!(error, SendError::SessionLost(_));
+            match error {
+                SendError::Unresponsive(pid) => return Err(unresponsive(pid, repeat)),
+                SendError::Interrupted(cause) if repeat == Repeat::Unsafe => return Err(interrupted(&cause)),
+                SendError::NotExecuted(cause) | SendError::SessionLost(cause) | SendError::Interrupted(cause)
+                    if tries == TRIES =>
+                {
                     return Err(unreachable(&cause));
                 }
-                Lost::Refused(problem) => return Err(problem),
-                Lost::NotExecuted(_) | Lost::Unknown(_) | Lost::Interrupted(_) => {
+                SendError::Refused(problem) => return Err(problem),
+                SendError::NotExecuted(_) | SendError::SessionLost(_) | SendError::Interrupted(_) => {
                     tokio::time::sleep(PAUSE * (tries - 1)).await;
-                    life = self.renew(&life, unknown).await?;
+                    connection = self.renew(&connection, unknown).await?;
                 }
             }
         }
     }
 
-    /// Hands what the hub says by itself to `out` for as long as this life of the session lasts, then returns the next.
-    pub(super) async fn listen(&self, life: Arc<Life>, out: &mpsc::Sender<Bytes>) -> Result<Arc<Life>, Problem> {
-        match life.listen(out).await {
-            Some(StatusCode::NOT_FOUND) => return self.renew(&life, true).await,
+    /// Forwards what the hub sends on its own to `out` until the stream of this connection ends, then returns the next
+    /// connection.
+    pub(super) async fn listen(
+        &self,
+        connection: Arc<HubConnection>,
+        out: &mpsc::Sender<Bytes>,
+    ) -> Result<Arc<HubConnection>, Problem> {
+        match connection.listen(out).await {
+            Some(StatusCode::NOT_FOUND) => return self.renew(&connection, true).await,
             Some(status) if !status.is_success() => tokio::time::sleep(IDLE).await,
             Some(_) | None => {}
         }
-        self.next_life(life).await
+        self.next_connection(connection).await
     }
 
-    /// The current life of the session.
-    pub(super) async fn life(&self) -> Result<Arc<Life>, Problem> {
-        self.state.lock().await.life.clone().ok_or_else(|| {
+    /// Returns the current connection of the session.
+    pub(super) async fn connection(&self) -> Result<Arc<HubConnection>, Problem> {
+        self.state.lock().await.session.clone().ok_or_else(|| {
             Problem::new(Code::BadRequest, "the session has not been initialized").next("send initialize first")
         })
     }
 
-    /// The current life of messages that stand for themselves.
-    pub(super) async fn alone(&self) -> Result<Arc<Life>, Problem> {
+    /// Returns the current connection for stateless messages.
+    pub(super) async fn stateless_connection(&self) -> Result<Arc<HubConnection>, Problem> {
         let mut state = self.state.lock().await;
-        if let Some(life) = &state.alone {
-            return Ok(life.clone());
+        if let Some(connection) = &state.stateless {
+            return Ok(connection.clone());
         }
-        let life = Arc::new(Life::find(&self.way, true).await?);
-        state.alone = Some(life.clone());
-        Ok(life)
+        let connection = Arc::new(HubConnection::find(&self.target, true).await?);
+        state.stateless = Some(connection.clone());
+        Ok(connection)
     }
 
-    /// Ends the session at the hub, if both are there.
+    /// Ends the session at the hub, if both exist.
     pub(super) async fn close(&self) {
-        if let Ok(life) = self.life().await {
-            life.close().await;
+        if let Ok(connection) = self.connection().await {
+            connection.close().await;
         }
     }
 
-    /// The life after a stream has ended. The hub may have ended the stream only, and goes on; or it was stopped on
-    /// purpose, and is started again only by a message that needs it.
-    pub(super) async fn next_life(&self, life: Arc<Life>) -> Result<Arc<Life>, Problem> {
+    /// Returns the connection to use after a stream has ended. If the hub ended only the stream, it is the same one. If
+    /// the hub was stopped on purpose, this waits, because only a message that needs the hub starts it again.
+    pub(super) async fn next_connection(&self, connection: Arc<HubConnection>) -> Result<Arc<HubConnection>, Problem> {
         tokio::time::sleep(PAUSE).await;
         loop {
-            match HubFile::read(&self.way.home)? {
+            match HubFile::read(&self.target.home)? {
                 Some(hub) if hub.stopped_at.is_some() => tokio::time::sleep(IDLE).await,
-                Some(hub) if hub.process == life.hub.process && hub.process.is_alive() => {
-                    return Ok(self.current(&life).await);
+                Some(hub) if hub.process == connection.hub.process && hub.process.is_alive() => {
+                    return Ok(self.current(&connection).await);
                 }
-                Some(_) | None => return self.renew(&life, false).await,
+                Some(_) | None => return self.renew(&connection, false).await,
             }
         }
     }
 
-    /// The life of this kind that is current: another caller may have made one.
-    async fn current(&self, life: &Arc<Life>) -> Arc<Life> {
-        self.state.lock().await.of(life).clone().unwrap_or_else(|| life.clone())
+    /// Returns the current connection of this kind, since another caller may have replaced it.
+    async fn current(&self, connection: &Arc<HubConnection>) -> Arc<HubConnection> {
+        self.state.lock().await.of(connection).clone().unwrap_or_else(|| connection.clone())
     }
 
-    /// The life after `stale`: the one that another caller has made meanwhile, or a new one. A session goes on in it under
-    /// its id, unless the hub said that this is `unknown` to it.
-    pub(super) async fn renew(&self, stale: &Arc<Life>, unknown: bool) -> Result<Arc<Life>, Problem> {
+    /// Replaces the connection `stale`, unless another caller has already done so. The session continues under its id,
+    /// unless the hub said that it does not know it (`unknown`).
+    pub(super) async fn renew(&self, stale: &Arc<HubConnection>, unknown: bool) -> Result<Arc<HubConnection>, Problem> {
         let mut state = self.state.lock().await;
-        if let Some(life) = state.of(stale)
-            && !Arc::ptr_eq(life, stale)
+        if let Some(connection) = state.of(stale)
+            && !Arc::ptr_eq(connection, stale)
         {
-            return Ok(life.clone());
+            return Ok(connection.clone());
         }
-        let life = match state.initialize.clone().filter(|_| unknown && !stale.alone) {
-            Some(message) => self.begin_anew(&message).await?,
-            None => stale.elsewhere(&self.way).await?,
+        let connection = match state.initialize.clone().filter(|_| unknown && !stale.stateless) {
+            Some(message) => self.initialize_again(&message).await?,
+            None => stale.reconnect(&self.target).await?,
         };
-        let life = Arc::new(life);
-        *state.of(stale) = Some(life.clone());
-        Ok(life)
+        let connection = Arc::new(connection);
+        *state.of(stale) = Some(connection.clone());
+        Ok(connection)
     }
 
-    async fn begin_anew(&self, initialize: &Bytes) -> Result<Life, Problem> {
-        let (life, _) = self.connect(initialize).await?;
-        life.confirm().await.map_err(|lost| match lost {
-            Lost::Refused(problem) => problem,
-            Lost::Silent(pid) => silent_hub(pid, Repeat::Safe),
-            Lost::NotExecuted(cause) | Lost::Unknown(cause) | Lost::Interrupted(cause) => unreachable(&cause),
+    async fn initialize_again(&self, initialize: &Bytes) -> Result<HubConnection, Problem> {
+        let (connection, _) = self.connect(initialize).await?;
+        connection.confirm().await.map_err(|error| match error {
+            SendError::Refused(problem) => problem,
+            SendError::Unresponsive(pid) => unresponsive(pid, Repeat::Safe),
+            SendError::NotExecuted(cause) | SendError::SessionLost(cause) | SendError::Interrupted(cause) => {
+                unreachable(&cause)
+            }
         })?;
-        Ok(life)
+        Ok(connection)
     }
 
-    /// Finds or starts a hub and initializes the session there.
-    async fn connect(&self, initialize: &Bytes) -> Result<(Life, Bytes), Problem> {
+    /// Finds or starts a hub, and initializes the session there.
+    async fn connect(&self, initialize: &Bytes) -> Result<(HubConnection, Bytes), Problem> {
         let mut cause = String::new();
         for tries in 0..TRIES {
             tokio::time::sleep(PAUSE * tries).await;
-            let mut life = Life::find(&self.way, false).await?;
-            match life.initialize(initialize).await {
-                Ok(answer) => return Ok((life, answer)),
-                Err(Lost::Refused(problem)) => return Err(problem),
-                Err(Lost::Silent(pid)) => return Err(silent_hub(pid, Repeat::Safe)),
-                Err(Lost::NotExecuted(why) | Lost::Unknown(why) | Lost::Interrupted(why)) => cause = why,
+            let mut connection = HubConnection::find(&self.target, false).await?;
+            match connection.initialize(initialize).await {
+                Ok(answer) => return Ok((connection, answer)),
+                Err(SendError::Refused(problem)) => return Err(problem),
+                Err(SendError::Unresponsive(pid)) => return Err(unresponsive(pid, Repeat::Safe)),
+                Err(SendError::NotExecuted(why) | SendError::SessionLost(why) | SendError::Interrupted(why)) => {
+                    cause = why
+                }
             }
         }
         Err(unreachable(&cause))

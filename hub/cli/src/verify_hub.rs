@@ -1,9 +1,9 @@
-//! Connections to the hub over which nothing is sent before who listens there has proven to be the hub.
+//! Verifies on each new connection that the peer is the hub, before anything else is sent.
 //!
-//! Owns the question on every new connection (see [`proof`]) and the judgement of its answer. The address in `hub.json` may
-//! be anybody's by now: a hub that stops gives up its port while its process still runs, and another user may take it.
-//! Invariant: a stranger gets a nonce and nothing else: no token, no request. Each connection is proven by itself.
-//! Never: waits for an answer longer than the hub's process lives; a hub that is stopped or busy may take its time.
+//! The address in `hub.json` may belong to another program by now: a hub that stops gives up its port while its process
+//! is still running, and another user may take the port. An unverified peer receives a nonce, but no token and no
+//! request. Every connection is verified separately, see [`proof`]. The verification has no time limit of its own,
+//! because a hub that is stopped or busy may take long; it ends when the process of the hub ends.
 
 use hyper_util::rt::TokioIo;
 use linchpin_shared::hub_file::HubFile;
@@ -21,29 +21,29 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// The longest answer, in bytes. The hub's has about three hundred.
+/// The longest answer, in bytes. An answer of the hub has about three hundred.
 const MAX_ANSWER: usize = 8 << 10;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Who listens is not the hub, or has not shown it.
+/// The peer is not the hub, or has not proved that it is.
 #[derive(Debug, thiserror::Error)]
-#[error("what listens at {url} has not proven that it is the hub ({why}); nothing was sent to it")]
-pub(super) struct Stranger {
+#[error("the program that listens at {url} has not proved that it is the hub ({why}); nothing was sent to it")]
+pub(super) struct UnverifiedPeer {
     url: String,
     why: String,
 }
 
-impl Stranger {
-    /// The stranger in the causes of this error.
-    pub(super) fn of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
+impl UnverifiedPeer {
+    /// Finds it among the causes of an error.
+    pub(super) fn find_in<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Self> {
         match error.downcast_ref() {
-            Some(stranger) => Some(stranger),
-            None => Self::of(error.source()?),
+            Some(peer) => Some(peer),
+            None => Self::find_in(error.source()?),
         }
     }
 
-    /// Who it is, as far as the system tells, and what to do.
+    /// Returns a problem that names the peer, as far as the system shows it.
     pub(super) fn problem(&self, hub: &HubFile) -> Problem {
         let problem = Problem::new(Code::HubUnreachable, self.to_string())
             .seen("url", self.url.clone())
@@ -57,23 +57,26 @@ impl Stranger {
         };
         problem
             .next("run the command again")
-            .next(format!("if it stays: kill {}; linchpin status    (starts a hub at another port)", hub.process.pid))
+            .next(format!(
+                "if it fails again: kill {}; linchpin status    (starts a hub on another port)",
+                hub.process.pid
+            ))
             .next("linchpin doctor")
     }
 }
 
-/// Proves every connection that is made below it.
+/// Verifies every connection that the inner connector makes.
 #[derive(Clone)]
-pub(super) struct Prove(Arc<HubFile>);
+pub(super) struct VerifyHub(Arc<HubFile>);
 
-impl Prove {
-    /// The connections to this hub.
-    pub(super) fn to(hub: &HubFile) -> Self {
+impl VerifyHub {
+    /// Verifies connections to this hub.
+    pub(super) fn new(hub: &HubFile) -> Self {
         Self(Arc::new(hub.clone()))
     }
 
-    /// Asks, and judges the answer.
-    async fn ask(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<(), String> {
+    /// Asks the peer for the proof, and checks it.
+    async fn verify(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<(), String> {
         let HubFile { url, token, process, .. } = &*self.0;
         let nonce = hello::random().map_err(|error| error.to_string())?;
         let answered = async {
@@ -81,25 +84,25 @@ impl Prove {
             let (path, header) = (proof::PATH, proof::NONCE);
             let question = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{header}: {nonce}\r\n\r\n");
             stream.write_all(question.as_bytes()).await.map_err(|error| error.to_string())?;
-            answer(stream).await
+            read_answer(stream).await
         };
-        let said = tokio::select! {
-            said = answered => said?,
+        let answer = tokio::select! {
+            answer = answered => answer?,
             () = exited(process) => return Err("the hub has died".to_owned()),
         };
-        if proof::verify(token, &nonce, url, &said.proof) { Ok(()) } else { Err("its proof is wrong".to_owned()) }
+        if proof::verify(token, &nonce, url, &answer.proof) { Ok(()) } else { Err("its proof is wrong".to_owned()) }
     }
 }
 
-/// Reads exactly one answer: the connection is used further.
-async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProofAnswer, String> {
+/// Reads exactly one answer, because the connection is used for requests afterwards.
+async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProofAnswer, String> {
     let mut bytes = Vec::new();
     loop {
         if let Some(body) = body(&bytes)? {
-            return serde_json::from_slice(body).map_err(|_| "its answer is not the hub's".to_owned());
+            return serde_json::from_slice(body).map_err(|_| "its answer is not that of a hub".to_owned());
         }
         if bytes.len() >= MAX_ANSWER {
-            return Err("its answer does not end".to_owned());
+            return Err("its answer is too long".to_owned());
         }
         let mut part = [0; 1024];
         match stream.read(&mut part).await {
@@ -110,39 +113,41 @@ async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProofAnswer, St
     }
 }
 
-/// The body of an answer that has come whole and says that all is well; `None` while it is not whole.
+/// Returns the body of a successful answer that has arrived completely; `None` while some of it is missing.
 fn body(answer: &[u8]) -> Result<Option<&[u8]>, String> {
     let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
     if !status.starts_with("http/1.1 200 ") {
-        return Err(format!("it answers {:?}", status.chars().take(40).collect::<String>()));
+        return Err(format!("it answered {:?}", status.chars().take(40).collect::<String>()));
     }
     let length = lines.find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
     let length = length.ok_or("its answer has no length")?;
     match answer[end + 4..].len() {
-        got if got > length || length > MAX_ANSWER => Err("its answer has another length than it says".to_owned()),
+        got if got > length || length > MAX_ANSWER => {
+            Err("its answer has a different length than it declares".to_owned())
+        }
         got => Ok((got == length).then_some(&answer[end + 4..])),
     }
 }
 
-impl<S> Layer<S> for Prove {
-    type Service = Proven<S>;
+impl<S> Layer<S> for VerifyHub {
+    type Service = VerifyHubService<S>;
 
-    fn layer(&self, inner: S) -> Proven<S> {
-        Proven { inner, prove: self.clone() }
+    fn layer(&self, inner: S) -> VerifyHubService<S> {
+        VerifyHubService { inner, verify: self.clone() }
     }
 }
 
-/// A connector below which every connection is proven.
+/// A connector whose connections are verified.
 #[derive(Clone)]
-pub(super) struct Proven<S> {
+pub(super) struct VerifyHubService<S> {
     inner: S,
-    prove: Prove,
+    verify: VerifyHub,
 }
 
-impl<S, To> Service<To> for Proven<S>
+impl<S, To> Service<To> for VerifyHubService<S>
 where
     S: Service<To, Error = BoxError>,
     S::Response: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
@@ -157,12 +162,12 @@ where
     }
 
     fn call(&mut self, to: To) -> Self::Future {
-        let (connecting, prove) = (self.inner.call(to), self.prove.clone());
+        let (connecting, verify) = (self.inner.call(to), self.verify.clone());
         Box::pin(async move {
             let mut stream = TokioIo::new(connecting.await?);
-            match prove.ask(&mut stream).await {
+            match verify.verify(&mut stream).await {
                 Ok(()) => Ok(stream.into_inner()),
-                Err(why) => Err(Stranger { url: prove.0.url.clone(), why }.into()),
+                Err(why) => Err(UnverifiedPeer { url: verify.0.url.clone(), why }.into()),
             }
         })
     }
@@ -173,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_whole_or_not_or_not_the_hubs() {
+    fn an_answer_is_complete_or_incomplete_or_invalid() {
         let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
         assert_eq!(body(whole).unwrap(), Some(&b"{}"[..]));
         for part in 0..whole.len() {

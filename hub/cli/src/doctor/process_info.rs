@@ -1,19 +1,17 @@
-//! A process in words: pid, command line, and whether somebody stopped it.
-//!
-//! Owns how a process that holds something is put into a problem. Never: signals it.
+//! Describes a process in a problem: its pid, its command line, and whether it is stopped.
 
 use linchpin_shared::problem::Problem;
 use linchpin_shared::process::{Identity, command_line};
 
-/// Adds who this process is, and what a person does about it.
-pub(super) fn name(problem: Problem, process: &Identity) -> Problem {
+/// Adds what is known of this process, and what a person can do about it.
+pub(super) fn describe(problem: Problem, process: &Identity) -> Problem {
     let pid = process.pid;
     let command = command_line(pid).unwrap_or_else(|| process.executable.display().to_string());
     let problem = problem.seen("pid", pid).seen("command", command);
     if is_stopped(pid) {
         let problem = problem.seen("state", "stopped (SIGSTOP, Ctrl-Z or a debugger)");
         return problem
-            .next(format!("let it go on: kill -CONT {pid}"))
+            .next(format!("let it continue: kill -CONT {pid}"))
             .next(format!("or end it: kill {pid}; kill -CONT {pid}"));
     }
     problem.next(format!("ps -o pid,stat,etime,args -p {pid}"))
@@ -29,7 +27,7 @@ pub(super) fn is_stopped(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn we_are_not_stopped() {
+    fn this_process_is_not_stopped() {
         assert!(!super::is_stopped(std::process::id()));
         assert!(!super::is_stopped(u32::MAX));
     }
