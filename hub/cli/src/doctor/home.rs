@@ -69,8 +69,9 @@ fn permissions(home: &Home) -> Vec<Check> {
     if faults.is_empty() {
         return vec![Check::ok("permissions", "everything in it is private and belongs to you")];
     }
-    let check =
-        |fault: places::Fault| Check::error("permissions", fault.problem).about(fault.path.display().to_string());
+    let check = |fault: places::PermissionFault| {
+        Check::error("permissions", fault.problem).about(fault.path.display().to_string())
+    };
     faults.into_iter().map(check).collect()
 }
 
