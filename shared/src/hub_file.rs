@@ -1,9 +1,8 @@
-//! `hub.json`: how everybody else finds the hub.
+//! `hub.json`, the file by which other processes find the hub.
 //!
-//! Owns the file's format and the question "is that hub there?". The file outlives the hub, so that the next one keeps
-//! the token and the port that agents were configured with; whether it is current is told by the hub's lease and by the
-//! identity in it, never by the file's existence.
-//! Invariant: mode 0600, written as a whole. Never: put the token anywhere else.
+//! It outlives the hub, so that the next hub keeps the token and the port with which agents were configured. That the
+//! file exists does not mean that it is current: the hub's lease and the process identity in the file decide that. It
+//! has mode 0600, is written atomically, and is the only place of the token.
 
 pub mod proof;
 
@@ -23,26 +22,26 @@ const MAX_BYTES: u64 = 64 << 10;
 /// The content of `hub.json`, format 1.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct HubFile {
-    /// The format.
+    /// The version of the format.
     pub format: u32,
     /// Where the hub listens, for example `http://127.0.0.1:7777`.
     pub url: String,
     /// The port of `url`.
     pub port: u16,
-    /// The hub's process.
+    /// The process of the hub.
     pub process: Identity,
-    /// The hub's version.
+    /// The version of the hub.
     pub version: String,
     /// The bearer token of the API.
     pub token: String,
-    /// Since when it runs.
+    /// When the hub started.
     pub started_at: Timestamp,
-    /// Since when it stops, or was stopped, on purpose. Whoever sees this starts the next hub only when it is needed.
+    /// When the hub was stopped on purpose. After that, the next hub is started only when it is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<Timestamp>,
 }
 
-/// Without the token, which never goes to a log.
+/// Leaves out the token, so that it never appears in a log.
 impl std::fmt::Debug for HubFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HubFile").field("url", &self.url).field("pid", &self.process.pid).finish_non_exhaustive()
@@ -50,42 +49,42 @@ impl std::fmt::Debug for HubFile {
 }
 
 impl HubFile {
-    /// The file as it is, current or not; `None` when there is none or it cannot be understood.
+    /// Reads the file, current or not. Returns `None` if it does not exist or cannot be parsed.
     ///
     /// # Errors
-    /// When the file exists and may not be read, or another user may have written it.
+    /// If the file exists but may not be read, or if another user may have written it.
     pub fn read(home: &Home) -> Result<Option<Self>, Problem> {
         let path = home.hub_file();
         match private::read(&path, MAX_BYTES) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(why) if why.is_missing() => Ok(None),
-            // Of a home that cannot be used no file can.
+            // If the home itself cannot be used, that explains it better.
             Err(why) => Err(check_private_dir(home.root()).err().unwrap_or_else(|| unreadable(&why, &path))),
         }
     }
 
-    /// The hub that serves now.
+    /// Returns the hub that serves now.
     ///
     /// # Errors
-    /// As [`HubFile::read`].
+    /// Those of [`HubFile::read`].
     pub fn current(home: &Home) -> Result<Option<Self>, Problem> {
         Ok(Self::running(home)?.filter(|file| file.stopped_at.is_none()))
     }
 
-    /// The hub whose process runs now; it may be about to stop.
+    /// Returns the hub whose process is running. It may be about to stop.
     ///
     /// # Errors
-    /// As [`HubFile::read`].
+    /// Those of [`HubFile::read`].
     pub fn running(home: &Home) -> Result<Option<Self>, Problem> {
         let Some(file) = Self::read(home)? else { return Ok(None) };
         let held = Lease::is_held(&home.hub_lease()).unwrap_or(true);
         Ok((held && file.process.is_alive()).then_some(file))
     }
 
-    /// Writes the file as a whole.
+    /// Writes the file atomically.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn write(&self, home: &Home) -> Result<(), Problem> {
         let path = home.hub_file();
         let bytes = serde_json::to_vec_pretty(self).map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
@@ -96,6 +95,6 @@ impl HubFile {
 
 fn unreadable(why: &Untrusted, path: &Path) -> Problem {
     why.problem(Code::HomeUnusable, path)
-        .next("linchpin doctor --fix    (closes what is ours and open to others)")
-        .next(format!("or: rm {}    (the next hub makes a new one, with a new token)", path.display()))
+        .next("linchpin doctor --fix    (makes our own files private)")
+        .next(format!("or: rm {}    (the next hub creates a new one, with a new token)", path.display()))
 }
