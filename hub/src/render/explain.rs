@@ -1,19 +1,20 @@
-//! A link's story in words: what it is, why, what comes next, and how it came to that.
+//! The text for the history of a link: what it is doing, why, what comes next, and how it got there.
 //!
-//! Owns how it looks. Never: interprets; the hub's `/v1/instances/NAME/link` says all of it.
+//! Everything comes from `/v1/instances/NAME/link`; nothing is interpreted here.
 
 use super::{ago, duration, list, table, text};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The story, with its last `lines` transitions.
+/// Renders the history, with the last `lines` transitions.
+#[must_use]
 pub fn explain(link: &Value, lines: usize) -> String {
     let (name, state, since) = (text(&link["name"]), text(&link["state"]), ago(&link["since"]));
     let mut out = format!("{name} is {state} since {since}: {}\n", text(&link["why"]));
     failure(&link["last_failure"], &mut out);
     let attempts = link["attempts"].as_u64().unwrap_or_default();
     if attempts > 0 {
-        out.push_str(&format!("attempts since health was last proven: {attempts}\n"));
+        out.push_str(&format!("attempts since the link was last healthy: {attempts}\n"));
     }
     if link["next_try"].is_string() {
         out.push_str(&format!("next try: {} ({})\n", ahead(&link["next_try"]), text(&link["next_try"])));
@@ -35,7 +36,7 @@ pub fn explain(link: &Value, lines: usize) -> String {
     out
 }
 
-/// What a process does and where it listens, beside where it was to.
+/// Renders what a process is doing and where it listens, compared with the port that it was given.
 fn process(process: &Value) -> String {
     let mut out = format!("process {}: {}", text(&process["name"]), text(&process["state"]));
     if let Some(pid) = process["pid"].as_u64() {
@@ -47,11 +48,11 @@ fn process(process: &Value) -> String {
     }
     if let Some(given) = process["given_port"].as_u64() {
         let there = ports.iter().any(|at| at["port"] == given);
-        let but = if there { "" } else { ", where it does not listen" };
+        let but = if there { "" } else { ", but does not listen there" };
         out.push_str(&format!(", was given PORT={given}{but}"));
     }
     if let Some(end) = process["last_end"].as_str() {
-        out.push_str(&format!("; it ended last with {end}"));
+        out.push_str(&format!("; it last ended with {end}"));
     }
     out.push('\n');
     out
@@ -68,7 +69,7 @@ fn failure(failure: &Value, out: &mut String) {
         out.push_str(&format!("  because: {}\n", text(cause)));
     }
     if let Some(wanted) = failure["retry_after_ms"].as_u64() {
-        out.push_str(&format!("  it asked to be left alone for {wanted} ms\n"));
+        out.push_str(&format!("  it asked for a pause of {wanted} ms\n"));
     }
 }
 
@@ -76,14 +77,14 @@ fn breaker(link: &Value, out: &mut String) {
     let breaker = &link["breaker"];
     out.push_str(&match breaker["state"].as_str() {
         Some("closed") => format!("breaker: closed, failures in a row: {}", breaker["failures"]),
-        Some("open") => format!("breaker: open, a probe is made in {} at the latest", ahead(&breaker["until"])),
+        Some("open") => format!("breaker: open, the next probe comes in {} at the latest", ahead(&breaker["until"])),
         Some("half_open") => format!("breaker: half open, probes answered in a row: {}", breaker["successes"]),
         Some(_) | None => return,
     });
     let trip = &link["last_trip"];
     if trip.is_object() {
         let (often, ago, why) = (&link["trips"], ago(&trip["at"]), text(&trip["why"]));
-        out.push_str(&format!("; opened {often} times, last {ago} ago: {why}"));
+        out.push_str(&format!("; opened {often} times, most recently {ago} ago: {why}"));
     }
     out.push('\n');
 }
@@ -94,7 +95,7 @@ fn quality(health: &Value, out: &mut String) {
     }
     let ms = |field: &str| health[field].as_f64().unwrap_or_default() / 1000.0;
     out.push_str(&format!(
-        "quality: {} (1 is best), round trip {:.2} ms, half within {:.2} ms, 99 % within {:.2} ms\n",
+        "quality: {} (1 is best), round trip {:.2} ms, median {:.2} ms, 99 % within {:.2} ms\n",
         health["quality"],
         ms("round_trip_us"),
         ms("p50_us"),
@@ -102,10 +103,10 @@ fn quality(health: &Value, out: &mut String) {
     ));
     let fails = health["fails"].as_u64().unwrap_or_default();
     let pause = health["interval_ms"].as_f64().unwrap_or_default() / 1000.0;
-    out.push_str(&format!("check-ups: every {}, missed in a row: {fails}\n", duration(pause)));
+    out.push_str(&format!("health checks: every {}, missed in a row: {fails}\n", duration(pause)));
 }
 
-/// How far ahead a time stamp is.
+/// Returns how far in the future a time stamp is.
 fn ahead(at: &Value) -> String {
     let Some(at) = at.as_str().and_then(|at| at.parse::<Timestamp>().ok()) else { return "-".to_owned() };
     duration(at.duration_since(Timestamp::now()).as_secs_f64().max(0.0))
@@ -125,9 +126,9 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_whole_story_is_told() {
+    fn the_whole_history_is_shown() {
         let at = Timestamp::now();
-        let story = json!({
+        let history = json!({
             "name": "shop", "state": "tripped", "since": at, "why": "refused: connecting to 127.0.0.1:1",
             "last_failure": {"kind": "refused", "phase": "dial", "after_ms": 3, "retry_after_ms": 2000,
                              "causes": ["connecting to 127.0.0.1:1", "Connection refused"]},
@@ -137,23 +138,23 @@ mod tests {
             "transitions": [{"at": at, "from": "retrying", "to": "tripped", "why": "first"},
                             {"at": at, "from": "tripped", "to": "tripped", "why": "second"}]
         });
-        let told = explain(&story, 1);
+        let shown = explain(&history, 1);
         for line in [
             "shop is tripped since",
             "last failure: refused while in dial, after 3 ms",
             "  because: Connection refused",
-            "asked to be left alone for 2000 ms",
-            "attempts since health was last proven: 6",
+            "asked for a pause of 2000 ms",
+            "attempts since the link was last healthy: 6",
             "next try: 0 ms",
             "breaker: open",
-            "opened 1 times, last 0 ms ago: refused: five times",
-            "quality: 0.9 (1 is best), round trip 0.15 ms, half within 0.10 ms, 99 % within 0.90 ms",
-            "check-ups: every 20 s, missed in a row: 2",
+            "opened 1 times, most recently 0 ms ago: refused: five times",
+            "quality: 0.9 (1 is best), round trip 0.15 ms, median 0.10 ms, 99 % within 0.90 ms",
+            "health checks: every 20 s, missed in a row: 2",
             "last 1 of 2 transitions",
             "second",
         ] {
-            assert!(told.contains(line), "{line:?} is not in:\n{told}");
+            assert!(shown.contains(line), "{line:?} is not in:\n{shown}");
         }
-        assert!(!told.contains("first"), "{told}");
+        assert!(!shown.contains("first"), "{shown}");
     }
 }

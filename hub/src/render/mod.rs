@@ -1,8 +1,6 @@
-//! What the hub knows, in words.
+//! Renders the JSON of the API as text, for a terminal and for agents that read text.
 //!
-//! Owns how the JSON of the API looks as text: at a terminal, and in the answers that agents read. One place for both, so
-//! that a person and an agent talk about the same thing.
-//! Invariant: pure; the JSON in, the text out. Never: asks anybody, or decides what is shown.
+//! Both use the same functions, so that a person and an agent see the same words. They are pure: JSON in, text out.
 
 pub mod explain;
 pub mod status;
@@ -13,29 +11,34 @@ use serde_json::Value;
 /// The version of the JSON that the API and `--json` print. It grows when a field changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// The elements of an array, or none.
+/// Returns the elements of an array; empty if it is not an array.
+#[must_use]
 pub fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A string without its quotes; `-` for nothing.
+/// Returns a string without its quotes, any other value as JSON, and `-` for null.
+#[must_use]
 pub fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned)
 }
 
-/// How long ago a time stamp was.
+/// Returns how long ago a time stamp was.
+#[must_use]
 pub fn ago(at: &Value) -> String {
     let Some(at) = at.as_str().and_then(|at| at.parse::<Timestamp>().ok()) else { return "-".to_owned() };
     duration(Timestamp::now().duration_since(at).as_secs_f64().max(0.0))
 }
 
-/// How long it is until a time stamp.
+/// Returns how long it is until a time stamp.
+#[must_use]
 pub fn until(at: &Value) -> Option<String> {
     let at = at.as_str()?.parse::<Timestamp>().ok()?;
     Some(duration(at.duration_since(Timestamp::now()).as_secs_f64().max(0.0)))
 }
 
-/// Seconds in the largest unit that fits.
+/// Formats a number of seconds in the largest unit that fits.
+#[must_use]
 pub fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 1.0 => format!("{:.0} ms", s * 1000.0),
@@ -46,7 +49,8 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// Lines up columns with two spaces between them; the last column is not padded.
+/// Aligns columns with two spaces between them. The last column is not padded.
+#[must_use]
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -68,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_use_the_largest_unit() {
         assert_eq!([0.05, 5.0, 600.0, 10_000.0, 1e6].map(duration), ["50 ms", "5 s", "10 min", "3 h", "12 days"]);
     }
 

@@ -1,14 +1,12 @@
-//! The hub and its instances in words.
-//!
-//! Owns how they look to a person at a terminal and to an agent that reads text.
-//! Never: computes a state; all of it is the hub's answer.
+//! The text for the hub and its instances. It shows what the hub reported, and derives no state of its own.
 
 use super::{ago, duration, list, table, text, until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// The hub and all instances: what `GET /status` says.
-pub fn all(status: &Value) -> String {
+/// Renders the hub and all instances: the answer to `GET /status`.
+#[must_use]
+pub fn overview(status: &Value) -> String {
     let hub = &status["hub"];
     let mut out = format!(
         "hub {}  pid {}  up {}  version {}\n",
@@ -23,7 +21,9 @@ pub fn all(status: &Value) -> String {
     out.push('\n');
     let instances = list(&status["instances"]);
     if instances.is_empty() {
-        out.push_str("no instances yet: linchpin run --name NAME -- COMMAND, or linchpin run --mcp -- COMMAND\n");
+        out.push_str(
+            "there are no instances yet: linchpin run --name NAME -- COMMAND, or linchpin run --mcp -- COMMAND\n",
+        );
     } else {
         let head = ["NAME", "STATE", "SINCE", "PID", "PROCESSES", "SERVERS", "PROJECT"].map(str::to_owned).to_vec();
         let rows: Vec<_> = std::iter::once(head).chain(instances.iter().map(row)).collect();
@@ -32,12 +32,12 @@ pub fn all(status: &Value) -> String {
     for rejected in list(&status["rejected"]) {
         let why = &rejected["problem"];
         let at = &why["observed"]["put_aside_at"];
-        let aside = if at.is_null() { String::new() } else { format!(" (put aside {} ago)", ago(at)) };
-        out.push_str(&format!("not read: {}: {}{aside}\n", text(&rejected["path"]), text(&why["detail"])));
+        let moved = if at.is_null() { String::new() } else { format!(" (moved to the quarantine {} ago)", ago(at)) };
+        out.push_str(&format!("ignored: {}: {}{moved}\n", text(&rejected["path"]), text(&why["detail"])));
     }
     if let Some(files @ 1..) = status["quarantine"]["files"].as_u64() {
         let since = ago(&status["quarantine"]["since"]);
-        out.push_str(&format!("in the quarantine: {files}, the oldest for {since}\n"));
+        out.push_str(&format!("files in the quarantine: {files}, the oldest since {since} ago\n"));
     }
     out
 }
@@ -59,8 +59,8 @@ fn processes(instance: &Value) -> String {
     if all.is_empty() { "-".to_owned() } else { all.join(", ") }
 }
 
-/// Name and state, and where it listens: `main running :5173`. One that keeps ending, also how often, how, and when it is
-/// tried again.
+/// Renders a process with its name, state and ports: `main running :5173`. For a process that keeps ending, it adds how
+/// often it was restarted, how it ended, and when the next start is.
 fn process(process: &Value) -> String {
     let mut shown = format!("{} {}", text(&process["name"]), text(&process["state"]));
     let ports: BTreeSet<u64> = list(&process["ports"]).iter().filter_map(|at| at["port"].as_u64()).collect();
@@ -83,7 +83,7 @@ fn servers(instance: &Value) -> String {
     if all.is_empty() { "-".to_owned() } else { all.join(", ") }
 }
 
-/// `main ready (3 tools)`. Of one that is not ready, also since when and why.
+/// Renders a server: `main ready (3 tools)`. If it is not ready, it adds for how long and why.
 fn server(server: &Value) -> String {
     let session = text(&server["session"]);
     let mut shown = format!("{} {session} ({} tools)", text(&server["name"]), server["tools"]);
@@ -98,8 +98,9 @@ fn server(server: &Value) -> String {
     shown
 }
 
-/// One instance: what `GET /v1/instances/NAME` says.
-pub fn one(instance: &Value) -> String {
+/// Renders one instance: the answer to `GET /v1/instances/NAME`.
+#[must_use]
+pub fn instance(instance: &Value) -> String {
     let mut out = String::new();
     for (field, value) in instance.as_object().into_iter().flatten() {
         let shown = match value {
@@ -121,9 +122,9 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_empty_hub_says_what_to_do_next() {
+    fn an_empty_hub_shows_the_next_step() {
         let shown =
-            all(&json!({"hub": {"url": "http://127.0.0.1:7777", "pid": 1, "uptime_seconds": 3, "version": "0"}}));
+            overview(&json!({"hub": {"url": "http://127.0.0.1:7777", "pid": 1, "uptime_seconds": 3, "version": "0"}}));
         assert!(shown.contains("linchpin run"), "{shown}");
     }
 
@@ -157,9 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_read_is_shown() {
+    fn ignored_files_are_shown() {
         let status =
             json!({"hub": {}, "instances": [], "rejected": [{"path": "/r/x.json", "problem": {"detail": "not JSON"}}]});
-        assert!(all(&status).contains("not read: /r/x.json: not JSON"));
+        assert!(overview(&status).contains("ignored: /r/x.json: not JSON"));
     }
 }
