@@ -1,11 +1,11 @@
-//! One start of a declared server.
+//! A single start of a declared server.
 //!
-//! Owns the way from the list to `linchpin run --detach`: environment and headers go to the agent through the pipe that
-//! its orders go through, never in a command line. Invariant: the list is read again for each start, with its check of
-//! owner and mode. Who finds the name taken by that very instance was overtaken by another hub or a person, and is done.
-//! Never: waits for the server itself; that it was registered is all.
+//! It has the same effect as `linchpin run --detach`. Environment and headers go to the agent through the pipe on which
+//! it gets its orders, and never into a command line. The list is read again for each start, and its owner and mode are
+//! checked again. If the name is taken by the same instance, another hub or a person was faster, and there is nothing
+//! left to do. The start is complete when the instance is registered; its server may still be starting.
 
-use super::Inner;
+use super::LauncherState;
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{Handed, Kind, Port, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch};
@@ -18,28 +18,28 @@ use std::time::Duration;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// How long discovery may take to see what was registered. It needs milliseconds where it hears of changes.
-const SEEN_WITHIN: Duration = Duration::from_secs(5);
+/// How long discovery may take to see a registration. With file watches it takes milliseconds.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Inner {
-    /// Starts the server of this instance, as the list has it now, and waits until the hub sees it.
+impl LauncherState {
+    /// Starts the server of this instance as the list declares it now, and waits until the hub sees it.
     pub(super) async fn launch(&self, id: Uuid) -> Result<(), Problem> {
-        let home = self.means.home.clone();
+        let home = self.env.home.clone();
         let list = tokio::task::spawn_blocking(move || Declared::read(&home)).await;
         let list = list.unwrap_or_else(|error| Err(Problem::new(Code::Internal, error.to_string())))?;
-        let is_it = |(name, server): &(String, Server)| instance_id(&server.project_dir, name) == id;
-        let Some((name, server)) = list.servers.into_iter().find(is_it) else {
-            return Err(Problem::new(Code::InstanceNotFound, "this server is not declared any more")
+        let matches = |(name, server): &(String, Server)| instance_id(&server.project_dir, name) == id;
+        let Some((name, server)) = list.servers.into_iter().find(matches) else {
+            return Err(Problem::new(Code::InstanceNotFound, "this server is no longer declared")
                 .next("linchpin status")
                 .next("linchpin import"));
         };
-        tracing::info!(name, "a declared server is used and started");
-        let started = keeper::detach(&self.means.home, self.relaunch(), self.options(&name, server)).await;
+        tracing::info!(name, "a declared server is started, because it is used");
+        let started = keeper::detach(&self.env.home, self.relaunch(), self.options(&name, server)).await;
         match started {
             Err(problem) if problem.code == Code::NameTaken && self.is_seen(id).await => Ok(()),
             Err(problem) => Err(problem),
             Ok(_) => {
-                // If it is not seen by then, the next poll of the registry sees it.
+                // If it is not seen by then, the next poll of the registry will see it.
                 self.is_seen(id).await;
                 Ok(())
             }
@@ -48,7 +48,7 @@ impl Inner {
 
     fn relaunch(&self) -> Relaunch {
         Relaunch {
-            executable: self.means.executable.clone(),
+            executable: self.env.executable.clone(),
             keeper: vec![OsString::from("keeper")],
             agent: vec![OsString::from("agent")],
             said: Vec::new(),
@@ -56,7 +56,7 @@ impl Inner {
     }
 
     fn options(&self, name: &str, server: Server) -> RunOptions {
-        let mut handed = Handed { open_files: self.means.open_files, ..Handed::default() };
+        let mut handed = Handed { open_files: self.env.open_files, ..Handed::default() };
         let (command, kind) = match server.how {
             How::Stdio { command, args, env } => {
                 handed.env = env;
@@ -79,17 +79,17 @@ impl Inner {
         }
     }
 
-    /// Whether the registry shows this instance alive, now or in a moment.
+    /// Whether the registry shows this instance as alive, now or in a moment.
     async fn is_seen(&self, id: Uuid) -> bool {
         self.discovery.nudge();
         let mut snapshot = self.discovery.snapshot.clone();
         let alive =
             snapshot.wait_for(|snapshot| snapshot.instances.get(&id).is_some_and(|found| found.owner == Owner::Alive));
-        matches!(timeout(SEEN_WITHIN, alive).await, Ok(Ok(_)))
+        matches!(timeout(DISCOVERY_TIMEOUT, alive).await, Ok(Ok(_)))
     }
 }
 
-/// 64 random bits; without them the jitter is lost, and nothing else.
+/// Returns 64 random bits. If there are none, only the jitter is lost.
 pub(super) fn random() -> u64 {
     getrandom::u64().unwrap_or(u64::MAX / 2)
 }

@@ -1,10 +1,10 @@
-//! What the list of declared servers says, now and whenever it is edited.
+//! Follows the list of declared servers.
 //!
-//! Owns the looks at the file and the records that links get of what does not run. Invariant: a server that stays keeps
-//! what is known of starting it; a list that cannot be used changes nothing but what is told of it.
-//! Never: takes part in a start, which reads the file itself.
+//! It polls the file, and derives the records that links get for servers that are not running. A server that stays in
+//! the list keeps what is known about starting it. A list that cannot be used changes nothing, and is reported. A start
+//! reads the file itself.
 
-use super::Inner;
+use super::LauncherState;
 use crate::link::{Sleeper, Sleepers, Start};
 use jiff::Timestamp;
 use linchpin_instance::agent::MAIN;
@@ -23,49 +23,49 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-/// How often the file is looked at. A look costs one call of the system; who edits it waits no longer.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the file is checked. A check is one system call, and a change takes effect no later than this.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The endpoint in the record of what does not run: nobody listens at port 0.
-const FORGOTTEN: &str = "http://127.0.0.1:0";
+/// The endpoint in the record of an instance that is not running. Nothing can listen at port 0.
+const NO_ENDPOINT: &str = "http://127.0.0.1:0";
 
-/// Which file it is, and in which state: device, inode, size, and when it was changed last.
-type Print = Option<(u64, u64, u64, i64, i64)>;
+/// Identifies a file and its state: device, inode, size, and the time of the last change.
+type FileStamp = Option<(u64, u64, u64, i64, i64)>;
 
-fn print(path: &Path) -> Print {
-    let facts = std::fs::symlink_metadata(path).ok()?;
-    Some((facts.dev(), facts.ino(), facts.size(), facts.ctime(), facts.ctime_nsec()))
+fn file_stamp(path: &Path) -> FileStamp {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino(), metadata.size(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
-/// Follows the file until cancelled.
-pub(super) async fn follow(inner: Arc<Inner>, tell: watch::Sender<Option<Problem>>) {
-    let mut seen: Option<Print> = None;
+/// Follows the file until it is cancelled.
+pub(super) async fn follow(state: Arc<LauncherState>, problems: watch::Sender<Option<Problem>>) {
+    let mut seen: Option<FileStamp> = None;
     loop {
-        let path = inner.means.home.declared_file();
-        let now = print(&path);
+        let path = state.env.home.declared_file();
+        let now = file_stamp(&path);
         if seen != Some(now) {
             seen = Some(now);
-            let home = inner.means.home.clone();
+            let home = state.env.home.clone();
             let Ok(list) = tokio::task::spawn_blocking(move || Declared::read(&home)).await else { return };
-            take(&inner, list, &tell);
+            update(&state, list, &problems);
         }
-        if inner.cancel.run_until_cancelled(sleep(LOOK)).await.is_none() {
+        if state.cancel.run_until_cancelled(sleep(POLL_INTERVAL)).await.is_none() {
             return;
         }
     }
 }
 
-fn take(inner: &Inner, list: Result<Declared, Problem>, tell: &watch::Sender<Option<Problem>>) {
+fn update(state: &LauncherState, list: Result<Declared, Problem>, problems: &watch::Sender<Option<Problem>>) {
     let list = match list {
         Ok(list) => list,
         Err(problem) => {
-            tracing::warn!(%problem, "the list of declared servers cannot be used; what was known of it stays");
-            tell.send_replace(Some(problem));
+            tracing::warn!(%problem, "the list of declared servers cannot be used; its last content stays in force");
+            problems.send_replace(Some(problem));
             return;
         }
     };
-    tell.send_replace(None);
-    inner.sleepers.send_if_modified(|known| {
+    problems.send_replace(None);
+    state.sleepers.send_if_modified(|known| {
         let after = sleepers(&list, known);
         let changed = after != **known;
         if changed {
@@ -83,7 +83,7 @@ fn sleepers(list: &Declared, known: &Sleepers) -> BTreeMap<Uuid, Sleeper> {
         let sleeper = match known.get(&id) {
             Some(known) if known.record.servers == record.servers => Sleeper {
                 record: Arc::clone(&known.record),
-                // Somebody edited the list: what failed may have been mended.
+                // The list was edited, so the reason of an earlier failure may be gone.
                 start: if known.start == Start::Starting { Start::Starting } else { Start::Idle },
             },
             Some(_) | None => Sleeper { record: Arc::new(record), start: Start::Idle },
@@ -93,7 +93,7 @@ fn sleepers(list: &Declared, known: &Sleepers) -> BTreeMap<Uuid, Sleeper> {
     list.servers.iter().map(sleeper).collect()
 }
 
-/// What is known of an instance that does not run.
+/// Returns what is known about an instance that is not running.
 fn record(id: Uuid, name: &str, server: &Server) -> Record {
     let transport = match &server.how {
         How::Stdio { .. } => Transport::Stdio,
@@ -104,7 +104,7 @@ fn record(id: Uuid, name: &str, server: &Server) -> Record {
         id,
         name: name.to_owned(),
         generation: Uuid::nil(),
-        endpoint: FORGOTTEN.to_owned(),
+        endpoint: NO_ENDPOINT.to_owned(),
         protocol: Protocol::H2c,
         process: Identity { pid: 0, start_ticks: 0, boot_id: String::new(), executable: std::path::PathBuf::new() },
         project_dir: server.project_dir.clone(),

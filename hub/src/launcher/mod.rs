@@ -1,11 +1,11 @@
-//! Servers that are declared, and started on first use.
+//! Starts declared servers when they are first used.
 //!
-//! Owns [`OnDemand`]: what the list of declared servers says ([`list`]), what is known of starting each, and the start
-//! itself ([`launch`]), which is that of `linchpin run --detach`. What was started is an instance like any other: it
-//! outlives the hub, and whoever finds it running needs nothing from here.
-//! Invariant: a command is run only if it stands in the list at that moment, and the list is ours and closed to others.
-//! However many ask at once, one start is under way for each server; a failed one is not repeated before its time.
-//! Never: stops anything, or starts what nobody asked for.
+//! [`DeclaredLauncher`] follows the list of declared servers ([`list`]), knows the state of each start, and starts a
+//! server in the same way as `linchpin run --detach` ([`launch`]). A started server is an instance like any other one:
+//! it outlives the hub, and from then on nothing here concerns it. A command is run only if it is in the list at that
+//! moment, and only if the list belongs to the user and is private. However many callers ask at once, there is one
+//! start for each server; a failed start is not repeated before its backoff has passed. Nothing is stopped here, and
+//! nothing is started unless it is asked for.
 
 mod launch;
 mod list;
@@ -28,104 +28,105 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-/// Between starts that fail: what is wrong with a command is mended by a person, in seconds at best.
-const PACE: Policy =
+/// The backoff between failed starts. A person has to correct a wrong command, which takes seconds at least.
+const BACKOFF: Policy =
     Policy { min: Duration::from_secs(1), max: Duration::from_secs(60), reset_after: Duration::from_secs(60) };
 
-/// How many lines of a process's log are told when it cannot be used.
+/// How many lines of a process's log are reported if the process cannot be used.
 const LAST_LINES: usize = 10;
 
-/// How the hub starts what is declared.
+/// What the hub needs to start instances.
 #[derive(Debug, Clone)]
-pub struct Means {
-    /// Whose hub it is.
+pub struct LaunchEnv {
+    /// The home of the hub.
     pub home: Home,
-    /// This program, as it is started again for a keeper and an agent.
+    /// The path of this program, which also runs as a keeper and as an agent.
     pub executable: PathBuf,
-    /// How many open files a process may ask for that is not the hub.
+    /// The limit of open files for processes other than the hub.
     pub open_files: Option<u64>,
 }
 
-/// What is declared, and the way to have it started.
+/// Knows the declared servers and starts them.
 #[derive(Debug, Clone)]
-pub struct OnDemand {
-    inner: Arc<Inner>,
-    trouble: watch::Receiver<Option<Problem>>,
+pub struct DeclaredLauncher {
+    state: Arc<LauncherState>,
+    list_problem: watch::Receiver<Option<Problem>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    means: Means,
+struct LauncherState {
+    env: LaunchEnv,
     discovery: Discovery,
     sleepers: watch::Sender<Sleepers>,
-    /// How long to wait after a failure, for those that failed.
-    pace: Mutex<BTreeMap<Uuid, Backoff>>,
+    /// The backoff of each server whose last start failed.
+    backoffs: Mutex<BTreeMap<Uuid, Backoff>>,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
 
-impl OnDemand {
-    /// Follows the list of this home until cancelled.
+impl DeclaredLauncher {
+    /// Follows the list of this home until it is cancelled.
     #[must_use]
-    pub fn start(means: Means, discovery: &Discovery, cancel: CancellationToken, tasks: &TaskTracker) -> Self {
-        let inner = Arc::new(Inner {
-            means,
+    pub fn start(env: LaunchEnv, discovery: &Discovery, cancel: CancellationToken, tasks: &TaskTracker) -> Self {
+        let state = Arc::new(LauncherState {
+            env,
             discovery: discovery.clone(),
             sleepers: watch::Sender::default(),
-            pace: Mutex::default(),
+            backoffs: Mutex::default(),
             cancel,
             tasks: tasks.clone(),
         });
-        let (tell, trouble) = watch::channel(None);
-        tasks.spawn(list::follow(Arc::clone(&inner), tell));
-        Self { inner, trouble }
+        let (problems, list_problem) = watch::channel(None);
+        tasks.spawn(list::follow(Arc::clone(&state), problems));
+        Self { state, list_problem }
     }
 
-    /// Why the list cannot be used, now and whenever that changes. What was known of it stays.
+    /// Returns why the list cannot be used, now and whenever that changes. Until it can be used again, what was known
+    /// of it stays in force.
     #[must_use]
-    pub fn trouble(&self) -> watch::Receiver<Option<Problem>> {
-        self.trouble.clone()
+    pub fn list_problem(&self) -> watch::Receiver<Option<Problem>> {
+        self.list_problem.clone()
     }
 }
 
-impl Starter for OnDemand {
+impl Starter for DeclaredLauncher {
     fn sleepers(&self) -> watch::Receiver<Sleepers> {
-        self.inner.sleepers.subscribe()
+        self.state.sleepers.subscribe()
     }
 
     fn wake(&self, id: Uuid) -> Start {
-        let (mut begins, mut start) = (false, Start::Idle);
-        self.inner.sleepers.send_if_modified(|sleepers| {
+        let (mut starts, mut start) = (false, Start::Idle);
+        self.state.sleepers.send_if_modified(|sleepers| {
             let Some(known) = sleepers.get(&id) else { return false };
-            begins = match &known.start {
+            starts = match &known.start {
                 Start::Idle => true,
                 Start::Starting => false,
                 Start::Failed { next_try, .. } => Timestamp::now() >= *next_try,
             };
-            start = if begins { Start::Starting } else { known.start.clone() };
-            begins && set(sleepers, id, Start::Starting)
+            start = if starts { Start::Starting } else { known.start.clone() };
+            starts && set(sleepers, id, Start::Starting)
         });
-        if begins {
-            let inner = Arc::clone(&self.inner);
-            self.inner.tasks.spawn(inner.begin(id));
+        if starts {
+            let state = Arc::clone(&self.state);
+            self.state.tasks.spawn(state.launch_once(id));
         }
         start
     }
 
     fn last_words(&self, name: &str) -> Option<String> {
-        let lines = logfile::tail(&self.inner.means.home.process_log(name, MAIN), LAST_LINES).ok()?;
+        let lines = logfile::tail(&self.state.env.home.process_log(name, MAIN), LAST_LINES).ok()?;
         Some(lines.join("\n")).filter(|text| !text.is_empty())
     }
 }
 
-impl Inner {
-    /// Starts one, and notes what came of it.
-    async fn begin(self: Arc<Self>, id: Uuid) {
-        // A hub that ends leaves what it began to itself: the instance registers, and the next hub finds it.
-        let Some(begun) = self.cancel.run_until_cancelled(self.launch(id)).await else { return };
-        let start = match begun {
+impl LauncherState {
+    /// Starts a server and records the outcome.
+    async fn launch_once(self: Arc<Self>, id: Uuid) {
+        // A hub that ends does not cancel the start: the instance registers, and the next hub finds it.
+        let Some(launched) = self.cancel.run_until_cancelled(self.launch(id)).await else { return };
+        let start = match launched {
             Ok(()) => {
-                self.pace.lock().remove(&id);
+                self.backoffs.lock().remove(&id);
                 Start::Idle
             }
             Err(problem) => {
@@ -137,12 +138,13 @@ impl Inner {
     }
 
     fn next_try(&self, id: Uuid) -> Timestamp {
-        let delay = self.pace.lock().entry(id).or_insert_with(|| Backoff::new(PACE)).next_delay(launch::random());
+        let delay =
+            self.backoffs.lock().entry(id).or_insert_with(|| Backoff::new(BACKOFF)).next_delay(launch::random());
         Timestamp::now().checked_add(delay).unwrap_or(Timestamp::MAX)
     }
 }
 
-/// Notes what is known of starting one, if it is still declared.
+/// Records the state of a start, if the server is still declared.
 fn set(sleepers: &mut Sleepers, id: Uuid, start: Start) -> bool {
     let Some(known) = Arc::make_mut(sleepers).get_mut(&id) else { return false };
     known.start = start;
