@@ -1,7 +1,6 @@
-//! Answers of the API: JSON with a schema version, and problems.
+//! The two forms of an answer: JSON with a schema version, and a problem document (RFC 9457).
 //!
-//! Owns the two forms that every route uses. Invariant: an error is always `application/problem+json`.
-//! Never: lets an answer be cached; everything here changes by the second.
+//! No answer may be cached, because everything changes from second to second.
 
 use crate::render::SCHEMA_VERSION;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -17,15 +16,15 @@ struct Versioned<'a, T> {
     body: &'a T,
 }
 
-/// A JSON answer.
+/// Returns a JSON answer.
 pub fn json<T: Serialize>(body: &T) -> Response {
     match serde_json::to_vec(&Versioned { schema_version: SCHEMA_VERSION, body }) {
         Ok(bytes) => with_type(StatusCode::OK, "application/json", bytes),
-        Err(error) => problem(&Problem::new(Code::Internal, format!("cannot encode the answer: {error}"))),
+        Err(error) => problem(&Problem::new(Code::Internal, format!("cannot serialize the answer: {error}"))),
     }
 }
 
-/// An error answer (RFC 9457).
+/// Returns an error answer.
 pub fn problem(problem: &Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let bytes = serde_json::to_vec(problem).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! Who may ask (DESIGN 4.7): Host, Origin and token of every request, checked before any route.
+//! The guard: checks host, origin and token of every request before any route (ARCHITECTURE.md, "Guard").
 //!
-//! Owns the three checks, in this order: the host must be this machine (else a rebound DNS name could reach us), the
-//! origin, if any, must be our own page, and all but [`OPEN`] needs the token.
-//! Invariant: a request that fails a check reaches no handler. The token is compared in constant time.
-//! Never: logs a token, or explains to a stranger what exists here.
+//! The host must be this machine, because otherwise a rebound DNS name could reach the hub. The origin, if there is
+//! one, must be the hub's own page. Everything but [`PUBLIC_PATHS`] requires the token, which is compared in constant
+//! time. A request that fails a check reaches no handler and learns nothing about what exists here. Tokens are never
+//! logged.
 
 use super::answer;
 use axum::extract::{Request, State};
@@ -16,14 +16,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
-/// The paths that need no token: one tells whether the hub is well, one that it is the hub.
-const OPEN: [&str; 2] = ["/health", proof::PATH];
+/// The paths that need no token. One says whether the hub is healthy, and one proves that it is the hub.
+const PUBLIC_PATHS: [&str; 2] = ["/health", proof::PATH];
 
-/// What the guard compares with.
+/// What requests are checked against.
 pub struct Guard {
-    /// The port we listen on: part of our own origin.
+    /// The port of the hub, which is part of its own origin.
     pub port: u16,
-    /// The token; `None` when the settings switch it off.
+    /// The token; `None` if the settings switch it off.
     pub token: Option<String>,
 }
 
@@ -32,7 +32,7 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
     match guard.admit(&request) {
         Ok(()) => next.run(request).await,
         Err(problem) => {
-            tracing::debug!(path = request.uri().path(), code = ?problem.code, "refused a request");
+            tracing::debug!(path = request.uri().path(), code = ?problem.code, "a request was refused");
             answer::problem(&problem)
         }
     }
@@ -42,28 +42,35 @@ impl Guard {
     /// Checks host, origin and token.
     fn admit(&self, request: &Request) -> Result<(), Problem> {
         let (uri, headers) = (request.uri(), request.headers());
-        // An absolute target names a host too; of two names one would be checked and the other used.
+        // An absolute target names a host too. If there were two different names, one would be checked and the other
+        // one used.
         let target = uri.authority().is_none_or(|authority| is_this_machine(authority.as_str()));
-        let Some(host) = only(headers, &header::HOST).filter(|host| target && is_this_machine(host)) else {
-            return Err(Problem::new(Code::ForbiddenHost, "the Host header does not name this machine, once")
-                .next(format!("use http://127.0.0.1:{} or a name under localhost", self.port)));
+        let Some(host) = single(headers, &header::HOST).filter(|host| target && is_this_machine(host)) else {
+            return Err(Problem::new(
+                Code::ForbiddenHost,
+                "the request must have exactly one Host header, which names this machine",
+            )
+            .next(format!("use http://127.0.0.1:{} or a name under localhost", self.port)));
         };
-        let foreign = headers.contains_key(header::ORIGIN)
-            && !only(headers, &header::ORIGIN).is_some_and(|origin| self.is_ours(origin, host));
-        if foreign || is_cross_site(headers) {
-            return Err(Problem::new(Code::ForbiddenOrigin, "the request comes from another web page")
-                .next("call the hub from a program or from its own page"));
+        let from_elsewhere = headers.contains_key(header::ORIGIN)
+            && !single(headers, &header::ORIGIN).is_some_and(|origin| self.is_own_origin(origin, host));
+        if from_elsewhere || is_cross_site(headers) {
+            return Err(Problem::new(
+                Code::ForbiddenOrigin,
+                "the request comes from a web page that does not belong to the hub",
+            )
+            .next("call the hub from a program, or from its own page"));
         }
-        if OPEN.contains(&uri.path()) || self.has_token(headers) {
+        if PUBLIC_PATHS.contains(&uri.path()) || self.has_token(headers) {
             return Ok(());
         }
-        Err(Problem::new(Code::Unauthorized, "the request carries no valid token")
-            .next("send what `linchpin token` prints in the header Authorization (scheme Bearer)"))
+        Err(Problem::new(Code::Unauthorized, "the request has no valid token")
+            .next("send the token that `linchpin token` prints in the header Authorization (scheme Bearer)"))
     }
 
-    /// Our own page, or one of the very address that is asked: http, and the hub's port. An app that is shown under a name
-    /// of its own is not our page.
-    fn is_ours(&self, origin: &str, host: &str) -> bool {
+    /// Whether the origin is the hub's own page, or has the same address as the request: http, and the port of the hub.
+    /// An app that is served under its own name is not the hub's page.
+    fn is_own_origin(&self, origin: &str, host: &str) -> bool {
         let Some(from) = origin.strip_prefix("http://") else { return false };
         let page = name_of(from).is_some_and(|name| is_loopback(name) || name.eq_ignore_ascii_case("localhost"));
         let ours = page || from.eq_ignore_ascii_case(host);
@@ -72,21 +79,22 @@ impl Guard {
 
     fn has_token(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
-        only(headers, &header::AUTHORIZATION)
+        single(headers, &header::AUTHORIZATION)
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .is_some_and(|(_, given)| given.trim().as_bytes().ct_eq(token.as_bytes()).into())
     }
 }
 
-/// The header's value if it stands there exactly once: of two Host headers one would be checked and the other used.
-fn only<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Option<&'h str> {
+/// Returns the value of a header that occurs exactly once. Of two Host headers one would be checked and the other one
+/// used.
+fn single<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
 }
 
-/// Whether the browser says that another site's page asks, as it does where it sends no Origin. Following a link is no harm:
-/// a GET changes nothing.
+/// Whether the browser says that a page of another site sends the request, also where it sends no Origin. Following a
+/// link does no harm, because a GET changes nothing.
 fn is_cross_site(headers: &HeaderMap) -> bool {
     let is = |name, values: &[&str]| {
         let all = headers.get_all(name).iter();
@@ -95,7 +103,7 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     is("sec-fetch-site", &["cross-site", "same-site"]) && !is("sec-fetch-mode", &["navigate"])
 }
 
-/// Whether `host[:port]` is a loopback address, `localhost` or a name under it (RFC 6761, section 6.3).
+/// Whether `host[:port]` is a loopback address, `localhost`, or a name under it (RFC 6761, section 6.3).
 fn is_this_machine(host: &str) -> bool {
     let Some(name) = name_of(host) else { return false };
     let in_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -108,7 +116,7 @@ fn is_loopback(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The name in `host[:port]`, without the brackets of an IPv6 address; `None` where it is not of that form.
+/// Returns the name in `host[:port]`, without the brackets of an IPv6 address; `None` if it does not have this form.
 fn name_of(host: &str) -> Option<&str> {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => {
@@ -137,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn only_names_of_this_machine_are_accepted() {
         for good in
             ["localhost", "127.0.0.1:7777", "127.9.9.9", "[::1]:7777", "[::1]", "web.shop.localhost:7777", "LOCALHOST"]
         {
@@ -177,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_checks_in_their_order() {
+    fn checks_run_in_order() {
         let host = (header::HOST, "127.0.0.1:7777");
         let token = (header::AUTHORIZATION, "Bearer t0ken");
         assert_eq!(admit(&[host.clone(), token.clone()], "/status"), Ok(()));
@@ -190,7 +198,7 @@ mod tests {
             let origin = (header::ORIGIN, origin);
             assert_eq!(admit(&[host.clone(), token.clone(), origin], "/health"), Err(Code::ForbiddenOrigin));
         }
-        // A page at this port that is not ours, and the page of the address that is asked.
+        // A page on this port that is not ours, and the page of the requested address itself.
         let app = (header::ORIGIN, "http://web.shop.localhost:7777");
         assert_eq!(admit(&[host.clone(), token.clone(), app.clone()], "/mcp"), Err(Code::ForbiddenOrigin));
         let own_host = (header::HOST, "web.shop.localhost:7777");

@@ -1,7 +1,7 @@
-//! The table of routes: what is served, and the list of it.
+//! The table of routes: it serves them and lists them.
 //!
-//! Owns both, so that a route that is served is in the list: the tests ask every route of it as a stranger would.
-//! Invariant: a route is added here or not at all. Never: knows what a route does.
+//! A route can only be added here, so every served route is in the list. The tests use the list to send every route a
+//! request that must be refused.
 
 use axum::Router;
 use axum::handler::Handler;
@@ -11,38 +11,38 @@ use axum::routing::{self, MethodRouter};
 /// A route of the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The methods that it takes.
+    /// The methods that it accepts.
     pub methods: Vec<Method>,
-    /// Its path, with `{name}` for what varies.
+    /// Its path, with `{name}` for the variable parts.
     pub path: &'static str,
 }
 
-/// Routes whose handlers are given an `S`.
+/// Routes whose handlers get the state `S`.
 pub struct RouteTable<S> {
     router: Router<S>,
     list: Vec<Route>,
 }
 
 impl<S: Clone + Send + Sync + 'static> RouteTable<S> {
-    /// No routes.
+    /// Creates an empty table.
     #[must_use]
     pub fn new() -> Self {
         Self { router: Router::new(), list: Vec::new() }
     }
 
-    /// A route that only reads.
+    /// Adds a route that only reads.
     #[must_use]
     pub fn get<T: 'static>(self, path: &'static str, handler: impl Handler<T, S>) -> Self {
         self.add(path, vec![Method::GET], routing::get(handler))
     }
 
-    /// A route that changes something.
+    /// Adds a route that changes something.
     #[must_use]
     pub fn post<T: 'static>(self, path: &'static str, handler: impl Handler<T, S>) -> Self {
         self.add(path, vec![Method::POST], routing::post(handler))
     }
 
-    /// A route that looks at the method itself and takes these.
+    /// Adds a route whose handler examines the method itself.
     #[must_use]
     pub fn any<T: 'static>(self, path: &'static str, methods: &[Method], handler: impl Handler<T, S>) -> Self {
         self.add(path, methods.to_vec(), routing::any(handler))
@@ -53,13 +53,13 @@ impl<S: Clone + Send + Sync + 'static> RouteTable<S> {
         Self { router: self.router.route(path, handler), list: self.list }
     }
 
-    /// What there is.
+    /// Returns the list of the routes.
     #[must_use]
     pub fn list(self) -> Vec<Route> {
         self.list
     }
 
-    /// What serves it.
+    /// Returns a router that serves the routes.
     pub fn serve(self, state: S) -> Router {
         self.router.with_state(state)
     }

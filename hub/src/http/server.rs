@@ -1,10 +1,9 @@
-//! The HTTP/1.1 server under the routes.
+//! The HTTP/1.1 server: it accepts connections and limits them.
 //!
-//! Owns accepting and the bounds of a connection: how many, how long a head may take, how large it may be, how long a
-//! client may leave its answer unread.
-//! Invariant: one bad client costs one connection, and connections that do nothing shut nobody out. When told to stop it
-//! accepts no more, lets requests end within the bound it is given, and then drops what is left.
-//! Never: knows a route.
+//! There are limits on the number of connections, on the time and size of a request's header, and on how long a client
+//! may leave its answer unread. A misbehaving client loses its own connection only, and idle connections give way to
+//! new ones. When the server is told to stop, it accepts no more, lets requests finish within a time limit, and then
+//! closes what is left.
 
 use super::answer;
 use axum::Router;
@@ -21,94 +20,97 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long the head of a request may take: ends a slow-loris client.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the header of a request may take. This ends a slow-loris client.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Fields in a head.
+/// The number of fields in a header.
 const MAX_HEADERS: usize = 100;
 
-/// The largest head, in bytes; one that came within a single read more than that is let through, so twice this is the end.
-const MAX_HEAD: usize = 64 << 10;
+/// The size of a header, in bytes. A header that exceeds it by less than one read still passes, so at most twice this
+/// size is buffered.
+const MAX_HEADER_BYTES: usize = 64 << 10;
 
-/// The bounds on connections that the settings have.
+/// The limits on connections that are settings.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// So many at once.
-    pub most: usize,
-    /// How long a client may leave what was sent to it unread, once its buffers are full. Ends one that never reads; an agent
-    /// that was stopped for longer finds its stream closed and opens another.
-    pub unread: Duration,
+pub struct ConnectionLimits {
+    /// The number of connections.
+    pub max_connections: usize,
+    /// How long a client may leave sent data unread once its buffers are full. This ends a client that never reads; an
+    /// agent that was stopped for longer finds its stream closed and opens another one.
+    pub unread_timeout: Duration,
 }
 
-/// When every connection is busy, so many more are told so.
+/// When all connections are busy, this many further ones get an answer that says so.
 const MAX_REFUSED: usize = 64;
 
-/// The pause after the system refused a connection (no file descriptors): others end meanwhile.
+/// The pause after the system could not accept a connection, for lack of file descriptors. Other connections end
+/// meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves connections within these bounds until `stop`, then lets requests end for `drain`, or until `hurry`.
+/// Serves connections within these limits until `stop`, then lets requests finish for the time `drain`, or until
+/// `force`.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
-    bounds: Bounds,
+    limits: ConnectionLimits,
     stop: &CancellationToken,
-    hurry: &CancellationToken,
+    force: &CancellationToken,
     drain: Duration,
 ) {
-    let door = Door::new(app, bounds.most);
+    let acceptor = Acceptor::new(app, limits.max_connections);
     let connections = TaskTracker::new();
-    let cut = CancellationToken::new();
+    let abort = CancellationToken::new();
     while let Some(stream) = next(&listener, stop).await {
-        // Without any place left it is closed at once, which says it too.
-        if let Some((seat, app)) = door.enter() {
-            if let Err(error) = bound(&stream, bounds.unread) {
-                tracing::debug!(%error, "a connection's options cannot be set");
+        // If there is no room even for a refusal, the connection is closed at once.
+        if let Some((seat, app)) = acceptor.admit() {
+            if let Err(error) = set_options(&stream, limits.unread_timeout) {
+                tracing::debug!(%error, "cannot set the options of a connection");
             }
-            connections.spawn(connection(stream, app, seat, stop.clone(), cut.clone()));
+            connections.spawn(connection(stream, app, seat, stop.clone(), abort.clone()));
         }
     }
     drop(listener);
     connections.close();
     tokio::select! {
         () = connections.wait() => {}
-        () = hurry.cancelled() => {}
-        () = tokio::time::sleep(drain) => tracing::warn!(connections = connections.len(), "cut off at the drain's end"),
+        () = force.cancelled() => {}
+        () = tokio::time::sleep(drain) => tracing::warn!(connections = connections.len(), "requests did not finish in time; their connections are closed"),
     }
-    cut.cancel();
+    abort.cancel();
     connections.wait().await;
 }
 
-/// Who gets in, and to what.
-struct Door {
+/// Decides which connections are admitted, and what serves them.
+struct Acceptor {
     app: Router,
     seats: Arc<Seats>,
-    refusing: Router,
+    refusal: Router,
     refused: Arc<Seats>,
 }
 
-impl Door {
-    fn new(app: Router, most: usize) -> Self {
-        let refusing = Router::new().fallback(move || overloaded(most));
-        Self { app, seats: Seats::new(most), refusing, refused: Seats::new(MAX_REFUSED) }
+impl Acceptor {
+    fn new(app: Router, max_connections: usize) -> Self {
+        let refusal = Router::new().fallback(move || overloaded(max_connections));
+        Self { app, seats: Seats::new(max_connections), refusal, refused: Seats::new(MAX_REFUSED) }
     }
 
-    fn enter(&self) -> Option<(Arc<Seat>, Router)> {
+    fn admit(&self) -> Option<(Arc<Seat>, Router)> {
         let inside = || Some((self.seats.take()?, self.app.clone()));
-        inside().or_else(|| Some((self.refused.take()?, self.refusing.clone())))
+        inside().or_else(|| Some((self.refused.take()?, self.refusal.clone())))
     }
 }
 
-async fn overloaded(most: usize) -> Response {
-    let problem = Problem::new(Code::Overloaded, format!("all {most} connections of the hub are busy"))
+async fn overloaded(max_connections: usize) -> Response {
+    let problem = Problem::new(Code::Overloaded, format!("all {max_connections} connections of the hub are busy"))
         .next("try again in a second")
-        .next(format!("LINCHPIN_HUB_MAX_CONNECTIONS={} linchpin hub", most * 2));
+        .next(format!("LINCHPIN_HUB_MAX_CONNECTIONS={} linchpin hub", max_connections * 2));
     let mut response = answer::problem(&problem);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// The next connection, or `None` when it is time to stop.
+/// Returns the next connection, or `None` when it is time to stop.
 async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStream> {
     let accept = async {
         loop {
@@ -124,9 +126,19 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStr
     stop.run_until_cancelled(accept).await
 }
 
-async fn connection(stream: TcpStream, app: Router, seat: Arc<Seat>, stop: CancellationToken, cut: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    app: Router,
+    seat: Arc<Seat>,
+    stop: CancellationToken,
+    abort: CancellationToken,
+) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES);
     let serving = server.serve_connection(TokioIo::new(stream), seat.serving(app)).with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let served = tokio::select! {
@@ -136,17 +148,17 @@ async fn connection(stream: TcpStream, app: Router, seat: Arc<Seat>, stop: Cance
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 served = serving => served,
-                () = cut.cancelled() => return,
+                () = abort.cancelled() => return,
             }
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, "a client's connection ended badly");
+        tracing::debug!(%error, "the connection of a client failed");
     }
 }
 
-fn bound(stream: &TcpStream, unread: Duration) -> std::io::Result<()> {
+fn set_options(stream: &TcpStream, unread_timeout: Duration) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let unread = u32::try_from(unread.as_millis()).unwrap_or(u32::MAX);
-    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, unread)?)
+    let unread_timeout = u32::try_from(unread_timeout.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, unread_timeout)?)
 }
