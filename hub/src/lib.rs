@@ -27,7 +27,7 @@ mod recovery;
 pub mod render;
 
 pub use daemon::bind::preferred_port;
-pub use daemon::{Start, run};
+pub use daemon::{HubOptions, run};
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use gateway::mcp::fuzz;

@@ -1,17 +1,15 @@
-//! The hub's HTTP surface (DESIGN 4.8): what people's and programs' tools ask.
+//! The routes of the hub's HTTP API, and their JSON (ARCHITECTURE.md, "HTTP surface").
 //!
-//! Owns the routes and their JSON, the guard before them and the server under them. It holds receivers of other rooms'
-//! facts and asks their owners to act; it has no facts of its own but how many connections it serves.
-//! Invariant: no GET changes anything; every answer says how long it took; every error is a problem document.
-//! Never: knows how a link or a gateway works inside.
+//! The routes read what other rooms publish, and ask the owners to act. They have no state of their own. No GET changes
+//! anything, and every error is a problem document.
 
-mod facts;
+mod control;
 mod health;
+mod hub_api;
 mod instances;
 mod logs;
 mod metrics;
 mod proof;
-mod steer;
 
 use crate::discovery::Discovery;
 use crate::gateway::mcp::{self, Gateway};
@@ -34,8 +32,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What the routes are given.
-pub struct Api {
+/// What the routes need.
+pub struct ApiState {
     home: Home,
     hub: HubFile,
     guard: Arc<Guard>,
@@ -50,58 +48,58 @@ pub struct Api {
     started: Instant,
 }
 
-/// The rooms whose facts the routes show.
-pub struct Rooms {
-    /// Which instances there are.
+/// The rooms whose state the routes show.
+pub struct ApiParts {
+    /// Which instances exist.
     pub discovery: Discovery,
     /// The connections to them.
     pub links: Links,
-    /// Why the list of declared servers cannot be used, if that is so.
+    /// Why the list of declared servers cannot be used, if that is the case.
     pub declared: watch::Receiver<Option<Problem>>,
-    /// Whether the hub was away, and whether interfaces changed.
+    /// Whether the hub was suspended, and whether interfaces changed.
     pub network: Network,
-    /// What may be done to instances.
+    /// Which recovery actions are allowed.
     pub recovery: Recovery,
-    /// What agents call.
+    /// The gateway that agents call.
     pub gateway: Arc<Gateway>,
-    /// How it is with the journal.
+    /// The status of the journal.
     pub journal: watch::Receiver<journal::Facts>,
 }
 
-impl Api {
-    /// Puts together what the routes are given.
+impl ApiState {
+    /// Puts together what the routes need.
     #[must_use]
-    pub fn new(home: Home, hub: HubFile, guard: Guard, rooms: Rooms, stop: CancellationToken) -> Self {
-        let Rooms { discovery, links, declared, network, recovery, gateway, journal } = rooms;
+    pub fn new(home: Home, hub: HubFile, guard: Guard, parts: ApiParts, stop: CancellationToken) -> Self {
+        let ApiParts { discovery, links, declared, network, recovery, gateway, journal } = parts;
         let (guard, started) = (Arc::new(guard), Instant::now());
         Self { home, hub, guard, discovery, links, declared, network, recovery, gateway, journal, stop, started }
     }
 
-    /// Lets the gateway's own tools ask what the routes answer, for as long as somebody holds this.
+    /// Lets the gateway's own tools use the functions behind the routes, for as long as the result exists.
     #[must_use]
-    pub fn answering(self) -> Arc<Self> {
+    pub fn serving_builtin(self) -> Arc<Self> {
         let api = Arc::new(self);
-        let facts: Arc<dyn mcp::Facts> = api.clone();
-        api.gateway.ask_of(&facts);
+        let hub_api: Arc<dyn mcp::HubApi> = api.clone();
+        api.gateway.ask_of(&hub_api);
         api
     }
 }
 
-/// Every route that the hub serves.
+/// Returns every route that the hub serves.
 #[must_use]
 pub fn routes() -> Vec<Route> {
-    [own().list(), mcp::routes().list()].concat()
+    [api_routes().list(), mcp::routes().list()].concat()
 }
 
-/// All routes, behind the guard.
-pub fn router(api: Arc<Api>) -> Router {
+/// Returns a service for all routes, behind the guard.
+pub fn router(api: Arc<ApiState>) -> Router {
     let guard = api.guard.clone();
     let gateway = mcp::routes().serve(api.gateway.clone());
-    http::guarded(own().serve(api).merge(gateway), guard)
+    http::guarded(api_routes().serve(api).merge(gateway), guard)
 }
 
 /// The routes of this room.
-fn own() -> RouteTable<Arc<Api>> {
+fn api_routes() -> RouteTable<Arc<ApiState>> {
     RouteTable::new()
         .get("/health", health::health)
         .get(PROOF_PATH, proof::proof)
@@ -111,13 +109,13 @@ fn own() -> RouteTable<Arc<Api>> {
         .get("/v1/instances/{name}", instances::one)
         .get("/v1/instances/{name}/link", instances::link)
         .get("/v1/instances/{name}/logs", logs::logs)
-        .post("/v1/instances/{name}/restart", steer::restart)
-        .post("/v1/instances/{name}/stop", steer::stop)
+        .post("/v1/instances/{name}/restart", control::restart)
+        .post("/v1/instances/{name}/stop", control::stop)
         .post("/v1/hub/stop", stop_hub)
 }
 
-async fn stop_hub(State(api): State<Arc<Api>>) -> Response {
-    tracing::info!("asked over the API: the hub stops");
+async fn stop_hub(State(api): State<Arc<ApiState>>) -> Response {
+    tracing::info!("the hub stops, as requested over the API");
     api.stop.cancel();
     answer::json(&serde_json::json!({"stopping": true, "pid": api.hub.process.pid}))
 }

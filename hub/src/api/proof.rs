@@ -1,6 +1,6 @@
 //! `GET /v1/proof`: the hub proves its identity before a client sends the token; see [`linchpin_shared::hub_file::proof`].
 
-use super::Api;
+use super::ApiState;
 use crate::http::answer;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 /// The longest nonce that is accepted. Ours have 44 characters.
 const MAX_NONCE: usize = 128;
 
-pub(super) async fn proof(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+pub(super) async fn proof(State(api): State<Arc<ApiState>>, headers: HeaderMap) -> Response {
     let nonce = headers.get(NONCE).and_then(|nonce| nonce.to_str().ok()).filter(|nonce| nonce.len() <= MAX_NONCE);
     match nonce {
         Some(nonce) => answer::json(&ProofAnswer { proof: prove(&api.hub.token, nonce, &api.hub.url) }),
         None => answer::problem(
-            &Problem::new(Code::BadRequest, format!("a proof needs the header {NONCE}"))
-                .next("linchpin status    (asks for it and checks it)"),
+            &Problem::new(Code::BadRequest, format!("a proof requires the header {NONCE}"))
+                .next("linchpin status    (requests the proof and checks it)"),
         ),
     }
 }

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use linchpin_hub::internals::{
-    Api, Discovery, Gateway, Guard, Journal, Links, Network, Recovery, Rooms, SessionKey, SessionState, mcp_routes,
+    ApiParts, ApiState, Discovery, Gateway, Guard, Journal, Links, Network, Recovery, SessionKey, SessionState,
+    mcp_routes,
 };
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{self, Handed, Port, RunOptions};
@@ -86,8 +87,8 @@ async fn serve(home: &Home, settings: &Settings) -> Result<(Arc<Gateway>, String
     };
     let (_, declared) = tokio::sync::watch::channel(None);
     let (serving, journal) = (Arc::clone(&gateway), journal.facts());
-    let rooms = Rooms { discovery, links, declared, network, recovery, gateway: serving, journal };
-    let api = Api::new(home.clone(), file, Guard { port, token: None }, rooms, cancel).answering();
+    let rooms = ApiParts { discovery, links, declared, network, recovery, gateway: serving, journal };
+    let api = ApiState::new(home.clone(), file, Guard { port, token: None }, rooms, cancel).serving_builtin();
     let app = mcp_routes().serve(Arc::clone(&gateway));
     tokio::spawn(async move {
         let _asked = api;

@@ -1,7 +1,7 @@
 //! (docs)
 
 use super::buffers::Buffers;
-use super::builtin::Facts;
+use super::builtin::HubApi;
 use super::builtin::news::News;
 use super::catalog::filter::{Choice, Rules};
 use super::catalog::naming;
@@ -53,7 +53,7 @@ pub struct Gateway {
     pub(crate) stop: CancellationToken,
     rules: Arc<Rules>,
     /// Whom the hub's own tools ask.
-    pub(super) facts: OnceLock<Weak<dyn Facts>>,
+    pub(super) facts: OnceLock<Weak<dyn HubApi>>,
     /// The choice of an address without a query.
     plain: Arc<Choice>,
 }
@@ -109,7 +109,7 @@ impl Gateway {
     }
 
     /// Lets the hub's own tools ask this, for as long as somebody else holds it. Only the first one counts.
-    pub fn ask_of(&self, facts: &Arc<dyn Facts>) {
+    pub fn ask_of(&self, facts: &Arc<dyn HubApi>) {
         // A hub has one.
         if self.facts.set(Arc::downgrade(facts)).is_ok() {
             let news = News::default().run(Arc::clone(&self.clients), Arc::downgrade(facts));

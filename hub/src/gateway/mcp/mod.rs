@@ -22,7 +22,7 @@ mod status;
 pub(crate) mod transport;
 mod upstream;
 
-pub use builtin::Facts;
+pub use builtin::HubApi;
 pub use gateway::Gateway;
 pub use session::id::SessionKey;
 pub use status::{ClientStatus, ServerStatus, SessionState};

@@ -5,7 +5,7 @@
 //! Invariant: an instance that the connection does not see is refused, with the rule that hides it.
 //! Never: waits for a server.
 
-use super::{Facts, Own};
+use super::{HubApi, Own};
 use crate::gateway::mcp::catalog::scope::Scope;
 use crate::render::{explain::explain, status};
 use linchpin_shared::problem::{Code, Problem};
@@ -64,19 +64,19 @@ pub(crate) fn result(answer: Result<(String, Value), Problem>) -> String {
 }
 
 /// What a tool comes to that tells of instances.
-pub(crate) async fn of(own: Own, facts: Arc<dyn Facts>, scope: &Scope, json: &str) -> Result<(String, Value), Problem> {
+pub(crate) async fn of(own: Own, facts: Arc<dyn HubApi>, scope: &Scope, json: &str) -> Result<(String, Value), Problem> {
     match own {
         Own::Status => match arguments::<OfStatus>(json)?.instance {
             None => {
                 let all = everything(&*facts, scope);
-                Ok((status::all(&all), all))
+                Ok((status::overview(&all), all))
             }
-            Some(name) => instance(&*facts, scope, &name).map(|one| (status::one(&one), one)),
+            Some(name) => instance(&*facts, scope, &name).map(|one| (status::instance(&one), one)),
         },
         Own::Explain => {
             let OfExplain { instance: name, lines } = arguments(json)?;
             instance(&*facts, scope, &name)?;
-            let story = facts.story(name).await?;
+            let story = facts.link_history(name).await?;
             Ok((explain(&story, lines.unwrap_or(20)), story))
         }
         Own::Logs => {
@@ -100,7 +100,7 @@ pub(crate) async fn of(own: Own, facts: Arc<dyn Facts>, scope: &Scope, json: &st
 }
 
 /// The status, of what the connection sees.
-pub(crate) fn everything(facts: &dyn Facts, scope: &Scope) -> Value {
+pub(crate) fn everything(facts: &dyn HubApi, scope: &Scope) -> Value {
     let mut all = facts.status();
     if let Some(instances) = all["instances"].as_array_mut() {
         instances.retain(|instance| hidden(scope, instance).is_none());
@@ -109,7 +109,7 @@ pub(crate) fn everything(facts: &dyn Facts, scope: &Scope) -> Value {
 }
 
 /// The instance of this name, if the connection sees it.
-pub(crate) fn instance(facts: &dyn Facts, scope: &Scope, name: &str) -> Result<Value, Problem> {
+pub(crate) fn instance(facts: &dyn HubApi, scope: &Scope, name: &str) -> Result<Value, Problem> {
     let found = facts.instance(name);
     let rule = match &found {
         Ok(instance) => hidden(scope, instance),

@@ -1,6 +1,6 @@
 //! The hub's own tools and resources on `/mcp`, so that an agent can see and mend what is wrong.
 //!
-//! Owns [`Own`] (which there are, what they are called, who is offered them) and [`Facts`] (whom they ask). [`schema`] has
+//! Owns [`Own`] (which there are, what they are called, who is offered them) and [`HubApi`] (whom they ask). [`schema`] has
 //! their descriptions, [`answer`] and [`resources`] what they say, [`news`] when that changes, [`super::catalog::search`] the ranking of tools.
 //! Invariant: they answer at once, whatever is down, with what the API's routes answer; what a connection does not see
 //! they do not show. Never: spawn a command or stop an instance; they restart what is supervised already.
@@ -21,7 +21,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 /// What the own tools ask: the answers of the API's routes.
-pub trait Facts: Send + Sync {
+pub trait HubApi: Send + Sync {
     /// `GET /status`.
     fn status(&self) -> Value;
 
@@ -35,7 +35,7 @@ pub trait Facts: Send + Sync {
     ///
     /// # Errors
     /// [`Code::InstanceNotFound`].
-    fn story(self: Arc<Self>, name: String) -> BoxFuture<'static, Result<Value, Problem>>;
+    fn link_history(self: Arc<Self>, name: String) -> BoxFuture<'static, Result<Value, Problem>>;
 
     /// `GET /v1/instances/NAME/logs`: the last lines of one process, or of all.
     ///
@@ -59,9 +59,9 @@ pub trait Facts: Send + Sync {
     ) -> BoxFuture<'static, Result<Vec<String>, Problem>>;
 }
 
-impl Debug for dyn Facts {
+impl Debug for dyn HubApi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Facts")
+        f.write_str("HubApi")
     }
 }
 

@@ -4,7 +4,7 @@
 //! there. Invariant: only a change of what matters is told (life, state, processes, servers), not every number that
 //! grows; and only of what the subscriber sees. Never: costs more than a look at the sessions while nobody subscribed.
 
-use super::{Facts, resources};
+use super::{HubApi, resources};
 use crate::gateway::mcp::catalog::filter::OWN;
 use crate::gateway::mcp::catalog::server_key::Place;
 use crate::gateway::mcp::protocol::capabilities::Lane;
@@ -39,7 +39,7 @@ pub(crate) struct News(Option<HashMap<String, Seen>>);
 
 impl News {
     /// Tells what changes until nobody answers for the hub any more.
-    pub(crate) async fn run(mut self, clients: Arc<Table>, facts: Weak<dyn Facts>) {
+    pub(crate) async fn run(mut self, clients: Arc<Table>, facts: Weak<dyn HubApi>) {
         loop {
             tokio::time::sleep(EVERY).await;
             let Some(facts) = facts.upgrade() else { return };

@@ -3,7 +3,7 @@
 //! Owns `linchpin://instances`, `linchpin://instances/NAME` and `linchpin://instances/NAME/logs`, the last as a template.
 //! Invariant: they say what the tools say. Never: tells that a log grew; it grows all the time.
 
-use super::{Facts, Own, answer};
+use super::{HubApi, Own, answer};
 use crate::gateway::mcp::catalog::scope::Scope;
 use crate::gateway::mcp::protocol::errors::RpcError;
 use linchpin_shared::problem::{Code, Problem};
@@ -59,7 +59,7 @@ pub(crate) fn templates() -> Vec<String> {
 }
 
 /// The result of reading one.
-pub(crate) async fn read(facts: Arc<dyn Facts>, scope: &Scope, uri: &str) -> Result<String, RpcError> {
+pub(crate) async fn read(facts: Arc<dyn HubApi>, scope: &Scope, uri: &str) -> Result<String, RpcError> {
     let path: Vec<&str> = uri.strip_prefix(ALL).unwrap_or("/?/?").split('/').skip(1).collect();
     let (kind, text) = match path[..] {
         [] if uri == ALL => {

@@ -6,7 +6,7 @@
 
 use super::call::{Call, Reply};
 use super::dispatch::{Caller, unless_cancelled};
-use crate::gateway::mcp::builtin::{Facts, Own, answer, resources};
+use crate::gateway::mcp::builtin::{HubApi, Own, answer, resources};
 use crate::gateway::mcp::catalog::search::{Found, rank};
 use crate::gateway::mcp::protocol::errors::RpcError;
 use crate::gateway::mcp::protocol::json::{Object, Span, quote};
@@ -65,7 +65,7 @@ impl Caller {
         Ok(unless_cancelled(entry, work).await?.unwrap_or(Reply::Cancelled))
     }
 
-    fn facts(&self) -> Result<Arc<dyn Facts>, Problem> {
+    fn facts(&self) -> Result<Arc<dyn HubApi>, Problem> {
         let facts = self.gateway.facts.get().and_then(Weak::upgrade);
         facts.ok_or_else(|| Problem::new(Code::Internal, "the hub is not open yet, or is closing").next("try again"))
     }

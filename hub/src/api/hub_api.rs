@@ -1,27 +1,26 @@
-//! What the hub's own tools are answered with: the same as the routes.
+//! Answers the questions of the hub's own MCP tools from the same functions as the routes.
 //!
-//! Owns the way of the gateway's questions to what the routes answer. Invariant: one source for both.
-//! Never: offers what spawns a command or stops an instance.
+//! It offers neither running a command nor stopping an instance.
 
-use super::{Api, instances, logs, steer};
-use crate::gateway::mcp::Facts;
+use super::{ApiState, control, instances, logs};
+use crate::gateway::mcp::HubApi;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use linchpin_shared::problem::Problem;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-impl Facts for Api {
+impl HubApi for ApiState {
     fn status(&self) -> Value {
-        json!(instances::everything(self))
+        json!(instances::overview(self))
     }
 
     fn instance(&self, name: &str) -> Result<Value, Problem> {
         instances::instance(self, name)
     }
 
-    fn story(self: Arc<Self>, name: String) -> BoxFuture<'static, Result<Value, Problem>> {
-        async move { instances::story(&self, &name).await }.boxed()
+    fn link_history(self: Arc<Self>, name: String) -> BoxFuture<'static, Result<Value, Problem>> {
+        async move { instances::link_history(&self, &name).await }.boxed()
     }
 
     fn logs(
@@ -38,6 +37,6 @@ impl Facts for Api {
         name: String,
         process: Option<String>,
     ) -> BoxFuture<'static, Result<Vec<String>, Problem>> {
-        async move { steer::begin_again(&self, &name, process).await }.boxed()
+        async move { control::restart_processes(&self, &name, process).await }.boxed()
     }
 }
