@@ -18,8 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tower_layer::Layer;
-use tower_service::Service;
+use tower::{Layer, Service};
 
 /// The longest answer, in bytes. An answer of the hub has about three hundred.
 const MAX_ANSWER: usize = 8 << 10;

@@ -95,7 +95,7 @@ pub fn routes() -> Vec<Route> {
 pub fn router(api: Arc<ApiState>) -> Router {
     let guard = api.guard.clone();
     let gateway = mcp::routes().serve(api.gateway.clone());
-    http::guarded(api_routes().serve(api).merge(gateway), guard)
+    http::with_layers(api_routes().serve(api).merge(gateway), guard)
 }
 
 /// The routes of this room.
