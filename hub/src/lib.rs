@@ -7,7 +7,10 @@
 //!
 //! The command line is another crate, which uses the hub's HTTP interface. Of this crate it needs what is public here: the
 //! way to run a hub in its own process, and [`render`].
-#![expect(unreachable_pub, reason = "rooms say `pub` for what other rooms use; the crate's interface stands here")]
+#![expect(
+    unreachable_pub,
+    reason = "the rooms declare as `pub` what other rooms use; the interface of the crate is in this file"
+)]
 #![cfg_attr(not(feature = "internals"), expect(dead_code, reason = "some of it is there for tests and benchmarks"))]
 
 mod api;

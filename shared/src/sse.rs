@@ -5,14 +5,14 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// One event.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its data; never empty.
+    /// Its data, which is never empty.
     pub data: Bytes,
 }
 
-/// An event is larger than the bound.
+/// An event is larger than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event is larger than {0} bytes")]
 pub struct TooLarge(
@@ -24,23 +24,23 @@ pub struct TooLarge(
 #[derive(Debug)]
 pub struct Decoder {
     buffer: BytesMut,
-    /// Where the line begins that is being read, and how far it was read.
+    /// The start of the line that is being read, and how far it has been read.
     line: usize,
     read: usize,
-    /// The last byte was CR, so a LF that follows belongs to it.
+    /// Whether the last byte was CR, in which case a following LF belongs to it.
     after_cr: bool,
-    begun: bool,
+    started: bool,
     limit: usize,
 }
 
 impl Decoder {
-    /// A decoder that takes events of up to `limit` bytes.
+    /// Creates a decoder for events of up to `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { buffer: BytesMut::new(), line: 0, read: 0, after_cr: false, begun: false, limit }
+        Self { buffer: BytesMut::new(), line: 0, read: 0, after_cr: false, started: false, limit }
     }
 
-    /// Takes the next chunk.
+    /// Adds the next chunk.
     pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }
@@ -58,7 +58,7 @@ impl Decoder {
         if self.buffer.len() > self.limit { Err(TooLarge(self.limit)) } else { Ok(None) }
     }
 
-    /// The lines up to the next empty one.
+    /// Returns the lines up to the next empty one.
     fn block(&mut self) -> Option<Bytes> {
         self.skip_mark()?;
         while self.read < self.buffer.len() {
@@ -84,23 +84,24 @@ impl Decoder {
         None
     }
 
-    /// Drops the byte order mark that a stream may begin with. None while it cannot be told whether one is there.
+    /// Drops the byte order mark with which a stream may begin. Returns `None` while it is unknown whether there is
+    /// one.
     fn skip_mark(&mut self) -> Option<()> {
         const MARK: &[u8] = "\u{feff}".as_bytes();
-        if !self.begun {
+        if !self.started {
             if self.buffer.len() < MARK.len() && MARK.starts_with(&self.buffer) {
                 return None;
             }
             if self.buffer.starts_with(MARK) {
                 drop(self.buffer.split_to(MARK.len()));
             }
-            self.begun = true;
+            self.started = true;
         }
         Some(())
     }
 }
 
-/// The event of these lines; none if it has no data.
+/// Returns the event that these lines form; `None` if it has no data.
 fn read_event(block: &Bytes) -> Option<Event> {
     let mut parts = block.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(data);
     let first = parts.next()?;

@@ -1,6 +1,6 @@
 //! Probes whether a hub that has not answered yet still responds.
 //!
-//! While a message waits for its answer, the health of the hub is sent for once a second, by one of all who wait. A
+//! While a message waits for its answer, one of all waiting callers asks for the health of the hub once a second. A
 //! running hub answers a probe at once however long the message itself takes, so a call may take hours. A stopped hub
 //! (SIGSTOP, a debugger, a machine out of memory) leaves one probe after another unanswered. The limit is a number of
 //! probes and not a time, so a client that was stopped together with the hub counts one missed probe. A hub that does

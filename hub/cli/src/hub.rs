@@ -116,11 +116,11 @@ async fn stop(context: &Context) -> Result<Exit, Problem> {
         context.output.value(&serde_json::json!({"stopped": false}), |_| "no hub is running".to_owned());
         return Ok(Exit::Ok);
     };
-    let told = tell_to_stop(context).await;
+    let request = request_stop(context).await;
     let serves = HubFile::current(&context.home)?.is_some_and(|now| now.process == file.process);
-    // If it does not serve any more, somebody else told it to stop before, and it is stopping.
+    // If it does not serve any more, something else told it to stop before, and it is stopping.
     if serves {
-        told?;
+        request?;
     }
     if tokio::time::timeout(STOP_TIMEOUT, process::exited(&file.process)).await.is_err() {
         return Err(Problem::new(Code::TimedOut, "the hub was told to stop, but it has not ended")
@@ -132,7 +132,7 @@ async fn stop(context: &Context) -> Result<Exit, Problem> {
     Ok(Exit::Ok)
 }
 
-async fn tell_to_stop(context: &Context) -> Result<(), Problem> {
+async fn request_stop(context: &Context) -> Result<(), Problem> {
     let without_start = Context { home: context.home.clone(), autostart: false, output: context.output };
     ApiClient::new(&without_start).await?.post("/v1/hub/stop").await.map(drop)
 }

@@ -56,7 +56,7 @@ impl Output {
         }
     }
 
-    /// Prints a message for a person on standard error, beside the result.
+    /// Prints a message for a person on standard error, in addition to the result.
     #[expect(clippy::unused_self, reason = "reads as a verb of the output at every caller")]
     pub(super) fn note(self, text: &str) {
         let _ = writeln!(std::io::stderr().lock(), "linchpin: {text}");

@@ -115,7 +115,7 @@ async fn read_line() -> io::Result<String> {
 
 fn print(text: &str) {
     let mut terminal = io::stderr().lock();
-    // If the terminal is closed, nobody can read this.
+    // If the terminal is closed, the text has no reader.
     let _ = terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush());
 }
 

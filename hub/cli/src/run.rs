@@ -1,6 +1,6 @@
 //! `linchpin run` runs a command as an instance.
 //!
-//! The instance crate does the work. This file has the arguments and what the person is told. A hub is started beside
+//! The instance crate does the work. This file has the arguments, and the messages for the person. A hub is started beside
 //! the instance unless `--no-autostart` is given, because an instance is of little use without one; if that fails it is
 //! only a warning, since the next hub finds the instance. Our own messages go to standard error, so that they are never
 //! mixed with the output of the command.

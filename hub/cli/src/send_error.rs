@@ -1,4 +1,4 @@
-//! Why a message to the hub was not answered, and what the agent is told.
+//! Why a message to the hub was not answered, and the problem that the agent gets.
 //!
 //! A message is called "not executed" only if the hub certainly did not act on it. What to do about an error is decided
 //! by [`super::session`].

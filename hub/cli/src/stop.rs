@@ -38,7 +38,7 @@ pub(super) async fn main(context: &Context, args: Args) -> Result<Exit, Problem>
     let ran = run.agent.is_alive();
     let answer = match client.post(&format!("{path}/stop")).await {
         Ok(answer) => answer,
-        // It was told, and ended before the hub had read its answer.
+        // It received the request, and ended before the hub had read its answer.
         Err(_) if ran && !run.agent.is_alive() => serde_json::json!({"stopping": args.name}),
         Err(problem) => return Err(problem),
     };

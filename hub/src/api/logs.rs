@@ -70,7 +70,7 @@ pub(super) async fn last(
 
 /// The log of one process.
 struct ProcessLog {
-    /// What stands before each line if several logs are shown.
+    /// The prefix of each line if several logs are shown.
     prefix: String,
     follower: Follower,
 }

@@ -1,7 +1,7 @@
 //! The headers that a stateless MCP request (2026-07-28) has over HTTP.
 //!
 //! Over HTTP such a request repeats its version, its method and what the method is about in headers. A message that was
-//! read from a pipe has none, so whoever forwards it to the hub adds them. The hub checks them against the body.
+//! read from a pipe has none, so the program that forwards it to the hub adds them. The hub checks them against the body.
 
 use super::mcp;
 use base64::Engine;

@@ -29,7 +29,7 @@ pub(super) enum EntryKind {
     LeaveAlone(String),
 }
 
-/// What is known beside the entry itself.
+/// What is known in addition to the entry itself.
 pub(super) struct EntryContext<'a> {
     pub(super) agent: Agent,
     pub(super) table: &'a ServerTable,

@@ -1,6 +1,6 @@
 //! A file of an agent: how it is read, backed up and replaced.
 //!
-//! A file is replaced only if it is still exactly what was read: a regular file of ours, with one name, and unchanged.
+//! A file is replaced only if it is still exactly what was read: a regular file that belongs to this user, has one name, and is unchanged.
 //! Links are followed and stay, and the mode stays. The backup is written first, with mode 0600, and never overwrites
 //! another one. No file is written in place.
 

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 pub(super) enum VariableSyntax {
     /// It has no variables.
     None,
-    /// `${VAR}` and `${VAR:-default}`, as Claude Code has it.
+    /// `${VAR}` and `${VAR:-default}`, in the files of Claude Code.
     Shell,
-    /// The same, and also `$VAR`, as Gemini CLI has it.
+    /// The same, and also `$VAR`, in the files of Gemini CLI.
     Dollar,
-    /// `${env:VAR}`, `${workspaceFolder}`, `${userHome}` and `${input:x}`, as VS Code and Cursor have it.
+    /// `${env:VAR}`, `${workspaceFolder}`, `${userHome}` and `${input:x}`, in the files of VS Code and Cursor.
     Editor,
 }
 

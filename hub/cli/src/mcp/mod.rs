@@ -176,7 +176,7 @@ impl Shim {
         }
     }
 
-    /// A new session has no earlier lists to compare with, so the agent is told that all of them may have changed.
+    /// A new session has no earlier lists to compare with, so the agent is notified that all of them may have changed.
     async fn announce_new_session(&self) {
         for what in ["tools", "prompts", "resources"] {
             let line = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{what}/list_changed"}}"#);

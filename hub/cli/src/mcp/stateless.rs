@@ -3,7 +3,7 @@
 //! [`InFlightRequests`] has those that are in flight, so that a request that the agent cancels is dropped; the hub
 //! notices that by the closed connection, and a cancelled request is not answered. A subscription is held over all
 //! connections to the hub. It is acknowledged once; if the hub that served it is lost, everything that it covers is
-//! reported as changed, because nobody knows what was missed.
+//! reported as changed, because the missed changes are unknown.
 
 use super::{RETRY, Shim, error};
 use crate::jsonrpc::is_response;
@@ -103,7 +103,7 @@ struct SubscriptionFilter {
 
 /// How the stream of a subscription ended.
 enum StreamEnd {
-    /// The hub refused the subscription, and the agent was told.
+    /// The hub refused the subscription, and the agent got its answer.
     Refused,
     /// The connection broke.
     Broken,
