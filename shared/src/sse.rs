@@ -49,7 +49,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When an event is larger than the limit. The stream cannot be decoded any further then.
-    pub fn next(&mut self) -> Result<Option<Event>, TooLarge> {
+    pub fn next_event(&mut self) -> Result<Option<Event>, TooLarge> {
         while let Some(block) = self.block() {
             if let Some(event) = read_event(&block) {
                 return Ok(Some(event));
@@ -137,7 +137,7 @@ mod tests {
         for cut in cuts.into_iter().chain([stream.len()]) {
             decoder.push(&stream[done..cut]);
             done = cut;
-            while let Some(event) = decoder.next().unwrap() {
+            while let Some(event) = decoder.next_event().unwrap() {
                 out.push(String::from_utf8(event.data.to_vec()).unwrap());
             }
         }
@@ -157,7 +157,7 @@ mod tests {
     fn an_event_beyond_the_bound_is_refused() {
         let mut decoder = Decoder::new(8);
         decoder.push(b"data: 0123456789");
-        assert_eq!(decoder.next(), Err(TooLarge(8)));
+        assert_eq!(decoder.next_event(), Err(TooLarge(8)));
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         let mut decoder = Decoder::new(100);
         decoder.push(b"data: abc\n\n");
         let at = decoder.buffer.as_ptr().addr();
-        assert_eq!(decoder.next().unwrap().unwrap().data.as_ptr().addr(), at + 6);
+        assert_eq!(decoder.next_event().unwrap().unwrap().data.as_ptr().addr(), at + 6);
     }
 
     proptest! {
@@ -174,7 +174,7 @@ mod tests {
             let mut decoder = Decoder::new(1 << 20);
             for cut in cuts {
                 decoder.push(&stream[..cut % (stream.len() + 1)]);
-                while let Ok(Some(_)) = decoder.next() {}
+                while let Ok(Some(_)) = decoder.next_event() {}
             }
         }
     }

@@ -236,7 +236,7 @@ async fn forward_events(response: Response, out: &mpsc::Sender<Bytes>) -> Result
             Err(_) if answered => break,
             Err(error) => return Err(SendError::Interrupted(chain(&error))),
         }
-        while let Some(event) = decoder.next().map_err(|error| SendError::Interrupted(error.to_string()))? {
+        while let Some(event) = decoder.next_event().map_err(|error| SendError::Interrupted(error.to_string()))? {
             answered |= jsonrpc::is_response(&event.data);
             let _ = out.send(event.data).await;
         }

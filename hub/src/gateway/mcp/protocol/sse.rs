@@ -58,7 +58,7 @@ mod tests {
         for cut in cuts.into_iter().chain([stream.len()]) {
             decoder.push(&stream[done..cut]);
             done = cut;
-            while let Some(event) = decoder.next().unwrap() {
+            while let Some(event) = decoder.next_event().unwrap() {
                 out.push(String::from_utf8(event.data.to_vec()).unwrap());
             }
         }

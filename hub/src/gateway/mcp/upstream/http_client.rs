@@ -336,7 +336,7 @@ impl Answering {
                 Ok((!whole.is_empty()).then_some(whole))
             }
             Source::Events(body, decoder) => loop {
-                match decoder.next() {
+                match decoder.next_event() {
                     Ok(Some(event)) => return Ok(Some(event.data)),
                     Ok(None) => {}
                     Err(error) => return Err(self.interrupted(&error.to_string())),
