@@ -10,7 +10,7 @@ use serde_json::Value;
 #[must_use]
 pub fn explain(link: &Value, lines: usize) -> String {
     let (name, state, since) = (text(&link["name"]), text(&link["state"]), ago(&link["since"]));
-    let mut out = format!("{name} is {state} since {since}: {}\n", text(&link["why"]));
+    let mut out = format!("{name} has been {state} for {since}: {}\n", text(&link["why"]));
     failure(&link["last_failure"], &mut out);
     let attempts = link["attempts"].as_u64().unwrap_or_default();
     if attempts > 0 {
@@ -83,8 +83,9 @@ fn breaker(link: &Value, out: &mut String) {
     });
     let trip = &link["last_trip"];
     if trip.is_object() {
-        let (often, ago, why) = (&link["trips"], ago(&trip["at"]), text(&trip["why"]));
-        out.push_str(&format!("; opened {often} times, most recently {ago} ago: {why}"));
+        let (ago, why) = (ago(&trip["at"]), text(&trip["why"]));
+        let often = if link["trips"] == 1 { "once".to_owned() } else { format!("{} times", link["trips"]) };
+        out.push_str(&format!("; opened {often}, most recently {ago} ago: {why}"));
     }
     out.push('\n');
 }
@@ -127,27 +128,28 @@ mod tests {
 
     #[test]
     fn the_whole_history_is_shown() {
-        let at = Timestamp::now();
+        // What is in the future counts as now, however slow the test is.
+        let (at, soon) = (Timestamp::now(), Timestamp::now() + jiff::SignedDuration::from_hours(1));
         let history = json!({
-            "name": "shop", "state": "tripped", "since": at, "why": "refused: connecting to 127.0.0.1:1",
+            "name": "shop", "state": "tripped", "since": soon, "why": "refused: connecting to 127.0.0.1:1",
             "last_failure": {"kind": "refused", "phase": "dial", "after_ms": 3, "retry_after_ms": 2000,
                              "causes": ["connecting to 127.0.0.1:1", "Connection refused"]},
             "attempts": 6, "next_try": at, "dials": 7,
-            "breaker": {"state": "open", "until": at}, "trips": 1, "last_trip": {"at": at, "why": "refused: five times"},
+            "breaker": {"state": "open", "until": at}, "trips": 1, "last_trip": {"at": soon, "why": "refused: five times"},
             "health": {"quality": 0.9, "fails": 2, "interval_ms": 20000, "round_trip_us": 150, "p50_us": 100, "p99_us": 900},
             "transitions": [{"at": at, "from": "retrying", "to": "tripped", "why": "first"},
                             {"at": at, "from": "tripped", "to": "tripped", "why": "second"}]
         });
         let shown = explain(&history, 1);
         for line in [
-            "shop is tripped since",
+            "shop has been tripped for 0 ms: refused",
             "last failure: refused while in dial, after 3 ms",
             "  because: Connection refused",
             "asked for a pause of 2000 ms",
             "attempts since the link was last healthy: 6",
             "next try: 0 ms",
             "breaker: open",
-            "opened 1 times, most recently 0 ms ago: refused: five times",
+            "opened once, most recently 0 ms ago: refused: five times",
             "quality: 0.9 (1 is best), round trip 0.15 ms, median 0.10 ms, 99 % within 0.90 ms",
             "health checks: every 20 s, missed in a row: 2",
             "last 1 of 2 transitions",

@@ -37,7 +37,7 @@ pub fn overview(status: &Value) -> String {
     }
     if let Some(files @ 1..) = status["quarantine"]["files"].as_u64() {
         let since = ago(&status["quarantine"]["since"]);
-        out.push_str(&format!("files in the quarantine: {files}, the oldest since {since} ago\n"));
+        out.push_str(&format!("files in the quarantine: {files}, the oldest one for {since}\n"));
     }
     out
 }
