@@ -103,8 +103,7 @@ pub async fn run(options: HubOptions, ready: impl FnOnce(&HubFile)) -> Result<()
         close.cancel();
         registration
     };
-    let limits =
-        ConnectionLimits { max_connections: settings.hub.max_connections, unread_timeout: settings.hub.unread_timeout };
+    let limits = ConnectionLimits::from(&settings.hub);
     let serving = server::serve(listener, api::router(api), limits, &close, stop.force(), DRAIN_TIMEOUT);
     let ((), registration) = tokio::join!(serving, leaving);
     end.cancel();

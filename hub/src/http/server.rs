@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use linchpin_instance::seats::{Seat, Seats};
 use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::settings;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -38,6 +39,12 @@ pub struct ConnectionLimits {
     /// How long a client may leave sent data unread once its buffers are full. This ends a client that never reads; an
     /// agent that was stopped for longer finds its stream closed and opens another one.
     pub unread_timeout: Duration,
+}
+
+impl From<&settings::Hub> for ConnectionLimits {
+    fn from(settings: &settings::Hub) -> Self {
+        Self { max_connections: settings.max_connections, unread_timeout: settings.unread_timeout }
+    }
 }
 
 /// When all connections are busy, this many further ones get an answer that says so.
