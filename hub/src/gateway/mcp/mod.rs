@@ -25,5 +25,5 @@ mod upstream;
 pub use builtin::HubApi;
 pub use gateway::Gateway;
 pub use session::id::SessionKey;
-pub use status::{ClientStatus, ServerStatus, SessionState};
+pub use status::{ServerStatus, SessionState};
 pub use transport::http::routes;

@@ -64,7 +64,12 @@ pub(crate) fn result(answer: Result<(String, Value), Problem>) -> String {
 }
 
 /// What a tool comes to that tells of instances.
-pub(crate) async fn of(own: Own, facts: Arc<dyn HubApi>, scope: &Scope, json: &str) -> Result<(String, Value), Problem> {
+pub(crate) async fn of(
+    own: Own,
+    facts: Arc<dyn HubApi>,
+    scope: &Scope,
+    json: &str,
+) -> Result<(String, Value), Problem> {
     match own {
         Own::Status => match arguments::<OfStatus>(json)?.instance {
             None => {
