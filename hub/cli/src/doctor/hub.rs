@@ -124,48 +124,39 @@ impl HubFindings {
 
     /// The lease, the file or the process is missing: are all of them, as it should be?
     fn judge_absent(&self, home: &Home) -> Check {
-        let problem = |detail: String| {
-            Problem::new(Code::HubUnreachable, detail)
-                .seen("lease", home.hub_lease().display().to_string())
-                .seen("file", home.hub_file().display().to_string())
-        };
-        if self.held {
-            let problem = problem("the hub's lease is held, but hub.json does not name the holder".to_owned());
-            let problem = match &self.holder {
-                Some(holder) => {
-                    process_info::describe(problem, holder).next(format!("kill {}; linchpin status", holder.pid))
-                }
-                None => problem.next(format!("fuser -v {}    (shows who holds it)", home.hub_lease().display())),
-            };
-            return Check::error("hub", problem);
-        }
         match &self.file {
+            _ if self.held => {
+                let problem = absent(home, "the hub's lease is held, but hub.json does not name the holder");
+                Check::error("hub", self.with_holder(problem, home))
+            }
             Some(file) if self.alive => {
                 let pid = file.process.pid;
-                let problem = problem(format!(
-                    "pid {pid} runs as the hub but has lost its lease, so another hub could start beside it"
-                ));
-                Check::error(
-                    "hub",
-                    process_info::describe(problem, &file.process).next(format!("kill {pid}; linchpin status")),
-                )
+                let detail = format!("pid {pid} runs as the hub but has lost its lease, so another hub could start");
+                let problem = process_info::describe(absent(home, &detail), &file.process);
+                Check::error("hub", problem.next(format!("kill {pid}; linchpin status")))
             }
             Some(file) if file.stopped_at.is_none() => {
-                let problem =
-                    problem("the last hub ended without being stopped".to_owned()).seen("pid", file.process.pid);
+                let problem = absent(home, "the last hub ended without being stopped").seen("pid", file.process.pid);
                 let log = home.logs().join("hub-error.log");
-                Check::warning(
-                    "hub",
-                    problem.next("linchpin status    (starts it again)").next(format!("tail {}", log.display())),
-                )
+                let problem = problem.next("linchpin status    (starts it again)");
+                Check::warning("hub", problem.next(format!("tail {}", log.display())))
             }
             Some(_) => Check::ok("hub", "stopped; the next command that needs it starts it"),
             None if home.hub_file().symlink_metadata().is_ok() => {
-                let problem =
-                    problem("hub.json cannot be parsed; the next hub would take a new token and port".to_owned());
+                let problem = absent(home, "hub.json cannot be parsed; the next hub would take a new token and port");
                 Check::warning("hub", problem.next(format!("ls -l {}", home.hub_file().display())).next("linchpin hub"))
             }
             None => Check::ok("hub", "no hub has run yet; the first command that needs it starts it"),
+        }
+    }
+
+    /// Names the process that holds the lease, as far as it is known.
+    fn with_holder(&self, problem: Problem, home: &Home) -> Problem {
+        match &self.holder {
+            Some(holder) => {
+                process_info::describe(problem, holder).next(format!("kill {}; linchpin status", holder.pid))
+            }
+            None => problem.next(format!("fuser -v {}    (shows who holds it)", home.hub_lease().display())),
         }
     }
 
@@ -178,6 +169,13 @@ impl HubFindings {
         let problem = Problem::new(Code::Unguarded, detail).seen("from", origin);
         Check::warning("token", problem.next("set hub.token_required to true, then: linchpin hub stop"))
     }
+}
+
+/// The problem of a hub of which something is missing.
+fn absent(home: &Home, detail: &str) -> Problem {
+    Problem::new(Code::HubUnreachable, detail)
+        .seen("lease", home.hub_lease().display().to_string())
+        .seen("file", home.hub_file().display().to_string())
 }
 
 async fn health(file: &HubFile) -> Result<(u64, String), String> {

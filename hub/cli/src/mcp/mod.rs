@@ -70,7 +70,7 @@ pub(super) async fn main(context: &Context, args: ViewArgs) -> Result<Exit, Prob
         match line {
             InputLine::Whole(line) => shim.clone().handle(line, &tasks, &mut listener).await,
             InputLine::TooLong => {
-                shim.reply(invalid_line(-32600, &format!("it is longer than {MAX_LINE} bytes"))).await
+                shim.reply(invalid_line(-32600, &format!("it is longer than {MAX_LINE} bytes"))).await;
             }
         }
     }

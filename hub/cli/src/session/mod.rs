@@ -217,7 +217,7 @@ impl HubSession {
                 Err(SendError::Refused(problem)) => return Err(problem),
                 Err(SendError::Unresponsive(pid)) => return Err(unresponsive(pid, Repeat::Safe)),
                 Err(SendError::NotExecuted(why) | SendError::SessionLost(why) | SendError::Interrupted(why)) => {
-                    cause = why
+                    cause = why;
                 }
             }
         }
