@@ -93,7 +93,7 @@ pub async fn run(options: HubOptions, ready: impl FnOnce(&HubFile)) -> Result<()
     let journal = Journal::start(&options.home).await;
     let api = open_rooms(launch_env, &settings, &file, &journal, &stop, &end, &tasks)?;
     file.write(&options.home)?;
-    tracing::info!(url = file.url, pid = file.process.pid, "the hub is serving");
+    tracing::info!(url = file.url, pid = file.process.pid, "the hub serves");
     ready(&file);
     let registration = HubRegistration { home: options.home, file, lease };
     // The file is updated before the port is closed, so that a client that cannot connect finds the reason there.

@@ -10,7 +10,7 @@ use serde_json::Value;
 #[must_use]
 pub fn explain(link: &Value, lines: usize) -> String {
     let (name, state, since) = (text(&link["name"]), text(&link["state"]), ago(&link["since"]));
-    let mut out = format!("{name} has been {state} for {since}: {}\n", text(&link["why"]));
+    let mut out = format!("{name} is {state} (for {since}): {}\n", text(&link["why"]));
     failure(&link["last_failure"], &mut out);
     let attempts = link["attempts"].as_u64().unwrap_or_default();
     if attempts > 0 {
@@ -142,7 +142,7 @@ mod tests {
         });
         let shown = explain(&history, 1);
         for line in [
-            "shop has been tripped for 0 ms: refused",
+            "shop is tripped (for 0 ms): refused",
             "last failure: refused while in dial, after 3 ms",
             "  because: Connection refused",
             "asked for a pause of 2000 ms",

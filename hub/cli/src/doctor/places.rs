@@ -106,7 +106,7 @@ fn judge(path: &Path, dir: bool, facts: FileStatus, us: u32) -> Option<(Problem,
         return None;
     }
     if !dir && facts.mode & OTHERS_WRITE != 0 {
-        let problem = problem(format!("other users can write {shown}, so its content may not be yours"))
+        let problem = problem(format!("others can write {shown}, so its content may not be yours"))
             .next(format!("read it: less {shown}"))
             .next(format!("chmod 600 {shown}    (or remove it)"));
         return Some((problem, None));
