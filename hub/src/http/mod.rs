@@ -68,3 +68,42 @@ async fn response_time(request: Request, next: Next) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use tower::ServiceExt;
+
+    async fn seen_id(request: Request) -> [(&'static str, HeaderValue); 1] {
+        [("x-seen", request.headers()[X_REQUEST_ID].clone())]
+    }
+
+    async fn answer_to(token: &str, id: &str) -> Response {
+        let guard = Guard { port: 7777, token: Some("t0ken".to_owned()) };
+        let routes = Router::new().route("/id", axum::routing::get(seen_id));
+        let request = Request::get("/id").header("host", "127.0.0.1:7777").header(X_REQUEST_ID, id);
+        let request = request.header(AUTHORIZATION, format!("Bearer {token}")).body(Body::empty()).unwrap();
+        with_layers(routes, Arc::new(guard)).oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_answer_has_an_id_and_a_time() {
+        for (token, status) in [("t0ken", StatusCode::OK), ("other", StatusCode::UNAUTHORIZED)] {
+            let answer = answer_to(token, "chosen-1").await;
+            assert_eq!(
+                (answer.status(), &answer.headers()[X_REQUEST_ID]),
+                (status, &HeaderValue::from_static("chosen-1"))
+            );
+            assert!(answer.headers().contains_key("x-response-time"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_route_gets_the_id_of_its_answer() {
+        let answer = answer_to("t0ken", "not a word").await;
+        let id = &answer.headers()[X_REQUEST_ID];
+        assert!(id != "not a word" && id == answer.headers()["x-seen"], "{id:?}");
+    }
+}
