@@ -16,7 +16,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: kit ## show the main feature on real MCP servers: kill server, instance and hub under one open agent session
-	$(CARGO) build --locked --profile $(PROFILE) -p linchpin-hub -p linchpin-tests --bins
+	$(CARGO) build --locked --profile $(PROFILE) -p linchpin -p linchpin-tests --bins
 	@$(TARGET)/$(subst dev,debug,$(PROFILE))/demo
 
 # All targets are built together, so that the binary that the tests start has the current source and the same features.
@@ -50,7 +50,7 @@ fuzz: ## feed mutated messages to the gateway's parsers: SEED=seed (default rand
 	@SEED='$(SEED)' SECONDS='$(SECONDS)' $(TARGET)/debug/fuzz
 
 bench: kit ## measure the release build and print each number beside its target
-	$(CARGO) build --locked --release -p linchpin-hub -p linchpin-tests --bins
+	$(CARGO) build --locked --release -p linchpin -p linchpin-tests --bins
 	@$(TARGET)/release/bench
 
 lint: ## check formatting, clippy, documentation, dependencies and the house rules
@@ -64,7 +64,7 @@ lint: ## check formatting, clippy, documentation, dependencies and the house rul
 	python3 .ci/house.py
 
 install: ## build linchpin in release mode and install it into PREFIX/bin (default ~/.local/bin)
-	$(CARGO) build --locked --release -p linchpin-hub --bin linchpin
+	$(CARGO) build --locked --release -p linchpin --bin linchpin
 	install -D -m 755 $(TARGET)/release/linchpin $(PREFIX)/bin/linchpin
 	@echo "installed $(PREFIX)/bin/linchpin"
 

@@ -11,6 +11,8 @@
 pub mod backoff;
 pub mod breaker;
 pub mod home;
+pub mod hub_file;
+pub mod json_line;
 pub mod logfile;
 pub mod name;
 pub mod panics;
@@ -23,3 +25,4 @@ pub mod redact;
 pub mod registry;
 pub mod settings;
 pub mod space;
+pub mod sse;

@@ -1,7 +1,7 @@
 //! The committed inputs of the fuzz target, replayed on stable Rust, and a few thousand mutations of them.
 
 use anyhow::{Result, anyhow, ensure};
-use linchpin_hub::gateway::mcp::fuzz::check;
+use linchpin_hub::fuzz::check;
 use linchpin_tests::mutate::{Mutator, corpus};
 
 /// Fault 61: bytes that nobody chose. `make fuzz` goes on for as long as one likes.

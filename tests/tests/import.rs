@@ -214,7 +214,7 @@ async fn a_start_that_fails_is_told_with_what_was_written_and_is_no_storm() -> R
         );
     }
     let started = std::fs::read_to_string(lab.home().join("logs/hub.log"))?;
-    ensure!(started.matches("a declared server is used").count() <= 5, "{started}");
+    ensure!(started.matches("a declared server is started").count() <= 5, "{started}");
     let error = agent.request("tools/call", json!({"name": "crash__x"})).await?.error()?;
     ensure!(error["data"].to_string().contains("the boiler burst"), "{error}");
     ensure!(count(&lab, "crash") <= 10, "{} starts", count(&lab, "crash"));

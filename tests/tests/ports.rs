@@ -80,7 +80,7 @@ async fn a_command_gets_a_port_and_what_it_listens_on_is_told() -> Result<()> {
     process(&lab, "it has moved", |process| process["ports"] == at(&other)).await?;
     record_tells(&lab, "main", &other).await?;
     let text = lab.verb(["explain", "shop"]).await?.exits(0)?.stdout;
-    let told = format!("listens on port {other} of 127.0.0.1, was given PORT={given}, where it does not listen");
+    let told = format!("listens on port {other} of 127.0.0.1, was given PORT={given}, but does not listen there");
     ensure!(text.contains(&told), "{text}");
 
     // Killed, as process, as agent: it gets the same port again.

@@ -1,7 +1,9 @@
-//! `GET /health`: whether the hub is well. The one route that needs no token, so it tells nothing about the instances
-//! but how many there are.
+//! `GET /health`: whether the hub is healthy.
+//!
+//! It needs no token, so about the instances it tells only how many there are.
 
-use super::{Api, reply};
+use super::ApiState;
+use crate::http::answer;
 use crate::link::LinkState;
 use axum::extract::State;
 use axum::response::Response;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
+pub(super) async fn health(State(api): State<Arc<ApiState>>) -> Response {
     let links = api.links.watch().borrow().clone();
     let connected = links.iter().filter(|link| link.status().borrow().state == LinkState::Active).count();
     let (rejected, aside) = {
@@ -30,7 +32,7 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         (None, Some(_)) => "begun anew",
         (None, None) => "ok",
     };
-    reply::json(&json!({
+    answer::json(&json!({
         "status": "ok",
         "instance": "hub",
         "port": api.hub.port,
@@ -50,8 +52,8 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     }))
 }
 
-/// The hub's resident memory in bytes, or null where the system does not tell.
-fn memory(api: &Api) -> Value {
+/// Returns the resident memory of the hub in bytes, or null if the system does not show it.
+fn memory(api: &ApiState) -> Value {
     let pid = Pid::from_u32(api.hub.process.pid);
     let Ok(mut system) = System::new() else { return Value::Null };
     system.refresh_processes_specifics(

@@ -1,11 +1,12 @@
-//! `GET /status` and `GET /v1/instances…`: what the hub knows of its instances.
+//! `GET /status` and `GET /v1/instances…`: what the hub knows about its instances.
 //!
-//! Owns the JSON of an instance: the link's status, the instance's own vitals and the gateway's sessions side by side.
-//! Invariant: the shape is the same in the list and alone; a field is added, never changed in meaning.
-//! Never: shows a record's secret.
+//! The JSON of an instance has the status of its link, its own vitals, and the gateway's sessions. It has the same form
+//! in the list and alone. Fields may be added, but never change their meaning. It never contains the secret of a
+//! record.
 
-use super::{Api, reply};
+use super::ApiState;
 use crate::gateway::mcp::{ServerStatus, SessionState};
+use crate::http::answer;
 use crate::link::failure::Failure;
 use crate::link::{LinkHandle, LinkState, LinkStatus};
 use axum::extract::{self, Path};
@@ -22,16 +23,16 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// An instance, as the API shows it.
+/// An instance in the API.
 #[derive(Serialize)]
-struct Instance<'a> {
+struct InstanceJson<'a> {
     id: Uuid,
     name: &'a str,
     state: &'a str,
     since: Timestamp,
     why: &'a str,
     generation: Uuid,
-    /// None while nothing of it runs.
+    /// Null while nothing of it is running.
     pid: Option<u32>,
     process: &'a Identity,
     project_dir: &'a FilePath,
@@ -42,59 +43,59 @@ struct Instance<'a> {
     next_try: Option<Timestamp>,
     last_failure: Option<&'a Failure>,
     processes: &'a [vitals::ProcessVitals],
-    servers: &'a [Server],
+    servers: &'a [ServerView],
     services: &'a [Service],
 }
 
-/// What is shown of an instance, held for as long as it takes to write it. A thousand of them as JSON values would take
-/// ten megabytes more.
-struct Shown {
+/// What is needed to show an instance, held while it is serialized. As JSON values, a thousand instances would take ten
+/// megabytes more.
+struct InstanceView {
     link: LinkHandle,
     status: Arc<LinkStatus>,
     vitals: Option<Arc<vitals::Vitals>>,
-    servers: Vec<Server>,
+    servers: Vec<ServerView>,
 }
 
 /// The list of instances.
 #[derive(Serialize)]
-struct All {
-    instances: Vec<Shown>,
+struct InstanceList {
+    instances: Vec<InstanceView>,
 }
 
 /// The answer to `GET /status`.
 #[derive(Serialize)]
-struct Overview {
+struct HubStatus {
     hub: Value,
     #[serde(flatten)]
-    all: All,
+    all: InstanceList,
     rejected: Vec<Value>,
     quarantine: Value,
 }
 
-/// An MCP server of an instance: what the instance says of it and what the gateway has with it.
+/// An MCP server of an instance: what the instance reports about it, and the state of the gateway's session with it.
 #[derive(Serialize)]
-struct Server {
+struct ServerView {
     name: String,
     transport: Transport,
     up: bool,
     epoch: u64,
     session: SessionState,
-    /// Since when it is so.
+    /// When the session entered its state.
     session_since: Option<Timestamp>,
     /// Why there is no session.
     session_why: Option<String>,
     tools: usize,
 }
 
-pub(super) async fn status(extract::State(api): extract::State<Arc<Api>>) -> Response {
-    reply::json(&everything(&api))
+pub(super) async fn status(extract::State(api): extract::State<Arc<ApiState>>) -> Response {
+    answer::json(&overview(&api))
 }
 
-/// The hub and all instances.
-pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
+/// Returns the hub and all instances.
+pub(super) fn overview(api: &ApiState) -> impl Serialize + use<> {
     let mut warnings = Vec::new();
     if api.guard.token.is_none() {
-        warnings.push(String::from("the token is switched off: every program of this machine may use the hub"));
+        warnings.push(String::from("the token is switched off: every program on this machine can use the hub"));
     }
     let senses = api.discovery.senses.borrow().clone();
     let journal = api.journal.borrow().clone();
@@ -109,7 +110,7 @@ pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
         .iter()
         .map(|rejected| json!({"path": rejected.path.display().to_string(), "problem": rejected.problem}))
         .collect();
-    Overview {
+    HubStatus {
         hub: json!({
             "url": api.hub.url,
             "pid": api.hub.process.pid,
@@ -128,60 +129,59 @@ pub(super) fn everything(api: &Api) -> impl Serialize + use<> {
     }
 }
 
-pub(super) async fn all(extract::State(api): extract::State<Arc<Api>>) -> Response {
-    reply::json(&list(&api))
+pub(super) async fn all(extract::State(api): extract::State<Arc<ApiState>>) -> Response {
+    answer::json(&list(&api))
 }
 
-pub(super) async fn one(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
+pub(super) async fn one(extract::State(api): extract::State<Arc<ApiState>>, Path(name): Path<String>) -> Response {
     match instance(&api, &name) {
-        Ok(instance) => reply::json(&instance),
-        Err(problem) => reply::problem(&problem),
+        Ok(instance) => answer::json(&instance),
+        Err(problem) => answer::problem(&problem),
     }
 }
 
-/// The instance of this name.
-pub(super) fn instance(api: &Api, name: &str) -> Result<Value, Problem> {
-    find(api, name).map(|link| json!(shown(&sessions(&api.gateway.servers()), &link)))
+    processes: &'a [vitals::ProcessVitals],
+    servers: &'a [ServerView],
 }
 
-/// The link's story: the instance's own fields and its last transitions.
-pub(super) async fn link(extract::State(api): extract::State<Arc<Api>>, Path(name): Path<String>) -> Response {
-    match story(&api, &name).await {
-        Ok(story) => reply::json(&story),
-        Err(problem) => reply::problem(&problem),
+/// Returns the status of the link and its last transitions.
+pub(super) async fn link(extract::State(api): extract::State<Arc<ApiState>>, Path(name): Path<String>) -> Response {
+    match link_history(&api, &name).await {
+        Ok(history) => answer::json(&history),
+        Err(problem) => answer::problem(&problem),
     }
 }
 
-/// The story of the link of this name.
-pub(super) async fn story(api: &Api, name: &str) -> Result<Value, Problem> {
+/// Returns the status and the last transitions of the link with this name.
+pub(super) async fn link_history(api: &ApiState, name: &str) -> Result<Value, Problem> {
     let link = find(api, name)?;
     let status = link.status().borrow().clone();
     let transitions = link.transitions().await;
-    let mut story = json!(*status);
-    story["name"] = json!(link.name());
-    story["processes"] = json!(link.vitals().borrow().as_deref().map(|vitals| &vitals.processes));
-    story["transitions"] = json!(transitions);
-    Ok(story)
+    let mut history = json!(*status);
+    history["name"] = json!(link.name());
+    history["processes"] = json!(link.vitals().borrow().as_deref().map(|vitals| &vitals.processes));
+    history["transitions"] = json!(transitions);
+    Ok(history)
 }
 
-/// The link of this name.
-pub(super) fn find(api: &Api, name: &str) -> Result<LinkHandle, Problem> {
+/// Returns the link with this name.
+pub(super) fn find(api: &ApiState, name: &str) -> Result<LinkHandle, Problem> {
     api.links.get(name).ok_or_else(|| {
         let links = api.links.watch().borrow().clone();
         let known: Vec<&str> = links.iter().map(LinkHandle::name).collect();
-        let problem = Problem::new(Code::InstanceNotFound, format!("there is no instance called {name:?}"));
+        let problem = Problem::new(Code::InstanceNotFound, format!("there is no instance named {name:?}"));
         problem.seen("instances", known).next("linchpin status").next(format!("linchpin run --name {name} -- COMMAND"))
     })
 }
 
-/// All instances, but none that is gone or dormant and whose name a live one took: the name is that one's now.
-fn list(api: &Api) -> All {
+/// Returns all instances, except gone or dormant ones whose name a live instance has taken.
+fn list(api: &ApiState) -> InstanceList {
     let links = api.links.watch().borrow().clone();
     let live: BTreeSet<&str> = links.iter().filter(|link| !is_absent(link)).map(LinkHandle::name).collect();
     let listed = links.iter().filter(|link| !(is_absent(link) && live.contains(link.name())));
     let catalog = api.gateway.servers();
     let sessions = sessions(&catalog);
-    All { instances: listed.map(|link| shown(&sessions, link)).collect() }
+    InstanceList { instances: listed.map(|link| view(&sessions, link)).collect() }
 }
 
 /// The gateway's sessions by instance and server.
@@ -195,16 +195,16 @@ fn is_absent(link: &LinkHandle) -> bool {
     link.status().borrow().state.is_absent()
 }
 
-fn shown(sessions: &Sessions<'_>, link: &LinkHandle) -> Shown {
+fn view(sessions: &Sessions<'_>, link: &LinkHandle) -> InstanceView {
     let vitals = link.vitals().borrow().clone();
     let servers = servers(sessions, link, vitals.as_deref());
-    Shown { link: link.clone(), status: link.status().borrow().clone(), vitals, servers }
+    InstanceView { link: link.clone(), status: link.status().borrow().clone(), vitals, servers }
 }
 
-impl Serialize for Shown {
+impl Serialize for InstanceView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (status, record) = (&self.status, &self.status.record);
-        let shown = Instance {
+        let view = InstanceJson {
             id: self.link.id(),
             name: self.link.name(),
             state: status.state.as_str(),
@@ -224,14 +224,14 @@ impl Serialize for Shown {
             servers: &self.servers,
             services: &record.services,
         };
-        shown.serialize(serializer)
+        view.serialize(serializer)
     }
 }
 
-fn servers(sessions: &Sessions<'_>, link: &LinkHandle, vitals: Option<&vitals::Vitals>) -> Vec<Server> {
-    let of = |server: &vitals::ServerVitals| {
+    processes: &'a [vitals::ProcessVitals],
+    servers: &'a [ServerView],
         let session = sessions.get(&(link.name(), server.name.as_str()));
-        Server {
+        ServerView {
             name: server.name.clone(),
             transport: server.transport,
             up: server.up,
@@ -249,8 +249,8 @@ fn servers(sessions: &Sessions<'_>, link: &LinkHandle, vitals: Option<&vitals::V
     if status.state != LinkState::Dormant {
         return Vec::new();
     }
-    let asleep = |server: &record::Server| {
-        of(&vitals::ServerVitals { name: server.name.clone(), transport: server.transport, up: false, epoch: 0 })
+    processes: &'a [vitals::ProcessVitals],
+    servers: &'a [ServerView],
     };
-    status.record.servers.iter().map(asleep).collect()
+    status.record.servers.iter().map(dormant).collect()
 }

@@ -1,11 +1,11 @@
-//! `GET /v1/instances/NAME/logs`: what an instance's processes wrote.
+//! `GET /v1/instances/NAME/logs`: what the processes of an instance wrote.
 //!
-//! Owns the choice of files and the stream. The files are read here and not asked of the instance, so that the log of an
-//! instance that died can be read as well. With several processes each line says whose it is.
-//! Invariant: following survives the file being put aside; a client that goes away ends its stream.
-//! Never: leaves the log directory; names are checked before they become paths.
+//! The hub reads the files itself, so that the log of a dead instance can be read too. If there are several processes,
+//! each line names its process. Following continues when a file is rotated, and ends when the client disconnects. Names
+//! are checked before they become paths, so nothing outside the log directory is read.
 
-use super::{Api, reply};
+use super::ApiState;
+use crate::http::answer;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
@@ -22,14 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often a followed file is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a followed file is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The most lines that are sent from the past.
+/// The largest number of earlier lines that are sent.
 const MAX_LINES: usize = 10_000;
 
 #[derive(Deserialize)]
-pub(super) struct Which {
+pub(super) struct LogQuery {
     process: Option<String>,
     lines: Option<usize>,
     #[serde(default)]
@@ -37,45 +37,45 @@ pub(super) struct Which {
 }
 
 pub(super) async fn logs(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Path(name): Path<String>,
-    Query(which): Query<Which>,
+    Query(query): Query<LogQuery>,
 ) -> Response {
     let opened = tokio::task::spawn_blocking({
         let api = api.clone();
-        move || open(&api, &name, &which).map(|opened| (opened, which.follow))
+        move || open(&api, &name, &query).map(|opened| (opened, query.follow))
     });
     match opened.await {
-        Ok(Ok(((past, logs), follow))) => {
+        Ok(Ok(((earlier, logs), follow))) => {
             let media = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-            let body = if follow { followed(past, logs, api.stop.clone()) } else { Body::from(past) };
+            let body = if follow { followed(earlier, logs, api.stop.clone()) } else { Body::from(earlier) };
             (media, body).into_response()
         }
-        Ok(Err(problem)) => reply::problem(&problem),
-        Err(error) => reply::problem(&Problem::new(Code::Internal, error.to_string())),
+        Ok(Err(problem)) => answer::problem(&problem),
+        Err(error) => answer::problem(&Problem::new(Code::Internal, error.to_string())),
     }
 }
 
-/// The last lines of a process's log, or of all of an instance.
+/// Returns the last lines of the log of one process, or of all processes of an instance.
 pub(super) async fn last(
-    api: Arc<Api>,
+    api: Arc<ApiState>,
     name: String,
     process: Option<String>,
     lines: usize,
 ) -> Result<String, Problem> {
-    let which = Which { process, lines: Some(lines), follow: false };
-    let opened = tokio::task::spawn_blocking(move || open(&api, &name, &which).map(|(past, _)| past)).await;
+    let query = LogQuery { process, lines: Some(lines), follow: false };
+    let opened = tokio::task::spawn_blocking(move || open(&api, &name, &query).map(|(earlier, _)| earlier)).await;
     opened.unwrap_or_else(|error| Err(Problem::new(Code::Internal, error.to_string())))
 }
 
 /// The log of one process.
-struct Log {
-    /// Before each line, where several logs are shown.
+struct ProcessLog {
+    /// The prefix of each line if several logs are shown.
     prefix: String,
     follower: Follower,
 }
 
-impl Log {
+impl ProcessLog {
     fn render(&self, lines: Vec<String>, out: &mut String) {
         for line in lines {
             out.push_str(&self.prefix);
@@ -85,18 +85,18 @@ impl Log {
     }
 }
 
-/// The last lines of the chosen logs, and the logs.
-fn open(api: &Api, name: &str, which: &Which) -> Result<(String, Vec<Log>), Problem> {
+/// Opens the chosen logs, and returns their last lines.
+fn open(api: &ApiState, name: &str, query: &LogQuery) -> Result<(String, Vec<ProcessLog>), Problem> {
     name::check(name)?;
-    let lines = which.lines.unwrap_or(100).min(MAX_LINES);
-    let processes = match &which.process {
+    let lines = query.lines.unwrap_or(100).min(MAX_LINES);
+    let processes = match &query.process {
         Some(process) => {
             name::check(process)?;
             vec![process.clone()]
         }
-        None => logged(&api.home.logs().join(name)),
+        None => processes_with_logs(&api.home.logs().join(name)),
     };
-    let (mut past, mut logs) = (String::new(), Vec::new());
+    let (mut earlier, mut logs) = (String::new(), Vec::new());
     for process in &processes {
         let path = api.home.process_log(name, process);
         if !path.exists() {
@@ -107,15 +107,15 @@ fn open(api: &Api, name: &str, which: &Which) -> Result<(String, Vec<Log>), Prob
                 .next(format!("ls -l {}", path.display()))
         })?;
         let prefix = if processes.len() > 1 { format!("{process} | ") } else { String::new() };
-        let log = Log { prefix, follower };
-        log.render(last, &mut past);
+        let log = ProcessLog { prefix, follower };
+        log.render(last, &mut earlier);
         logs.push(log);
     }
-    if logs.is_empty() { Err(no_log(api, name, &api.home.logs().join(name))) } else { Ok((past, logs)) }
+    if logs.is_empty() { Err(no_log(api, name, &api.home.logs().join(name))) } else { Ok((earlier, logs)) }
 }
 
-/// The processes that have a log.
-fn logged(dir: &FilePath) -> Vec<String> {
+/// Returns the names of the processes that have a log.
+fn processes_with_logs(dir: &FilePath) -> Vec<String> {
     let Ok(files) = dir.read_dir() else { return Vec::new() };
     let process = |path: PathBuf| Some(path.file_name()?.to_str()?.strip_suffix(".log")?.to_owned());
     let mut processes: Vec<String> = files.flatten().filter_map(|file| process(file.path())).collect();
@@ -124,24 +124,24 @@ fn logged(dir: &FilePath) -> Vec<String> {
     processes
 }
 
-fn no_log(api: &Api, name: &str, path: &FilePath) -> Problem {
+fn no_log(api: &ApiState, name: &str, path: &FilePath) -> Problem {
     match super::instances::find(api, name) {
         Err(unknown) => unknown,
-        Ok(_) => Problem::new(Code::ProcessNotFound, format!("{name} has written no such log"))
+        Ok(_) => Problem::new(Code::ProcessNotFound, format!("{name} has no such log"))
             .seen("path", path.display().to_string())
             .next(format!("linchpin status {name}")),
     }
 }
 
-/// The past and then whatever is added, until the client or the hub goes away.
-fn followed(past: String, logs: Vec<Log>, stop: CancellationToken) -> Body {
-    let begin = (Some(past), logs, stop);
-    Body::from_stream(stream::unfold(begin, |(past, mut logs, stop)| async move {
-        if let Some(past) = past {
-            return Some((Ok::<_, Infallible>(Bytes::from(past)), (None, logs, stop)));
+/// Returns the earlier lines and then everything that is added, until the client or the hub ends the stream.
+fn followed(earlier: String, logs: Vec<ProcessLog>, stop: CancellationToken) -> Body {
+    let begin = (Some(earlier), logs, stop);
+    Body::from_stream(stream::unfold(begin, |(earlier, mut logs, stop)| async move {
+        if let Some(earlier) = earlier {
+            return Some((Ok::<_, Infallible>(Bytes::from(earlier)), (None, logs, stop)));
         }
         loop {
-            stop.run_until_cancelled(tokio::time::sleep(LOOK)).await?;
+            stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await?;
             let read = tokio::task::spawn_blocking(move || {
                 let mut added = String::new();
                 for log in &mut logs {
@@ -164,11 +164,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_logs_with_a_valid_name_count() {
+    fn only_files_with_a_valid_name_are_logs() {
         let dir = tempfile::tempdir().unwrap();
         for file in ["web.log", "web.log.1", "api.log", "..log", "A B.log"] {
             std::fs::write(dir.path().join(file), "").unwrap();
         }
-        assert_eq!(logged(dir.path()), ["api", "web"]);
+        assert_eq!(processes_with_logs(dir.path()), ["api", "web"]);
     }
 }

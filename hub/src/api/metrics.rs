@@ -1,9 +1,9 @@
-//! `GET /metrics`: what is counted, as Prometheus text, or as JSON for who accepts nothing else.
+//! `GET /metrics`: the metrics as OpenMetrics text, or as JSON for a client that accepts nothing else.
 //!
-//! Owns the two encodings. The families are those of the rooms that count. Invariant: both forms say the same; the JSON
-//! is read off the text. Never: counts.
+//! Each room counts its own metrics. The JSON is made from the text, so both always agree.
 
-use super::{Api, reply};
+use super::ApiState;
+use crate::http::answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -14,10 +14,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// OpenMetrics 1.0, which Prometheus reads.
+/// The media type of OpenMetrics 1.0, which Prometheus reads.
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// One sample.
+/// A sample of a metric.
 #[derive(Debug, PartialEq, Serialize)]
 struct Sample<'t> {
     name: &'t str,
@@ -25,18 +25,18 @@ struct Sample<'t> {
     value: f64,
 }
 
-pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+pub(super) async fn metrics(State(api): State<Arc<ApiState>>, headers: HeaderMap) -> Response {
     api.links.refresh_metrics();
     let mut registry = Registry::default();
     api.links.register_metrics(&mut registry);
     api.gateway.register_metrics(&mut registry);
     let mut body = String::new();
     if let Err(error) = text::encode(&mut body, &registry) {
-        return reply::problem(&Problem::new(Code::Internal, format!("cannot encode the metrics: {error}")));
+        return answer::problem(&Problem::new(Code::Internal, format!("cannot encode the metrics: {error}")));
     }
     if wants_json(&headers) {
         let samples: Vec<Sample<'_>> = body.lines().filter_map(sample).collect();
-        return reply::json(&serde_json::json!({"metrics": samples}));
+        return answer::json(&serde_json::json!({"metrics": samples}));
     }
     let headers = [(header::CONTENT_TYPE, TEXT), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()
@@ -48,7 +48,8 @@ fn wants_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The sample in a line; none in a comment. `le="+Inf"` stays a label's text; values are numbers.
+/// Parses the sample in a line; returns `None` for a comment. In the label `le="+Inf"` the value stays a string, while
+/// values of samples are numbers.
 fn sample(line: &str) -> Option<Sample<'_>> {
     if line.starts_with('#') {
         return None;
@@ -58,7 +59,7 @@ fn sample(line: &str) -> Option<Sample<'_>> {
     Some(Sample { name, labels: read_labels(labels), value: value.parse().ok()? })
 }
 
-/// `key="value",…`, with `\\`, `\"` and `\n` escaped in values.
+/// Parses `key="value",…`, with `\\`, `\"` and `\n` as escapes in values.
 fn read_labels(mut text: &str) -> BTreeMap<&str, String> {
     let mut labels = BTreeMap::new();
     while let Some((key, rest)) = text.split_once("=\"") {
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_for_who_accepts_nothing_else() {
+    fn json_is_for_clients_that_accept_nothing_else() {
         let accepting = |accept: &'static str| {
             wants_json(&HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]))
         };

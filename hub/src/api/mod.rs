@@ -1,45 +1,39 @@
-//! The hub's HTTP surface (DESIGN 4.8): what people's and programs' tools ask.
+//! The routes of the hub's HTTP API, and their JSON (ARCHITECTURE.md, "HTTP surface").
 //!
-//! Owns the routes and their JSON, the guard before them and the server under them. It holds receivers of other rooms'
-//! facts and asks their owners to act; it has no facts of its own but how many connections it serves.
-//! Invariant: no GET changes anything; every answer says how long it took; every error is a problem document.
-//! Never: knows how a link or a gateway works inside.
+//! The routes read what other rooms publish, and ask the owners to act. They have no state of their own. No GET changes
+//! anything, and every error is a problem document.
 
-mod facts;
-pub mod guard;
+mod control;
 mod health;
+mod hub_api;
 mod instances;
 mod logs;
 mod metrics;
-pub mod proof;
-pub mod reply;
-pub mod serve;
-mod steer;
+mod proof;
 
-use crate::daemon::file::HubFile;
 use crate::discovery::Discovery;
-use crate::gateway::mcp;
-use crate::gateway::mcp::gateway::Gateway;
+use crate::gateway::mcp::{self, Gateway};
+use crate::http::guard::Guard;
+use crate::http::routes::{Route, RouteTable};
+use crate::http::{self, answer};
 use crate::journal;
 use crate::link::Links;
 use crate::network::Network;
 use crate::recovery::Recovery;
-use crate::table::{Route, Table};
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::HeaderValue;
-use axum::middleware::{self, Next};
+use axum::extract::State;
 use axum::response::Response;
-use guard::Guard;
 use linchpin_shared::home::Home;
-use linchpin_shared::problem::{Code, Problem};
+use linchpin_shared::hub_file::HubFile;
+use linchpin_shared::hub_file::proof::PATH as PROOF_PATH;
+use linchpin_shared::problem::Problem;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What the routes are given.
-pub struct Api {
+/// What the routes need.
+pub struct ApiState {
     home: Home,
     hub: HubFile,
     guard: Arc<Guard>,
@@ -54,101 +48,74 @@ pub struct Api {
     started: Instant,
 }
 
-/// The rooms whose facts the routes show.
-pub struct Rooms {
-    /// Which instances there are.
+/// The rooms whose state the routes show.
+pub struct ApiParts {
+    /// Which instances exist.
     pub discovery: Discovery,
     /// The connections to them.
     pub links: Links,
-    /// Why the list of declared servers cannot be used, if that is so.
+    /// Why the list of declared servers cannot be used, if that is the case.
     pub declared: watch::Receiver<Option<Problem>>,
-    /// Whether the hub was away, and whether interfaces changed.
+    /// Whether the hub was suspended, and whether interfaces changed.
     pub network: Network,
-    /// What may be done to instances.
+    /// Which recovery actions are allowed.
     pub recovery: Recovery,
-    /// What agents call.
+    /// The gateway that agents call.
     pub gateway: Arc<Gateway>,
-    /// How it is with the journal.
+    /// The status of the journal.
     pub journal: watch::Receiver<journal::JournalStatus>,
 }
 
-impl Api {
-    /// Puts together what the routes are given.
+impl ApiState {
+    /// Puts together what the routes need.
     #[must_use]
-    pub fn new(home: Home, hub: HubFile, guard: Guard, rooms: Rooms, stop: CancellationToken) -> Self {
-        let Rooms { discovery, links, declared, network, recovery, gateway, journal } = rooms;
+    pub fn new(home: Home, hub: HubFile, guard: Guard, parts: ApiParts, stop: CancellationToken) -> Self {
+        let ApiParts { discovery, links, declared, network, recovery, gateway, journal } = parts;
         let (guard, started) = (Arc::new(guard), Instant::now());
         Self { home, hub, guard, discovery, links, declared, network, recovery, gateway, journal, stop, started }
     }
 
-    /// Lets the gateway's own tools ask what the routes answer, for as long as somebody holds this.
+    /// Lets the gateway's own tools use the functions behind the routes, for as long as the result exists.
     #[must_use]
-    pub fn answering(self) -> Arc<Self> {
+    pub fn serving_builtin(self) -> Arc<Self> {
         let api = Arc::new(self);
-        let facts: Arc<dyn mcp::HubApi> = api.clone();
-        api.gateway.ask_of(&facts);
+        let hub_api: Arc<dyn mcp::HubApi> = api.clone();
+        api.gateway.ask_of(&hub_api);
         api
     }
 }
 
-/// Every route that the hub serves.
+/// Returns every route that the hub serves.
 #[must_use]
 pub fn routes() -> Vec<Route> {
-    [own().list(), mcp::routes().list()].concat()
+    [api_routes().list(), mcp::routes().list()].concat()
 }
 
-/// All routes, behind the guard.
-pub fn router(api: Arc<Api>) -> Router {
+/// Returns a service for all routes, behind the guard.
+pub fn router(api: Arc<ApiState>) -> Router {
     let guard = api.guard.clone();
     let gateway = mcp::routes().serve(api.gateway.clone());
-    own()
-        .serve(api)
-        .merge(gateway)
-        .fallback(nothing_here)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(guard, guard::check))
-        .layer(middleware::from_fn(response_time))
+    http::with_layers(api_routes().serve(api).merge(gateway), guard)
 }
 
 /// The routes of this room.
-fn own() -> Table<Arc<Api>> {
-    Table::new()
+fn api_routes() -> RouteTable<Arc<ApiState>> {
+    RouteTable::new()
         .get("/health", health::health)
-        .get(proof::PATH, proof::proof)
+        .get(PROOF_PATH, proof::proof)
         .get("/status", instances::status)
         .get("/metrics", metrics::metrics)
         .get("/v1/instances", instances::all)
         .get("/v1/instances/{name}", instances::one)
         .get("/v1/instances/{name}/link", instances::link)
         .get("/v1/instances/{name}/logs", logs::logs)
-        .post("/v1/instances/{name}/restart", steer::restart)
-        .post("/v1/instances/{name}/stop", steer::stop)
+        .post("/v1/instances/{name}/restart", control::restart)
+        .post("/v1/instances/{name}/stop", control::stop)
         .post("/v1/hub/stop", stop_hub)
 }
 
-async fn stop_hub(State(api): State<Arc<Api>>) -> Response {
-    tracing::info!("asked over the API: the hub stops");
+async fn stop_hub(State(api): State<Arc<ApiState>>) -> Response {
+    tracing::info!("the hub stops, as requested over the API");
     api.stop.cancel();
-    reply::json(&serde_json::json!({"stopping": true, "pid": api.hub.process.pid}))
-}
-
-async fn nothing_here(request: Request) -> Response {
-    let problem = Problem::new(Code::NotFound, format!("there is nothing at {}", request.uri().path()));
-    reply::problem(&problem.next("see GET /status, /v1/instances, /health, /metrics, /mcp"))
-}
-
-async fn wrong_method(request: Request) -> Response {
-    let detail = format!("{} does not take {}", request.uri().path(), request.method());
-    reply::problem(&Problem::new(Code::MethodNotAllowed, detail).next("what reads is GET, what changes is POST"))
-}
-
-/// Says in `X-Response-Time` how long the answer's head took.
-async fn response_time(request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let mut response = next.run(request).await;
-    let took = format!("{:.3}ms", began.elapsed().as_secs_f64() * 1000.0);
-    if let Ok(value) = HeaderValue::from_str(&took) {
-        response.headers_mut().insert("x-response-time", value);
-    }
-    response
+    answer::json(&serde_json::json!({"stopping": true, "pid": api.hub.process.pid}))
 }

@@ -1,18 +1,14 @@
 //! A hub in this process and instances in processes of their own, in a private home.
 
 use anyhow::{Context, Result, ensure};
-use linchpin_hub::api::guard::Guard;
-use linchpin_hub::api::{Api, Rooms};
-use linchpin_hub::daemon::file::HubFile;
-use linchpin_hub::discovery::Discovery;
-use linchpin_hub::gateway::mcp::{Gateway, SessionKey, routes};
-use linchpin_hub::journal::Journal;
-use linchpin_hub::link::Links;
-use linchpin_hub::network::Network;
-use linchpin_hub::recovery::Recovery;
+use linchpin_hub::internals::{
+    ApiParts, ApiState, Discovery, Gateway, Guard, Journal, Links, Network, Recovery, SessionKey, SessionState,
+    mcp_routes,
+};
 use linchpin_instance::Conflict;
 use linchpin_instance::agent::{self, Handed, Port, RunOptions};
 use linchpin_shared::home::Home;
+use linchpin_shared::hub_file::HubFile;
 use linchpin_shared::process::Identity;
 use linchpin_shared::registry::Registry;
 use linchpin_shared::settings::Settings;
@@ -91,9 +87,9 @@ async fn serve(home: &Home, settings: &Settings) -> Result<(Arc<Gateway>, String
     };
     let (_, declared) = tokio::sync::watch::channel(None);
     let (serving, journal) = (Arc::clone(&gateway), journal.status());
-    let rooms = Rooms { discovery, links, declared, network, recovery, gateway: serving, journal };
-    let api = Api::new(home.clone(), file, Guard { port, token: None }, rooms, cancel).answering();
-    let app = routes().serve(Arc::clone(&gateway));
+    let rooms = ApiParts { discovery, links, declared, network, recovery, gateway: serving, journal };
+    let api = ApiState::new(home.clone(), file, Guard { port, token: None }, rooms, cancel).serving_builtin();
+    let app = mcp_routes().serve(Arc::clone(&gateway));
     tokio::spawn(async move {
         let _asked = api;
         axum::serve(listener, app).await
@@ -187,7 +183,7 @@ impl World {
             let catalog = self.hub.gateway.servers();
             let ready = catalog.iter().any(|server| {
                 server.instance == name
-                    && server.session == linchpin_hub::gateway::mcp::SessionState::Ready
+                    && server.session == SessionState::Ready
                     && server.resources > 0
                     && !server.tools.is_empty()
             });

@@ -11,6 +11,7 @@ use super::message::{Id, Message};
 use super::routes::{Delivered, Part, Refused, Routes};
 use crate::supervisor::output::{Log, drain};
 use bytes::{Buf, Bytes};
+use linchpin_shared::json_line::one_line;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
@@ -267,12 +268,4 @@ fn left_for_good(stdin: &pipe::Sender) -> u64 {
     // Of the writing end, POLLERR says that the reading end is closed (poll(2)). A grandchild may hold it open.
     let no_reader = asked.is_ok() && polled[0].revents().contains(PollFlags::ERR);
     if no_reader { ioctl_fionread(stdin).unwrap_or_default() } else { 0 }
-}
-
-/// A line feed or carriage return inside valid JSON is only ever space between tokens: a space does as well.
-pub(super) fn one_line(json: Bytes) -> Bytes {
-    if memchr::memchr2(b'\n', b'\r', &json).is_none() {
-        return json;
-    }
-    json.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
 }

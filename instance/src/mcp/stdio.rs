@@ -7,7 +7,7 @@
 //! Never: re-serialises a message.
 
 use super::initialize::{self, Outcome};
-use super::life::{Call, Life, Session, one_line};
+use super::life::{Call, Life, Session};
 use super::message::{Id, Message, Opening};
 use super::routes::{Part, Refused};
 use super::{Names, may_wait, whole_body};
@@ -19,6 +19,7 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use linchpin_shared::json_line::one_line;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::mcp::SESSION;
 use linchpin_shared::protocol::vitals::{ServerVitals, Transport};

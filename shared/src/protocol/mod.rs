@@ -7,6 +7,7 @@
 
 pub mod hello;
 pub mod mcp;
+pub mod stateless;
 pub mod vitals;
 
 /// The format of all messages in this module.

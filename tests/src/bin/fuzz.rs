@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, reason = "it is what it prints")]
 
 use anyhow::{Context, Result, bail};
-use linchpin_hub::gateway::mcp::fuzz::check;
+use linchpin_hub::fuzz::check;
 use linchpin_tests::mutate::{Mutator, corpus, dir};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

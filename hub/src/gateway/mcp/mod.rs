@@ -11,7 +11,7 @@
 mod buffers;
 pub(crate) mod builtin;
 mod catalog;
-#[doc(hidden)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub(crate) mod gateway;
 mod metrics;
@@ -25,7 +25,6 @@ mod upstream;
 
 pub use builtin::HubApi;
 pub use gateway::Gateway;
-pub(crate) use protocol::stateless::carried;
 pub use session::id::SessionKey;
-pub use status::{ClientStatus, ServerStatus, SessionState};
+pub use status::{ServerStatus, SessionState};
 pub use transport::http::routes;

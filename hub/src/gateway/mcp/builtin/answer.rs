@@ -7,7 +7,7 @@
 
 use super::{BuiltinTool, HubApi};
 use crate::gateway::mcp::catalog::scope::Scope;
-use crate::words::{explain::explain, status};
+use crate::render::{explain::explain, status};
 use linchpin_shared::problem::{Code, Problem};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -74,9 +74,9 @@ pub(crate) async fn of(
         BuiltinTool::Status => match arguments::<OfStatus>(json)?.instance {
             None => {
                 let all = everything(&*facts, scope);
-                Ok((status::all(&all), all))
+                Ok((status::overview(&all), all))
             }
-            Some(name) => instance(&*facts, scope, &name).map(|one| (status::one(&one), one)),
+            Some(name) => instance(&*facts, scope, &name).map(|one| (status::instance(&one), one)),
         },
         BuiltinTool::Explain => {
             let OfExplain { instance: name, lines } = arguments(json)?;

@@ -61,7 +61,7 @@ pub trait HubApi: Send + Sync {
 
 impl Debug for dyn HubApi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Facts")
+        f.write_str("HubApi")
     }
 }
 

@@ -46,7 +46,7 @@ fn events<'d>(pieces: impl Iterator<Item = &'d [u8]>) -> Vec<Vec<u8>> {
     let (mut decoder, mut all) = (Decoder::new(MOST), Vec::new());
     for piece in pieces {
         decoder.push(piece);
-        while let Ok(Some(event)) = decoder.next() {
+        while let Ok(Some(event)) = decoder.next_event() {
             all.push(event.data.to_vec());
         }
     }

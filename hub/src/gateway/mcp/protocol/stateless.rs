@@ -7,22 +7,19 @@
 //! of it happens. Never: remembers anything between two requests.
 
 use super::capabilities::ClientCapabilities;
-use super::envelope::Envelope;
 use super::errors::RpcError;
 use super::headers::{METHOD, NAME};
-use super::headers::{encoded, header, same};
+use super::headers::{header, same};
 use super::json::{Object, Span};
 use super::level::Level;
 use super::task_fields::EXTENSION;
 use super::version::Version;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use linchpin_shared::protocol::mcp;
+use http::HeaderMap;
+pub(crate) use linchpin_shared::protocol::stateless::META_VERSION;
+use linchpin_shared::protocol::{mcp, stateless};
 
 /// The version.
 pub(crate) const VERSION: &str = Version::V2026_07_28.as_str();
-
-/// The member of `_meta` that says the version.
-pub(crate) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 pub(super) const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
@@ -58,29 +55,6 @@ pub(crate) fn is(headers: &HeaderMap, text: &str, params: Option<Span>) -> bool 
         None if headers.contains_key(mcp::SESSION) => false,
         Some(_) | None => meta(text, params).is_some_and(|meta| meta.get(META_VERSION).is_some()),
     }
-}
-
-/// The headers with which a message that came without any goes on over HTTP; none if it is of an older version.
-pub(crate) fn carried(message: &[u8]) -> Option<HeaderMap> {
-    let text = std::str::from_utf8(message).ok()?;
-    // Most messages of older versions need no more than this look. A slash may be written with an escape in front.
-    if !text.contains("/protocolVersion") {
-        return None;
-    }
-    let (Ok(Envelope::Request { method, params, .. }) | Ok(Envelope::Notification { method, params })) =
-        Envelope::parse_trusted(text)
-    else {
-        return None;
-    };
-    let version = meta(text, params)?.get(META_VERSION)?.string(text)?;
-    let mut headers = HeaderMap::from_iter([(HeaderName::from_static(mcp::OVER_STDIO), HeaderValue::from_static("1"))]);
-    let said = [(mcp::VERSION, Some(version)), (METHOD, Some(method.clone())), (NAME, about(text, &method, params))];
-    for (name, value) in said {
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&encoded(&value)).ok()) {
-            headers.insert(name, value);
-        }
-    }
-    Some(headers)
 }
 
 fn meta(text: &str, params: Option<Span>) -> Option<Object<'_>> {
@@ -120,23 +94,20 @@ fn knows_tasks(text: &str, at: Span) -> bool {
 
 /// What a request is about, where a header has to say it.
 fn about(text: &str, method: &str, params: Option<Span>) -> Option<String> {
-    let key = match method {
-        "tools/call" | "prompts/get" => "name",
-        "resources/read" => "uri",
-        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
-        _ => return None,
-    };
+    let key = stateless::subject(method)?;
     Object::parse(text, params?).ok()?.get(key)?.string(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::mcp::protocol::envelope::Envelope;
+    use http::{HeaderName, HeaderValue};
 
     const GOOD: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"error"}}}"#;
 
     fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
-        all.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+        all.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
     fn checked(text: &str, all: &[(&'static str, &str)]) -> Result<RequestMeta, i32> {
@@ -177,15 +148,22 @@ mod tests {
         assert!(!of(GOOD, &[(mcp::VERSION, "2025-11-25")]) && !of(GOOD, &[(mcp::SESSION, "x")]));
     }
 
+    fn carried(text: &str) -> Option<HeaderMap> {
+        let header = |(name, value): (&'static str, String)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(&value).unwrap())
+        };
+        Some(stateless::headers(text.as_bytes())?.into_iter().map(header).collect())
+    }
+
     #[test]
     fn a_message_from_elsewhere_is_given_its_headers() {
         let odd = GOOD.replace("\"a\"", "\"\u{e4}\"").replace("io.modelcontextprotocol/", "io.modelcontextprotocol\\/");
         for text in [GOOD, &odd] {
-            let carried = carried(text.as_bytes()).unwrap();
+            let carried = carried(text).unwrap();
             let Ok(Envelope::Request { method, params, .. }) = Envelope::parse(text) else { panic!("{text}") };
             assert!(check(&carried, text, &method, params).is_ok(), "{text} {carried:?}");
         }
         let old = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
-        assert_eq!((carried(old.as_bytes()), carried(b"x"), carried(br#"{"/protocolVersion":1}"#)), (None, None, None));
+        assert_eq!((carried(old), carried("x"), carried(r#"{"/protocolVersion":1}"#)), (None, None, None));
     }
 }

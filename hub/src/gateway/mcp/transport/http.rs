@@ -22,7 +22,7 @@ use crate::gateway::mcp::session::client::Client;
 use crate::gateway::mcp::session::replay::StreamPosition;
 use crate::gateway::mcp::session::server_requests::ClientReply;
 use crate::gateway::mcp::session::store::{FoundSession, fingerprints};
-use crate::table::Table;
+use crate::http::routes::RouteTable;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -40,9 +40,9 @@ pub(super) const BEFORE_THE_ANSWER: usize = 16;
 
 /// The addresses of the gateway. The guard is put around them by who serves them.
 #[must_use]
-pub fn routes() -> Table<Arc<Gateway>> {
+pub fn routes() -> RouteTable<Arc<Gateway>> {
     let methods = [Method::POST, Method::GET, Method::DELETE];
-    Table::new()
+    RouteTable::new()
         .any("/mcp", &methods, |State(gateway), request| serve(gateway, ScopePath::All, request))
         .any("/i/{name}/mcp", &methods, |State(gateway), Path(name): Path<String>, request| {
             serve(gateway, ScopePath::Instance(name.into()), request)

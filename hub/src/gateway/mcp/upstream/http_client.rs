@@ -295,7 +295,7 @@ impl ResponseMessages {
                 Ok((!whole.is_empty()).then_some(whole))
             }
             MessageSource::Events(body, decoder) => loop {
-                match decoder.next() {
+                match decoder.next_event() {
                     Ok(Some(event)) => return Ok(Some(event.data)),
                     Ok(None) => {}
                     Err(error) => return Err(self.interrupted(&error.to_string())),
