@@ -2,7 +2,7 @@
 //!
 //! A test here fails when a serialized field, a setting or a column is renamed without a migration or an alias.
 
-use crate::daemon::file::HubFile;
+use linchpin_shared::hub_file::HubFile;
 use crate::declared::{ServerEndpoint, ServerList};
 use crate::journal::{self, Journal, SavedTask};
 use linchpin_shared::home::Home;

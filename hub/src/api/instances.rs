@@ -140,8 +140,9 @@ pub(super) async fn one(extract::State(api): extract::State<Arc<ApiState>>, Path
     }
 }
 
-    processes: &'a [vitals::ProcessVitals],
-    servers: &'a [ServerView],
+/// Returns the instance with this name.
+pub(super) fn instance(api: &ApiState, name: &str) -> Result<Value, Problem> {
+    find(api, name).map(|link| json!(view(&sessions(&api.gateway.servers()), &link)))
 }
 
 /// Returns the status of the link and its last transitions.
@@ -228,8 +229,8 @@ impl Serialize for InstanceView {
     }
 }
 
-    processes: &'a [vitals::ProcessVitals],
-    servers: &'a [ServerView],
+fn servers(sessions: &Sessions<'_>, link: &LinkHandle, vitals: Option<&vitals::Vitals>) -> Vec<ServerView> {
+    let of = |server: &vitals::ServerVitals| {
         let session = sessions.get(&(link.name(), server.name.as_str()));
         ServerView {
             name: server.name.clone(),
@@ -249,8 +250,8 @@ impl Serialize for InstanceView {
     if status.state != LinkState::Dormant {
         return Vec::new();
     }
-    processes: &'a [vitals::ProcessVitals],
-    servers: &'a [ServerView],
+    let dormant = |server: &record::Server| {
+        of(&vitals::ServerVitals { name: server.name.clone(), transport: server.transport, up: false, epoch: 0 })
     };
     status.record.servers.iter().map(dormant).collect()
 }

@@ -41,8 +41,8 @@ pub struct ConnectionLimits {
     pub unread_timeout: Duration,
 }
 
-impl From<&settings::Hub> for ConnectionLimits {
-    fn from(settings: &settings::Hub) -> Self {
+impl From<&settings::HubSettings> for ConnectionLimits {
+    fn from(settings: &settings::HubSettings) -> Self {
         Self { max_connections: settings.max_connections, unread_timeout: settings.unread_timeout }
     }
 }

@@ -56,6 +56,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The journals in this directory that were put aside.
+#[cfg(test)]
 pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let was_put_aside = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

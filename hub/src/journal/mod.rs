@@ -176,8 +176,9 @@ pub fn path(home: &Home) -> PathBuf {
 }
 
 /// The unusable journals that were put aside in this home.
+#[cfg(test)]
 #[must_use]
-pub fn corrupt_files(home: &Home) -> Vec<PathBuf> {
+fn corrupt_files(home: &Home) -> Vec<PathBuf> {
     corrupt::files(home.root())
 }
 

@@ -39,4 +39,6 @@ pub use error::SendError;
 pub use handle::{LinkHandle, ResponseBody};
 pub use launcher::{DeclaredServer, DeclaredServers, LaunchState, Launcher};
 pub use links::Links;
-pub use status::{BreakerStatus, BreakerTrip, ConnectionStatus, LinkState, LinkStatus, LinkTransition};
+#[cfg(test)]
+pub(crate) use status::{BreakerStatus, ConnectionStatus};
+pub use status::{LinkState, LinkStatus};

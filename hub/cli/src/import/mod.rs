@@ -22,6 +22,7 @@ use super::Context;
 use super::reach::executable;
 use agents::{AgentFile, FileLocator};
 use jiff::Timestamp;
+use linchpin_hub::declared::ServerList;
 use linchpin_shared::home::HOME_VAR;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use linchpin_shared::registry::{Owner, Registry};

@@ -68,7 +68,7 @@ pub(super) enum EntryAction {
     LeaveAlone(String),
 }
 
-/// How an agent will start this program.
+/// ServerEndpoint an agent will start this program.
 #[derive(Debug, Clone)]
 pub(super) struct LinchpinProgram {
     /// Its path.
@@ -258,7 +258,7 @@ impl<'a> ImportPlanner<'a> {
 
 /// Whether both are the same server. PATH does not count, because it comes from the import and not from the entry.
 fn is_same(one: &ServerSpec, other: &ServerSpec) -> bool {
-    let bare = |how: &How| {
+    let bare = |how: &ServerEndpoint| {
         let mut how = how.clone();
         if let ServerEndpoint::Stdio { env, .. } = &mut how {
             env.remove("PATH");

@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use linchpin_hub::internals::{Body, Discovery, Handle, Links};
+use linchpin_hub::internals::{Body, Discovery, LinkHandle, Links};
 use linchpin_shared::home::Home;
 use linchpin_shared::protocol::hello::{Exchange, Hello, Proof, Role, Welcome};
 use linchpin_shared::protocol::{self, path};
@@ -92,7 +92,7 @@ fn thread_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-async fn found(links: &Links) -> Result<Handle> {
+async fn found(links: &Links) -> Result<LinkHandle> {
     let mut handles = links.watch();
     drop(tokio::time::timeout(WITHIN, handles.wait_for(|all| !all.is_empty())).await??);
     let handle = links.get("sim").context("it is not found")?;
@@ -100,7 +100,7 @@ async fn found(links: &Links) -> Result<Handle> {
     Ok(handle)
 }
 
-async fn over(handle: &Handle) -> Result<()> {
+async fn over(handle: &LinkHandle) -> Result<()> {
     let body: Body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
     let request = Request::get(path::VITALS).body(body)?;
     let response = handle.request(request).await.map_err(|error| anyhow::anyhow!("{error}"))?;

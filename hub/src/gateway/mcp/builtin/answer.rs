@@ -81,7 +81,7 @@ pub(crate) async fn of(
         BuiltinTool::Explain => {
             let OfExplain { instance: name, lines } = arguments(json)?;
             instance(&*facts, scope, &name)?;
-            let story = facts.story(name).await?;
+            let story = facts.link_history(name).await?;
             Ok((explain(&story, lines.unwrap_or(20)), story))
         }
         BuiltinTool::Logs => {

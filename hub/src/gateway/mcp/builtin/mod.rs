@@ -35,7 +35,7 @@ pub trait HubApi: Send + Sync {
     ///
     /// # Errors
     /// [`Code::InstanceNotFound`].
-    fn story(self: Arc<Self>, name: String) -> BoxFuture<'static, Result<Value, Problem>>;
+    fn link_history(self: Arc<Self>, name: String) -> BoxFuture<'static, Result<Value, Problem>>;
 
     /// `GET /v1/instances/NAME/logs`: the last lines of one process, or of all.
     ///
