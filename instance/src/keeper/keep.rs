@@ -13,7 +13,6 @@ use crate::agent::signals::Signals;
 use crate::conflict::{KEEPER, keeper_mark};
 use crate::supervisor::child::{End, ended};
 use crate::supervisor::mark::Life;
-use crate::supervisor::random;
 use crate::supervisor::reaper::{Reaper, collect};
 use crate::supervisor::tree::{Patience, Tree};
 use linchpin_shared::backoff::{self, Backoff};
@@ -21,6 +20,7 @@ use linchpin_shared::home::Home;
 use linchpin_shared::panics;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use linchpin_shared::process::{Identity, Signal, exited};
+use linchpin_shared::random;
 use linchpin_shared::registry::record::instance_id;
 use linchpin_shared::settings::Settings;
 use rustix::process::Pid;
@@ -113,7 +113,7 @@ impl Keeper {
                 return exit;
             }
             self.backoff.healthy_for(begun.elapsed());
-            let delay = self.backoff.next_delay(random());
+            let delay = self.backoff.next_delay(random::bits());
             tracing::warn!(delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), "the agent starts again");
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}

@@ -7,9 +7,10 @@
 
 use super::{Orders, open_log, said};
 use crate::conflict::{KEEPER, keeper_mark};
-use crate::supervisor::{DETACHED, OWNER, random};
+use crate::supervisor::{DETACHED, OWNER};
 use linchpin_shared::backoff::{Backoff, Policy};
 use linchpin_shared::process::{Identity, exited};
+use linchpin_shared::random;
 use std::io::{self, PipeWriter, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -85,7 +86,7 @@ async fn watch(mut orders: Orders, done: CancellationToken) {
             Err(error) => tracing::warn!(%error, "the keeper was killed, and another one cannot be started yet"),
         }
         pace.healthy_for(begun.elapsed());
-        if done.run_until_cancelled(sleep(pace.next_delay(random()))).await.is_none() {
+        if done.run_until_cancelled(sleep(pace.next_delay(random::bits()))).await.is_none() {
             return;
         }
     }

@@ -10,12 +10,13 @@ use super::listening::Ports;
 use super::output::{Stream, pump};
 use super::policy::{Cause, Next, Policy};
 use super::tree::{Patience, Tree};
-use super::{Spec, Surroundings, Wiring, port, random};
+use super::{Spec, Surroundings, Wiring, port};
 use crate::mcp::Session;
 use jiff::Timestamp;
 use linchpin_shared::logfile::tail;
 use linchpin_shared::panics;
 use linchpin_shared::protocol::vitals::{self, ProcessState};
+use linchpin_shared::random;
 use std::io;
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -75,7 +76,7 @@ impl Actor {
         while self.wait(delay).await {
             let begun = Instant::now();
             let cause = self.live().await;
-            let Next::Start(after) = self.policy.next(&cause, begun.elapsed(), random()) else { break };
+            let Next::Start(after) = self.policy.next(&cause, begun.elapsed(), random::bits()) else { break };
             delay = after;
             self.plan(&cause, delay);
         }

@@ -158,8 +158,3 @@ impl Process {
         self.state()
     }
 }
-
-/// 64 random bits for jitter. Without randomness from the system, the last digits of the clock do.
-pub(crate) fn random() -> u64 {
-    getrandom::u64().unwrap_or_else(|_| Timestamp::now().subsec_nanosecond().unsigned_abs().into())
-}
