@@ -1,10 +1,9 @@
-//! Places for connections: so many and no more, and who does nothing with a place gives way.
+//! A limit on the connections of a listener, under which idle connections give way to new ones.
 //!
-//! Owns [`Seats`]: how many connections of a listener are served at once, and which of them are idle. A bound alone
-//! would let a program that only holds connections open shut all others out (slowloris); here a newcomer gets the place
-//! of whoever has been idle longest: said nothing, is still sending a request's head, or waits between two requests.
-//! Invariant: no more seats are taken than there are; a busy connection is never asked to leave.
-//! Never: closes a connection. Whoever serves it hears of it by [`Seat::asked_to_leave`] and ends it.
+//! A limit alone would let a program that only holds connections open lock all others out (slowloris). Here a new
+//! connection takes the slot of the one that has been idle longest: that has sent nothing, is still sending the head of a
+//! request, or waits between two requests. A busy connection never loses its slot. The connection is closed by whoever
+//! serves it, once [`ConnectionPermit::evicted`] resolves.
 
 use axum::Router;
 use axum::body::Body;
@@ -20,66 +19,67 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// The seats of one listener.
+/// The connection slots of one listener.
 #[derive(Debug)]
-pub struct Seats {
-    most: usize,
+pub struct ConnectionSlots {
+    limit: usize,
     table: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Counts what happens: names the seats, and tells who became idle before whom.
+    /// Counts events: it numbers the slots and orders them by when they became idle.
     clock: u64,
-    taken: HashMap<u64, Taken>,
+    occupied: HashMap<u64, Slot>,
 }
 
 #[derive(Debug)]
-struct Taken {
-    /// Requests that are being served.
+struct Slot {
+    /// How many requests are being served.
     requests: usize,
-    /// When the last of them ended, or the seat was taken.
+    /// When the last of them ended, or the slot was taken.
     idle_since: u64,
-    leave: Arc<Notify>,
+    evicted: Arc<Notify>,
 }
 
-/// A place. Dropping it gives it back.
+/// The right of one connection to be served. Dropping it frees the slot.
 #[derive(Debug)]
-pub struct Seat {
-    seats: Arc<Seats>,
+pub struct ConnectionPermit {
+    slots: Arc<ConnectionSlots>,
     number: u64,
-    leave: Arc<Notify>,
+    evicted: Arc<Notify>,
 }
 
-/// A request that is being served. While it is held its connection is not asked to leave.
+/// Marks a request that is being served. Its connection is not evicted while this exists.
 #[derive(Debug)]
-struct Busy(Arc<Seat>);
+struct ActiveRequest(Arc<ConnectionPermit>);
 
-impl Seats {
-    /// So many seats, all free.
+impl ConnectionSlots {
+    /// Creates this many free slots.
     #[must_use]
-    pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, table: Mutex::default() })
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, table: Mutex::default() })
     }
 
-    /// A seat for a newcomer; when all are taken, that of the connection that is idle longest, which is asked to leave.
-    /// `None` when all are busy.
+    /// Gives a new connection a slot. When all are taken, the connection that has been idle longest is evicted; when all
+    /// are busy, there is no permit.
     #[must_use]
-    pub fn take(self: &Arc<Self>) -> Option<Arc<Seat>> {
+    pub fn acquire(self: &Arc<Self>) -> Option<Arc<ConnectionPermit>> {
         let mut table = self.table.lock();
-        if table.taken.len() >= self.most {
-            table.free_one()?;
+        if table.occupied.len() >= self.limit {
+            table.evict_longest_idle()?;
         }
         let number = table.tick();
-        let leave = Arc::new(Notify::new());
-        table.taken.insert(number, Taken { requests: 0, idle_since: number, leave: Arc::clone(&leave) });
-        Some(Arc::new(Seat { seats: Arc::clone(self), number, leave }))
+        let evicted = Arc::new(Notify::new());
+        table.occupied.insert(number, Slot { requests: 0, idle_since: number, evicted: Arc::clone(&evicted) });
+        Some(Arc::new(ConnectionPermit { slots: Arc::clone(self), number, evicted }))
     }
 
-    /// A request begins. A seat that was given to another in this moment is not there: it ends with its connection.
-    fn begin(&self, number: u64) {
-        if let Some(taken) = self.table.lock().taken.get_mut(&number) {
-            taken.requests += 1;
+    /// Counts a request that begins. A connection that was evicted at the same moment has no slot any more; its request
+    /// ends with it.
+    fn begin_request(&self, number: u64) {
+        if let Some(slot) = self.table.lock().occupied.get_mut(&number) {
+            slot.requests += 1;
         }
     }
 }
@@ -90,69 +90,69 @@ impl Table {
         self.clock
     }
 
-    /// Looks at all of them, which is cheap beside accepting a connection, and done only when all are taken.
-    fn free_one(&mut self) -> Option<()> {
-        let idle = self.taken.iter().filter(|(_, taken)| taken.requests == 0);
-        let (number, _) = idle.min_by_key(|(_, taken)| taken.idle_since)?;
+    /// Searches all slots: that is cheap beside accepting a connection, and it happens only when all are taken.
+    fn evict_longest_idle(&mut self) -> Option<()> {
+        let idle = self.occupied.iter().filter(|(_, slot)| slot.requests == 0);
+        let (number, _) = idle.min_by_key(|(_, slot)| slot.idle_since)?;
         let number = *number;
-        self.taken.remove(&number)?.leave.notify_one();
+        self.occupied.remove(&number)?.evicted.notify_one();
         Some(())
     }
 }
 
-impl Seat {
-    /// Comes back when the seat was given to another connection; this one is to end.
-    pub async fn asked_to_leave(&self) {
-        self.leave.notified().await;
+impl ConnectionPermit {
+    /// Resolves when the slot was given to another connection; this one must then be closed.
+    pub async fn evicted(&self) {
+        self.evicted.notified().await;
     }
 
-    /// The app on this seat, which is busy from the head of a request to the last byte of its answer.
+    /// Wraps an app for this connection, which counts as busy from the head of a request to the last byte of its response.
     pub fn serving(
         self: &Arc<Self>,
         app: Router,
     ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + use<> {
-        let (seat, app) = (Arc::clone(self), TowerToHyperService::new(app));
+        let (permit, app) = (Arc::clone(self), TowerToHyperService::new(app));
         service_fn(move |request| {
-            let busy = seat.busy();
-            let answer = app.call(request);
-            async move { Ok(answer.await?.map(|body| until_sent(body, busy))) }
+            let active = permit.begin_request();
+            let response = app.call(request);
+            async move { Ok(response.await?.map(|body| until_sent(body, active))) }
         })
     }
 
-    /// Never to be asked to leave from now on.
-    pub fn keep(&self) {
-        self.seats.begin(self.number);
+    /// Protects this connection from eviction for the rest of its life.
+    pub fn make_permanent(&self) {
+        self.slots.begin_request(self.number);
     }
 
-    fn busy(self: &Arc<Self>) -> Busy {
-        self.seats.begin(self.number);
-        Busy(Arc::clone(self))
+    fn begin_request(self: &Arc<Self>) -> ActiveRequest {
+        self.slots.begin_request(self.number);
+        ActiveRequest(Arc::clone(self))
     }
 }
 
-/// Keeps the connection busy until this body was sent or given up.
-fn until_sent(body: Body, busy: Busy) -> Body {
-    // Of the adapters at hand the one that passes on everything, the length too; there is nothing to map.
+/// Keeps the request active until this body was sent or dropped.
+fn until_sent(body: Body, active: ActiveRequest) -> Body {
+    // Of the adapters at hand this is the one that passes everything on, the length too. There is nothing to map.
     Body::new(body.map_err(move |error| {
-        let _held = &busy;
+        let _held = &active;
         error
     }))
 }
 
-impl Drop for Busy {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let mut table = self.0.seats.table.lock();
+        let mut table = self.0.slots.table.lock();
         let now = table.tick();
-        if let Some(taken) = table.taken.get_mut(&self.0.number) {
-            taken.requests -= 1;
-            taken.idle_since = now;
+        if let Some(slot) = table.occupied.get_mut(&self.0.number) {
+            slot.requests -= 1;
+            slot.idle_since = now;
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.seats.table.lock().taken.remove(&self.number);
+        self.slots.table.lock().occupied.remove(&self.number);
     }
 }
 
@@ -161,44 +161,44 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    fn asked(seat: &Seat) -> bool {
-        seat.asked_to_leave().now_or_never().is_some()
+    fn is_evicted(permit: &ConnectionPermit) -> bool {
+        permit.evicted().now_or_never().is_some()
     }
 
     #[test]
-    fn the_longest_idle_gives_way() {
-        let seats = Seats::new(2);
-        let (first, second) = (seats.take().unwrap(), seats.take().unwrap());
-        drop(first.busy());
-        let third = seats.take().unwrap();
-        assert!(!asked(&first) && asked(&second), "the second said nothing since the first was served");
+    fn the_longest_idle_connection_gives_way() {
+        let slots = ConnectionSlots::new(2);
+        let (first, second) = (slots.acquire().unwrap(), slots.acquire().unwrap());
+        drop(first.begin_request());
+        let third = slots.acquire().unwrap();
+        assert!(!is_evicted(&first) && is_evicted(&second), "the second sent nothing since the first was served");
         drop(second);
-        assert_eq!(seats.table.lock().taken.len(), 2, "its place is the third's");
+        assert_eq!(slots.table.lock().occupied.len(), 2, "its slot belongs to the third");
         drop((first, third));
-        assert!(seats.table.lock().taken.is_empty());
+        assert!(slots.table.lock().occupied.is_empty());
     }
 
     #[test]
-    fn the_busy_stay() {
-        let seats = Seats::new(1);
-        let only = seats.take().unwrap();
-        let (one, two) = (only.busy(), only.busy());
+    fn busy_connections_stay() {
+        let slots = ConnectionSlots::new(1);
+        let only = slots.acquire().unwrap();
+        let (one, two) = (only.begin_request(), only.begin_request());
         drop(one);
-        assert!(seats.take().is_none());
+        assert!(slots.acquire().is_none());
         drop(two);
-        let next = seats.take().unwrap();
-        assert!(asked(&only));
-        next.keep();
-        assert!(seats.take().is_none());
+        let next = slots.acquire().unwrap();
+        assert!(is_evicted(&only));
+        next.make_permanent();
+        assert!(slots.acquire().is_none());
     }
 
     #[test]
-    fn a_request_of_one_who_had_to_leave_counts_for_nobody() {
-        let seats = Seats::new(1);
-        let first = seats.take().unwrap();
-        let second = seats.take().unwrap();
-        let late = first.busy();
-        assert!(seats.take().is_some() && asked(&second));
+    fn a_request_of_an_evicted_connection_counts_for_no_other() {
+        let slots = ConnectionSlots::new(1);
+        let first = slots.acquire().unwrap();
+        let second = slots.acquire().unwrap();
+        let late = first.begin_request();
+        assert!(slots.acquire().is_some() && is_evicted(&second));
         drop(late);
     }
 }
