@@ -1,14 +1,12 @@
-//! An instance's presence on this machine: it listens, is registered, and is served.
+//! The life of an instance on this machine: bind → register → serve → drain → unregister → close.
 //!
-//! Owns the order of a life (DESIGN 4.1): bind → register → serve → drain → unregister → close. The agent and the embed
-//! library both live by it.
-//! Invariant: the record names a port on which we listen already, and it is there for as long as anything of the
-//! instance is; when it goes, nothing is left that it could have named.
-//! Never: registers before it listens, or unregisters before the processes are gone.
+//! The agent and the embed library share this order. The record names a port on which the instance listens already, and
+//! it exists for as long as anything of the instance does: registration follows the bind, and an agent's processes are
+//! gone before it unregisters.
 
 use crate::conflict::{self, Conflict};
 use crate::registrar::Registrar;
-use crate::server::{self, App, Server};
+use crate::server::{self, Server, ServerState};
 use jiff::Timestamp;
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
@@ -24,44 +22,41 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// How long calls under way may take once the instance stops. Most take milliseconds; who wants all of them to end stops
-/// an instance that is idle.
+/// How long calls in flight may take once the instance stops. Most take milliseconds; to lose none, stop an instance
+/// that is idle.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
-/// What an instance says of itself.
+/// What an instance states about itself in its record.
 #[derive(Debug, Clone)]
-pub(crate) struct Facts {
-    /// Its name.
+pub(crate) struct Description {
     pub(crate) name: String,
-    /// The directory of its project.
     pub(crate) project_dir: PathBuf,
     /// The version of the program.
     pub(crate) version: String,
-    /// Its HTTP services.
+    /// The HTTP services that it offers.
     pub(crate) services: Vec<Service>,
-    /// Its MCP servers.
+    /// The MCP servers that it offers.
     pub(crate) servers: Vec<record::Server>,
-    /// Anything else.
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-/// A place in the registry and a port, before anything is served.
+/// A listener whose port is registered, before anything is served on it.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct RegisteredListener {
     listener: TcpListener,
     registration: Registration,
 }
 
-impl Place {
-    /// Listens, then registers.
-    pub(crate) async fn take(
+impl RegisteredListener {
+    /// Binds, then registers. `patience` bounds the wait for an instance that is taken over.
+    pub(crate) async fn open(
         home: &Home,
-        facts: Facts,
+        description: Description,
         conflict: Conflict,
         patience: Duration,
     ) -> Result<Self, Problem> {
         let (listener, endpoint) = server::bind().await?;
-        let record = record(facts, endpoint)?;
+        let record = record(description, endpoint)?;
         let registration = conflict::register(Registry::new(home), record, conflict, patience).await?;
         Ok(Self { listener, registration })
     }
@@ -71,62 +66,62 @@ impl Place {
         self.registration.record()
     }
 
-    /// From now on there are processes that may outlive us: if we end without a word, the record stays and tells so.
-    pub(crate) fn outlived(mut self) -> Self {
+    /// From now on processes may outlive this one: if it ends unexpectedly, the record stays as evidence of that.
+    pub(crate) fn keep_record_on_drop(mut self) -> Self {
         self.registration.take_back_when_dropped(false);
         self
     }
 
-    /// Unregisters what was never served.
-    pub(crate) async fn give_up(self) -> Result<(), Problem> {
+    /// Unregisters an instance that was never served.
+    pub(crate) async fn unregister(self) -> Result<(), Problem> {
         Registrar::start(self.registration).unregister().await
     }
 
-    /// Begins to serve.
-    pub(crate) fn serve(self, app: App) -> Presence {
-        let app = Arc::new(app);
-        let server = Server::start(self.listener, Arc::clone(&app));
-        Presence { app, server, registrar: Registrar::start(self.registration) }
+    /// Starts to serve in the background.
+    pub(crate) fn serve(self, state: ServerState) -> RunningInstance {
+        let state = Arc::new(state);
+        let server = Server::start(self.listener, Arc::clone(&state));
+        RunningInstance { state, server, registrar: Registrar::start(self.registration) }
     }
 }
 
-/// An instance that is there.
+/// An instance that is registered and served.
 #[derive(Debug)]
-pub(crate) struct Presence {
+pub(crate) struct RunningInstance {
     /// What it serves.
-    pub(crate) app: Arc<App>,
+    pub(crate) state: Arc<ServerState>,
     server: Server,
     registrar: Registrar,
 }
 
-impl Presence {
-    /// Where to say which services the instance offers.
+impl RunningInstance {
+    /// The services in the record: a value that is sent here is written to it.
     pub(crate) fn services(&self) -> watch::Sender<Vec<Service>> {
         self.registrar.services()
     }
 
-    /// Takes no more work, and gives what is under way a moment.
+    /// Accepts no new calls and gives those in flight some time.
     pub(crate) async fn drain(&self) {
-        self.app.draining.cancel();
-        self.app.in_flight.close();
-        if tokio::time::timeout(DRAIN_WITHIN, self.app.in_flight.wait()).await.is_err() {
-            tracing::warn!(calls = self.app.in_flight.len(), "calls are interrupted: they were not answered in time");
+        self.state.draining.cancel();
+        self.state.in_flight.close();
+        if tokio::time::timeout(DRAIN_WITHIN, self.state.in_flight.wait()).await.is_err() {
+            tracing::warn!(calls = self.state.in_flight.len(), "calls were not answered in time and are interrupted");
         }
     }
 
-    /// Unregisters, then says goodbye to whoever is connected.
-    pub(crate) async fn leave(self) -> Result<(), Problem> {
+    /// Unregisters, then closes every connection with a GOAWAY.
+    pub(crate) async fn close(self) -> Result<(), Problem> {
         let unregistered = self.registrar.unregister().await;
         self.server.close().await;
         unregistered
     }
 }
 
-fn record(facts: Facts, endpoint: String) -> Result<Record, Problem> {
+fn record(description: Description, endpoint: String) -> Result<Record, Problem> {
     let unknown = |error: std::io::Error| {
-        Problem::from_io(&error, Code::Internal, "cannot tell who this process is").next("ls /proc/self")
+        Problem::from_io(&error, Code::Internal, "cannot identify this process").next("ls /proc/self")
     };
-    let Facts { name, project_dir, version, services, servers, labels } = facts;
+    let Description { name, project_dir, version, services, servers, labels } = description;
     Ok(Record {
         format: record::FORMAT,
         id: instance_id(&project_dir, &name),

@@ -1,24 +1,23 @@
-//! What the instance tells about itself: its [`Vitals`], as one watched value.
+//! What the instance publishes about itself: its [`Vitals`], as one watched value.
 //!
-//! Owns the value that `GET /.linchpin/vitals` answers. Every entry has one writer: a process its supervisor, an MCP
-//! server its front.
-//! Invariant: a reader that looks at any moment sees the whole truth; it needs no history.
-//! Never: decides anything; it is a notice board.
+//! Every entry has one writer: a process its supervisor, an MCP server what attaches it. A reader sees the complete
+//! current value at any moment and needs no history.
 
 use jiff::Timestamp;
 use linchpin_shared::protocol;
-use linchpin_shared::protocol::vitals::{Process, Server, Vitals};
+use linchpin_shared::protocol::vitals::{Process, Server, Transport, Vitals};
+use std::sync::Arc;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// The notice board of one life of an instance.
+/// Publishes the vitals of one run of an instance.
 #[derive(Debug)]
-pub(crate) struct Board {
+pub(crate) struct VitalsPublisher {
     vitals: watch::Sender<Vitals>,
 }
 
-impl Board {
-    /// An empty board.
+impl VitalsPublisher {
+    /// Starts with no processes and no servers.
     pub(crate) fn new(generation: Uuid) -> Self {
         let vitals = Vitals {
             format: protocol::FORMAT,
@@ -30,24 +29,24 @@ impl Board {
         Self { vitals: watch::Sender::new(vitals) }
     }
 
-    /// Reads now and at every change.
-    pub(crate) fn watch(&self) -> watch::Receiver<Vitals> {
+    /// Subscribes to the current value and every change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Vitals> {
         self.vitals.subscribe()
     }
 
-    /// Puts up how a process is, in the place of what stood there under its name.
+    /// Publishes the state of a process in place of the entry with its name.
     pub(crate) fn set_process(&self, process: Process) {
-        self.vitals.send_if_modified(|vitals| put(&mut vitals.processes, process, |entry| &entry.name));
+        self.vitals.send_if_modified(|vitals| set(&mut vitals.processes, process, |entry| &entry.name));
     }
 
-    /// Puts up how a server is, in the place of what stood there under its name.
-    pub(crate) fn set_server(&self, server: Server) {
-        self.vitals.send_if_modified(|vitals| put(&mut vitals.servers, server, |entry| &entry.name));
+    /// Publishes the state of a server in place of the entry with its name.
+    fn set_server(&self, server: Server) {
+        self.vitals.send_if_modified(|vitals| set(&mut vitals.servers, server, |entry| &entry.name));
     }
 }
 
-/// Replaces the entry of the same name, or appends one. Says whether anything changed.
-fn put<T: PartialEq>(entries: &mut Vec<T>, entry: T, name: impl Fn(&T) -> &str) -> bool {
+/// Replaces the entry of the same name, or appends one. Returns whether anything changed.
+fn set<T: PartialEq>(entries: &mut Vec<T>, entry: T, name: impl Fn(&T) -> &str) -> bool {
     match entries.iter_mut().find(|old| name(old) == name(&entry)) {
         Some(old) if *old == entry => return false,
         Some(old) => *old = entry,
@@ -56,22 +55,43 @@ fn put<T: PartialEq>(entries: &mut Vec<T>, entry: T, name: impl Fn(&T) -> &str) 
     true
 }
 
+/// Publishes whether one MCP server is up.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerVitals {
+    name: String,
+    transport: Transport,
+    publisher: Arc<VitalsPublisher>,
+}
+
+impl ServerVitals {
+    /// For a server of this name; nothing is published yet.
+    pub(crate) const fn new(name: String, transport: Transport, publisher: Arc<VitalsPublisher>) -> Self {
+        Self { name, transport, publisher }
+    }
+
+    /// Publishes whether the server is up, and in which run.
+    pub(crate) fn publish(&self, up: bool, run: u64) {
+        let (name, transport) = (self.name.clone(), self.transport);
+        self.publisher.set_server(Server { name, transport, up, epoch: run });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use linchpin_shared::protocol::vitals::Transport;
 
     #[test]
     fn readers_wake_only_for_a_real_change() {
-        let board = Board::new(Uuid::nil());
-        let mut reader = board.watch();
-        let server = Server { name: "main".into(), transport: Transport::Stdio, up: true, epoch: 1 };
-        board.set_server(server.clone());
+        let publisher = Arc::new(VitalsPublisher::new(Uuid::nil()));
+        let mut reader = publisher.subscribe();
+        let server = ServerVitals::new("main".into(), Transport::Stdio, Arc::clone(&publisher));
+        let published = |up| Server { name: "main".into(), transport: Transport::Stdio, up, epoch: 1 };
+        server.publish(true, 1);
         assert!(reader.has_changed().unwrap());
-        assert_eq!(reader.borrow_and_update().servers, std::slice::from_ref(&server));
-        board.set_server(server.clone());
+        assert_eq!(reader.borrow_and_update().servers, [published(true)]);
+        server.publish(true, 1);
         assert!(!reader.has_changed().unwrap());
-        board.set_server(Server { up: false, ..server.clone() });
-        assert_eq!(reader.borrow_and_update().servers, [Server { up: false, ..server }]);
+        server.publish(false, 1);
+        assert_eq!(reader.borrow_and_update().servers, [published(false)]);
     }
 }
