@@ -1,85 +1,84 @@
-//! Who is at the other end of a connection.
+//! Whether the peer of a connection has proved that it knows the record's secret.
 //!
-//! Owns the hello of one connection (DESIGN 4.2): `stranger → greeted → proved`. A proof that is wrong leads back to
-//! stranger, so every attempt needs a new nonce of ours.
-//! Invariant: [`Gate::is_proved`] holds only after the peer showed, on this very connection, that it knows the secret.
-//! Never: opens for anything else, or closes again: a proof holds for the life of the connection.
+//! The states of one connection are `unverified → challenged → verified`. A wrong proof leads back to unverified, so every
+//! attempt needs a new nonce of ours. A proof holds for the life of the connection on which it was given, and for no other.
+//! The exchange itself is described in ARCHITECTURE.md, "Hub and instance".
 
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol;
 use linchpin_shared::protocol::hello::{Exchange, Hello, Proof, Role, Welcome};
 use linchpin_shared::registry::record::Record;
 
-/// The gate of one connection.
+/// The verification of the peer of one connection.
 #[derive(Debug, Default)]
-pub(crate) enum Gate {
-    /// Nothing was said.
+pub(super) enum Verification {
+    /// The peer has sent no hello yet, or a wrong proof.
     #[default]
-    Stranger,
+    Unverified,
     /// We answered a hello and wait for the proof.
-    Greeted {
-        /// The nonce of the peer.
+    Challenged {
+        /// The nonce that the peer chose.
         hub_nonce: String,
-        /// Our own.
+        /// The nonce that we chose.
         instance_nonce: String,
     },
     /// The peer knows the secret.
-    Proved,
+    Verified,
 }
 
-impl Gate {
-    /// Whether the peer may ask for more than a hello.
-    pub(crate) const fn is_proved(&self) -> bool {
-        matches!(self, Self::Proved)
+impl Verification {
+    /// Whether the peer may use more than the hello exchange.
+    pub(super) const fn is_verified(&self) -> bool {
+        matches!(self, Self::Verified)
     }
 
-    /// `stranger → greeted`: proves who we are and hands out a nonce. Asked again, it begins anew.
-    pub(crate) fn hello(&mut self, hello: Hello, us: &Record, nonce: String) -> Result<Welcome, Problem> {
+    /// `unverified → challenged`: proves our own identity and gives the peer a nonce. A second hello starts over.
+    pub(super) fn hello(&mut self, hello: Hello, record: &Record, nonce: String) -> Result<Welcome, Problem> {
         if hello.format != protocol::FORMAT {
-            return Err(Problem::new(Code::VersionMismatch, "the hub speaks another format")
+            return Err(Problem::new(Code::VersionMismatch, "the hub uses another format")
                 .seen("hub", hello.format)
                 .seen("instance", protocol::FORMAT)
                 .next("install the same version of linchpin everywhere, then restart the hub and this instance"));
         }
-        let proof = exchange(us, &hello.nonce, &nonce).prove(Role::Instance, &us.secret);
-        if !self.is_proved() {
-            *self = Self::Greeted { hub_nonce: hello.nonce, instance_nonce: nonce.clone() };
+        let proof = exchange(record, &hello.nonce, &nonce).prove(Role::Instance, &record.secret);
+        if !self.is_verified() {
+            *self = Self::Challenged { hub_nonce: hello.nonce, instance_nonce: nonce.clone() };
         }
         Ok(Welcome {
             format: protocol::FORMAT,
             nonce,
             proof,
-            id: us.id,
-            generation: us.generation,
-            version: us.version.clone(),
+            id: record.id,
+            generation: record.generation,
+            version: record.version.clone(),
             capabilities: Vec::new(),
         })
     }
 
-    /// `greeted → proved`, or back to `stranger`.
-    pub(crate) fn prove(&mut self, proof: &Proof, us: &Record) -> Result<(), Problem> {
+    /// `challenged → verified`, or back to `unverified`.
+    pub(super) fn prove(&mut self, proof: &Proof, record: &Record) -> Result<(), Problem> {
         let (hub_nonce, instance_nonce) = match std::mem::take(self) {
-            Self::Greeted { hub_nonce, instance_nonce } => (hub_nonce, instance_nonce),
-            Self::Proved => {
-                *self = Self::Proved;
+            Self::Challenged { hub_nonce, instance_nonce } => (hub_nonce, instance_nonce),
+            Self::Verified => {
+                *self = Self::Verified;
                 return Ok(());
             }
-            Self::Stranger => {
-                return Err(Problem::new(Code::BadRequest, "a proof needs a hello before it, on the same connection")
+            Self::Unverified => {
+                return Err(Problem::new(Code::BadRequest, "a proof must follow a hello on the same connection")
                     .next(format!("POST {} first", protocol::path::HELLO)));
             }
         };
-        if !exchange(us, &hub_nonce, &instance_nonce).verify(Role::Hub, &us.secret, &proof.proof) {
+        if !exchange(record, &hub_nonce, &instance_nonce).verify(Role::Hub, &record.secret, &proof.proof) {
             return Err(Problem::new(Code::Unauthorized, "the proof does not show that the peer knows the secret")
                 .next("read the instance's record again: it may have been restarted"));
         }
-        *self = Self::Proved;
+        *self = Self::Verified;
         Ok(())
     }
 }
 
-fn exchange<'a>(us: &'a Record, hub_nonce: &'a str, instance_nonce: &'a str) -> Exchange<'a> {
-    Exchange { hub_nonce, instance_nonce, id: us.id, generation: us.generation, endpoint: &us.endpoint }
+fn exchange<'a>(record: &'a Record, hub_nonce: &'a str, instance_nonce: &'a str) -> Exchange<'a> {
+    Exchange { hub_nonce, instance_nonce, id: record.id, generation: record.generation, endpoint: &record.endpoint }
 }
 
 #[cfg(test)]
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn us() -> Record {
+    fn record() -> Record {
         let identity = json!({"pid": 1, "start_ticks": 1, "boot_id": "b", "executable": "/x"});
         let record = json!({
             "format": 1, "id": uuid::Uuid::nil(), "name": "shop", "generation": uuid::Uuid::max(), "secret": "s",
@@ -101,34 +100,35 @@ mod tests {
         Hello { format: 1, nonce: "hub".into(), version: "1".into() }
     }
 
-    fn proof(us: &Record, nonce: &str) -> Proof {
-        Proof { proof: exchange(us, "hub", nonce).prove(Role::Hub, "s") }
+    fn proof(record: &Record, nonce: &str) -> Proof {
+        Proof { proof: exchange(record, "hub", nonce).prove(Role::Hub, "s") }
     }
 
     #[test]
-    fn opens_after_hello_and_proof() {
-        let (us, mut gate) = (us(), Gate::default());
-        let welcome = gate.hello(hello(), &us, "ours".into()).unwrap();
-        assert!(exchange(&us, "hub", &welcome.nonce).verify(Role::Instance, "s", &welcome.proof));
-        assert!(!gate.is_proved());
-        gate.prove(&proof(&us, "ours"), &us).unwrap();
-        gate.hello(hello(), &us, "again".into()).unwrap();
-        gate.prove(&proof(&us, "nothing"), &us).unwrap();
-        assert!(gate.is_proved(), "a proof holds for the life of the connection");
+    fn a_peer_is_verified_after_hello_and_proof() {
+        let (record, mut peer) = (record(), Verification::default());
+        let welcome = peer.hello(hello(), &record, "ours".into()).unwrap();
+        assert!(exchange(&record, "hub", &welcome.nonce).verify(Role::Instance, "s", &welcome.proof));
+        assert!(!peer.is_verified());
+        peer.prove(&proof(&record, "ours"), &record).unwrap();
+        peer.hello(hello(), &record, "again".into()).unwrap();
+        peer.prove(&proof(&record, "nothing"), &record).unwrap();
+        assert!(peer.is_verified(), "a proof holds for the life of the connection");
     }
 
     #[test]
     fn a_wrong_proof_needs_a_new_hello() {
-        let (us, mut gate) = (us(), Gate::default());
-        gate.hello(hello(), &us, "ours".into()).unwrap();
-        assert_eq!(gate.prove(&proof(&us, "other"), &us).unwrap_err().code, Code::Unauthorized);
-        assert_eq!(gate.prove(&proof(&us, "ours"), &us).unwrap_err().code, Code::BadRequest);
-        assert!(!gate.is_proved());
+        let (record, mut peer) = (record(), Verification::default());
+        peer.hello(hello(), &record, "ours".into()).unwrap();
+        assert_eq!(peer.prove(&proof(&record, "other"), &record).unwrap_err().code, Code::Unauthorized);
+        assert_eq!(peer.prove(&proof(&record, "ours"), &record).unwrap_err().code, Code::BadRequest);
+        assert!(!peer.is_verified());
     }
 
     #[test]
     fn another_format_is_refused() {
-        let problem = Gate::default().hello(Hello { format: 2, ..hello() }, &us(), "ours".into()).unwrap_err();
+        let problem =
+            Verification::default().hello(Hello { format: 2, ..hello() }, &record(), "ours".into()).unwrap_err();
         assert_eq!(problem.code, Code::VersionMismatch);
     }
 }
