@@ -1,73 +1,84 @@
-//! Whether and when a process is started again. Pure: no clock, no randomness of its own.
+//! Whether and when a process is restarted. Pure: the time that a run lasted and random bits are passed in.
 //!
-//! Owns the decision after each life: how it ended, how long it ran and 64 random bits in, the next step out.
-//! Invariant: a process that keeps ending is started ever more rarely, up to the longest backoff, and never in a loop
-//! without delay; only a life that lasted proves health.
-//! Never: gives up on a process that crashed. Who wants that stops the instance.
+//! A process that keeps ending is restarted ever more rarely, up to the longest backoff, and never in a loop without
+//! delay. Only a run that lasted proves health. A process that crashes is never given up: to end it, stop the instance.
 
-use super::child::End;
+use super::child::ProcessExit;
 use linchpin_shared::backoff::{self, Backoff};
+use std::fmt;
 use std::time::Duration;
 
-/// Why a life is over.
+/// Why a run has ended or must end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum RunEnd {
     /// The process ended by itself.
-    Exited(End),
-    /// It could not be started.
+    Exited(ProcessExit),
+    /// The process could not be started.
     NotStarted(String),
-    /// It lives, but its MCP session cannot go on.
-    Broken(&'static str),
-    /// Somebody asked for a restart.
-    Asked,
+    /// The process runs, but its MCP session cannot go on.
+    SessionBroken(&'static str),
+    /// A restart was requested.
+    RestartRequested,
     /// The instance stops.
-    Stop,
+    StopRequested,
 }
 
-/// What follows.
+/// How a run ended, for people.
+impl fmt::Display for RunEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(exit) => exit.fmt(f),
+            Self::NotStarted(why) => f.write_str(why),
+            Self::SessionBroken(why) => f.write_str(why),
+            Self::RestartRequested => f.write_str("restarted on request"),
+            Self::StopRequested => f.write_str("stopped on request"),
+        }
+    }
+}
+
+/// What follows the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Start it after this delay.
+pub(super) enum NextStep {
+    /// Start the process after this delay.
     Start(Duration),
-    /// It is done.
-    Done,
+    /// Do not start it any more.
+    Finish,
 }
 
-/// When a process that ended by itself with exit code 0 is started again.
+/// What follows when a process ends by itself with exit code 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnSuccess {
-    /// Never: it did what it was for.
-    Done,
-    /// Always: a server has no reason to end while its input is open.
+    /// It has done its work.
+    Finish,
+    /// It is restarted: a server has no reason to end while its input is open.
     Restart,
 }
 
-/// The decision and what it remembers.
+/// Decides after each run, and remembers the attempts so far.
 #[derive(Debug)]
-pub(super) struct Policy {
+pub(super) struct RestartPolicy {
     on_success: OnSuccess,
     backoff: Backoff,
 }
 
-impl Policy {
-    /// Remembers nothing yet.
+impl RestartPolicy {
     pub(super) const fn new(on_success: OnSuccess, backoff: backoff::Policy) -> Self {
         Self { on_success, backoff: Backoff::new(backoff) }
     }
 
-    /// What follows a life that is over after it `ran` so long.
-    pub(super) fn next(&mut self, cause: &Cause, ran: Duration, random: u64) -> Next {
-        match cause {
-            Cause::Stop => return Next::Done,
-            Cause::Exited(End::Code(0)) if self.on_success == OnSuccess::Done => return Next::Done,
-            Cause::Asked => {
+    /// Decides what follows a run that lasted this long.
+    pub(super) fn next(&mut self, end: &RunEnd, lasted: Duration, random: u64) -> NextStep {
+        match end {
+            RunEnd::StopRequested => return NextStep::Finish,
+            RunEnd::Exited(ProcessExit::Code(0)) if self.on_success == OnSuccess::Finish => return NextStep::Finish,
+            RunEnd::RestartRequested => {
                 self.backoff.reset();
-                return Next::Start(Duration::ZERO);
+                return NextStep::Start(Duration::ZERO);
             }
-            Cause::Exited(_) | Cause::NotStarted(_) | Cause::Broken(_) => {}
+            RunEnd::Exited(_) | RunEnd::NotStarted(_) | RunEnd::SessionBroken(_) => {}
         }
-        self.backoff.healthy_for(ran);
-        Next::Start(self.backoff.next_delay(random))
+        self.backoff.healthy_for(lasted);
+        NextStep::Start(self.backoff.next_delay(random))
     }
 }
 
@@ -81,51 +92,51 @@ mod tests {
         max: Duration::from_secs(30),
         reset_after: Duration::from_secs(10),
     };
-    const CRASH: Cause = Cause::Exited(End::Code(1));
+    const CRASH: RunEnd = RunEnd::Exited(ProcessExit::Code(1));
 
-    fn delay(policy: &mut Policy, cause: &Cause, ran: Duration) -> Duration {
-        match policy.next(cause, ran, u64::MAX) {
-            Next::Start(delay) => delay,
-            Next::Done => panic!("done"),
+    fn delay(policy: &mut RestartPolicy, end: &RunEnd, lasted: Duration) -> Duration {
+        match policy.next(end, lasted, u64::MAX) {
+            NextStep::Start(delay) => delay,
+            NextStep::Finish => panic!("finished"),
         }
     }
 
     #[test]
-    fn crashes_wait_longer_and_longer_until_a_life_lasted() {
-        let mut policy = Policy::new(OnSuccess::Done, BACKOFF);
+    fn crashes_are_retried_ever_later_until_a_run_lasted() {
+        let mut policy = RestartPolicy::new(OnSuccess::Finish, BACKOFF);
         assert_eq!(delay(&mut policy, &CRASH, Duration::ZERO), BACKOFF.min);
-        assert_eq!(delay(&mut policy, &Cause::Exited(End::Signal(9)), Duration::ZERO), BACKOFF.min * 2);
-        assert_eq!(delay(&mut policy, &Cause::NotStarted("x".into()), Duration::ZERO), BACKOFF.min * 4);
-        assert_eq!(delay(&mut policy, &Cause::Broken("x"), BACKOFF.reset_after), BACKOFF.min);
+        assert_eq!(delay(&mut policy, &RunEnd::Exited(ProcessExit::Signal(9)), Duration::ZERO), BACKOFF.min * 2);
+        assert_eq!(delay(&mut policy, &RunEnd::NotStarted("x".into()), Duration::ZERO), BACKOFF.min * 4);
+        assert_eq!(delay(&mut policy, &RunEnd::SessionBroken("x"), BACKOFF.reset_after), BACKOFF.min);
     }
 
     #[test]
-    fn asking_is_not_a_crash() {
-        let mut policy = Policy::new(OnSuccess::Done, BACKOFF);
+    fn a_requested_restart_is_not_a_crash() {
+        let mut policy = RestartPolicy::new(OnSuccess::Finish, BACKOFF);
         delay(&mut policy, &CRASH, Duration::ZERO);
-        assert_eq!(delay(&mut policy, &Cause::Asked, Duration::ZERO), Duration::ZERO);
+        assert_eq!(delay(&mut policy, &RunEnd::RestartRequested, Duration::ZERO), Duration::ZERO);
         assert_eq!(delay(&mut policy, &CRASH, Duration::ZERO), BACKOFF.min);
     }
 
     #[test]
-    fn success_is_the_end_of_a_command_but_not_of_a_server() {
-        let success = Cause::Exited(End::Code(0));
-        assert_eq!(Policy::new(OnSuccess::Done, BACKOFF).next(&success, Duration::ZERO, 0), Next::Done);
-        let mut server = Policy::new(OnSuccess::Restart, BACKOFF);
+    fn success_ends_a_command_but_not_a_server() {
+        let success = RunEnd::Exited(ProcessExit::Code(0));
+        assert_eq!(RestartPolicy::new(OnSuccess::Finish, BACKOFF).next(&success, Duration::ZERO, 0), NextStep::Finish);
+        let mut server = RestartPolicy::new(OnSuccess::Restart, BACKOFF);
         assert_eq!(delay(&mut server, &success, Duration::ZERO), BACKOFF.min);
-        assert_eq!(server.next(&Cause::Stop, Duration::ZERO, 0), Next::Done);
+        assert_eq!(server.next(&RunEnd::StopRequested, Duration::ZERO, 0), NextStep::Finish);
     }
 
     proptest! {
         #[test]
-        fn a_crash_is_never_followed_by_a_start_without_delay(
-            lives in prop::collection::vec((0_u64..20_000, any::<u64>(), 0_u8..3), 1..40)
+        fn a_crash_is_never_followed_by_an_immediate_start(
+            runs in prop::collection::vec((0_u64..20_000, any::<u64>(), 0_u8..3), 1..40)
         ) {
-            let mut policy = Policy::new(OnSuccess::Restart, BACKOFF);
-            for (ran, random, how) in lives {
-                let cause = match how { 0 => CRASH, 1 => Cause::Broken("x"), _ => Cause::Exited(End::Code(0)) };
-                let next = policy.next(&cause, Duration::from_millis(ran), random);
-                prop_assert!(matches!(next, Next::Start(delay) if delay >= BACKOFF.min / 2 && delay <= BACKOFF.max));
+            let mut policy = RestartPolicy::new(OnSuccess::Restart, BACKOFF);
+            for (lasted, random, how) in runs {
+                let end = match how { 0 => CRASH, 1 => RunEnd::SessionBroken("x"), _ => RunEnd::Exited(ProcessExit::Code(0)) };
+                let next = policy.next(&end, Duration::from_millis(lasted), random);
+                prop_assert!(matches!(next, NextStep::Start(delay) if delay >= BACKOFF.min / 2 && delay <= BACKOFF.max));
             }
         }
     }
