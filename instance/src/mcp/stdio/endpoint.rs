@@ -1,223 +1,183 @@
-//! The HTTP face of a stdio server.
+//! The HTTP endpoint of a stdio server.
 //!
-//! Owns [`Front`], which answers the hub, and [`Plug`], which the supervisor holds and which begins and ends lives.
-//! Invariant: a request reaches the life that its session id names, or is refused as not executed. A request whose life
-//! ends before the answer gets an error that says so, never silence; "not executed" only if the pipe shows that the
-//! server had not read all of it.
-//! Never: re-serialises a message.
+//! A request reaches the run that its session id names, or is refused as not executed. A request whose run ends before the
+//! response gets an error that says so; it is reported as not executed only if the pipe shows that the server had not read
+//! all of it. Messages are never serialized again.
 
 use super::initialize::{self, Outcome};
-use super::life::{Call, Life, Session, one_line};
-use super::message::{Id, Message, Opening};
-use super::routes::{Part, Refused};
-use super::{Names, may_wait, whole_body};
-use crate::board::Board;
-use crate::respond::{self, Answer};
+use super::message::{FirstRequest, JsonId, Message};
+use super::message_router::{CallMessage, SendError};
+use super::server_run::{PendingCall, ServerRun, one_line};
+use crate::mcp::request::{ServerName, max_wait, whole_body};
+use crate::respond;
+use crate::server::state::McpEndpoint;
 use crate::supervisor::Process;
-use crate::supervisor::output::Log;
 use axum::body::Body;
+use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::mcp::SESSION;
-use linchpin_shared::protocol::vitals::{Server, Transport};
 use serde_json::json;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 
-/// The supervisor's end: it says when a life begins.
+/// The endpoint of one server.
 #[derive(Debug)]
-pub(crate) struct Plug {
-    names: Names,
-    lives: watch::Sender<Option<Arc<Life>>>,
-    board: Arc<Board>,
-    max_line: usize,
-}
-
-impl Plug {
-    /// A server that was not started yet, and the longest line that it may write.
-    pub(crate) fn new(names: Names, board: Arc<Board>, max_line: usize) -> Self {
-        let plug = Self { names, lives: watch::Sender::new(None), board, max_line };
-        plug.put_up(false, 0);
-        plug
-    }
-
-    /// What a front needs of this plug, which the supervisor takes.
-    pub(crate) fn lives(&self) -> Lives {
-        Lives { names: self.names.clone(), lives: self.lives.subscribe() }
-    }
-
-    /// Begins a life on the pipes of a process that was just started.
-    pub(crate) fn begin(&self, epoch: u64, stdin: OwnedFd, stdout: OwnedFd, log: Log) -> io::Result<Session> {
-        let session = Session::begin(epoch, stdin, stdout, self.max_line, log)?;
-        self.lives.send_replace(Some(Arc::clone(&session.life)));
-        self.put_up(true, epoch);
-        Ok(session)
-    }
-
-    /// Ends a life.
-    pub(crate) async fn end(&self, session: Session, how: String) {
-        let epoch = session.life.epoch;
-        self.lives.send_replace(None);
-        session.end(how).await;
-        self.put_up(false, epoch);
-    }
-
-    fn put_up(&self, up: bool, epoch: u64) {
-        let name = self.names.server.clone();
-        self.board.set_server(Server { name, transport: Transport::Stdio, up, epoch });
-    }
-}
-
-/// The lives that a plug begins and ends.
-#[derive(Debug)]
-pub(crate) struct Lives {
-    names: Names,
-    lives: watch::Receiver<Option<Arc<Life>>>,
-}
-
-impl Lives {
-    /// The face of this server, which `process` runs, and the largest message that it takes.
-    pub(crate) fn front(self, process: Process, max_message: usize) -> Front {
-        let Self { names, lives } = self;
-        Front { names, lives, process, max_message }
-    }
-}
-
-/// The hub's end.
-#[derive(Debug)]
-pub(crate) struct Front {
-    names: Names,
-    lives: watch::Receiver<Option<Arc<Life>>>,
+pub(crate) struct StdioEndpoint {
+    name: ServerName,
+    current: watch::Receiver<Option<Arc<ServerRun>>>,
     process: Process,
     max_message: usize,
 }
 
-impl Front {
-    /// Answers one HTTP request.
-    pub(crate) async fn handle(&self, request: Request<Body>) -> Answer {
-        let (head, body) = request.into_parts();
-        let answered = match head.method {
-            Method::POST => self.post(&head.headers, body).await,
-            Method::GET => self.listen(&head.headers),
-            _ => Err(self.no_such_method(&head.method)),
-        };
-        answered.unwrap_or_else(|refusal| refusal)
+impl McpEndpoint for StdioEndpoint {
+    fn handle(&self, request: Request<Body>) -> BoxFuture<'_, Response> {
+        async move {
+            let (head, body) = request.into_parts();
+            let response = match head.method {
+                Method::POST => self.post(&head.headers, body).await,
+                Method::GET => self.listen(&head.headers),
+                _ => Err(self.method_not_allowed(&head.method)),
+            };
+            response.unwrap_or_else(|refusal| refusal)
+        }
+        .boxed()
+    }
+}
+
+impl StdioEndpoint {
+    pub(super) const fn new(
+        name: ServerName,
+        current: watch::Receiver<Option<Arc<ServerRun>>>,
+        process: Process,
+        max_message: usize,
+    ) -> Self {
+        Self { name, current, process, max_message }
     }
 
-    async fn post(&self, headers: &HeaderMap, body: Body) -> Result<Answer, Answer> {
+    async fn post(&self, headers: &HeaderMap, body: Body) -> Result<Response, Response> {
         let body = whole_body(body, self.max_message).await?;
-        let Some(message) = Message::look(&body) else {
+        let Some(message) = Message::parse(&body) else {
             let problem = Problem::new(Code::BadRequest, "the body is not one JSON-RPC message")
                 .next("send one JSON object with a method, or with an id and a result or error");
             return Err(respond::problem(&problem));
         };
         let (id, token) = match message {
-            Message::Request { id, opening: Some(opening), token: _ } if begins(opening, headers) => {
-                return self.begin(opening, id, body, may_wait(headers)).await;
+            Message::Request { id, first: Some(first), token: _ } if needs_no_session(first, headers) => {
+                return self.first_request(first, id, body, max_wait(headers)).await;
             }
-            Message::Request { id, opening: _, token } => (id, token),
+            Message::Request { id, first: _, token } => (id, token),
             Message::Initialized => {
-                let told = self.life(headers)?.tell_initialized(body).await;
-                return told.map(|()| respond::empty(StatusCode::ACCEPTED)).map_err(|_| self.down());
+                let sent = self.run(headers)?.notify_initialized(body).await;
+                return sent.map(|()| respond::empty(StatusCode::ACCEPTED)).map_err(|_| self.down());
             }
             Message::Response(_) | Message::Progress(_) | Message::Notification => {
-                let told = self.life(headers)?.tell(body).await;
-                return told.map(|()| respond::empty(StatusCode::ACCEPTED)).map_err(|_| self.down());
+                let sent = self.run(headers)?.notify(body).await;
+                return sent.map(|()| respond::empty(StatusCode::ACCEPTED)).map_err(|_| self.down());
             }
         };
-        match self.life(headers)?.call(id, token, body).await {
-            Ok(call) => self.answer(call).await,
-            Err(Refused::Over) => Err(self.down()),
-            Err(Refused::Duplicate) => {
-                let problem = Problem::new(Code::BadRequest, "another request with this id is under way")
+        match self.run(headers)?.call(id, token, body).await {
+            Ok(call) => self.respond(call).await,
+            Err(SendError::Ended) => Err(self.down()),
+            Err(SendError::DuplicateId) => {
+                let problem = Problem::new(Code::BadRequest, "another request with this id is in flight")
                     .next("give every request an id of its own");
                 Err(respond::problem(&problem))
             }
         }
     }
 
-    /// The answer as one JSON message, or as a stream when other messages of the request come before it.
-    async fn answer(&self, mut call: Call) -> Result<Answer, Answer> {
+    /// Responds with one JSON message, or with a stream when other messages of the request precede the response.
+    async fn respond(&self, mut call: PendingCall) -> Result<Response, Response> {
         match call.next().await {
-            Some(Part::Answer(message)) => Ok(respond::raw_json(message)),
+            Some(CallMessage::Response(message)) => Ok(respond::raw_json(message)),
             None if call.not_executed() => Err(self.down()),
-            None => Ok(respond::raw_json(interrupted(&call, &self.names))),
-            Some(Part::Note(first)) => {
-                let rest = stream::unfold(Some((call, self.names.clone())), rest);
+            None => Ok(respond::raw_json(interrupted(&call, &self.name))),
+            Some(CallMessage::Progress(first)) => {
+                let rest = stream::unfold(Some((call, self.name.clone())), next_event);
                 Ok(respond::stream("text/event-stream", stream::iter([event(first)]).chain(rest)))
             }
         }
     }
 
-    /// The stream of all messages that belong to no request.
-    fn listen(&self, headers: &HeaderMap) -> Result<Answer, Answer> {
-        let messages = self.life(headers)?.listen().map_err(|_| self.down())?;
-        Ok(respond::stream("text/event-stream", ReceiverStream::new(messages).map(event)))
+    /// Responds with the stream of all messages that belong to no request.
+    fn listen(&self, headers: &HeaderMap) -> Result<Response, Response> {
+        let messages = self.run(headers)?.listen().map_err(|_| self.down())?;
+        let events = stream::unfold(messages, async |mut messages: mpsc::Receiver<Bytes>| {
+            let message = messages.recv().await?;
+            Some((event(message), messages))
+        });
+        Ok(respond::stream("text/event-stream", events))
     }
 
-    /// Answers what may come first, and says which life answered.
-    async fn begin(&self, opening: Opening, id: Id, body: Bytes, wait: Duration) -> Result<Answer, Answer> {
-        let deadline = Instant::now() + wait;
+    /// Answers the first request of a run, and states the session of that run.
+    async fn first_request(
+        &self,
+        first: FirstRequest,
+        id: JsonId,
+        body: Bytes,
+        max_wait: Duration,
+    ) -> Result<Response, Response> {
+        let deadline = Instant::now() + max_wait;
         let mut after = 0;
         loop {
-            let life = self.next_life(after, deadline).await.ok_or_else(|| self.down())?;
-            after = life.epoch;
-            let outcome = match opening {
-                Opening::Initialize => initialize::initialize(Arc::clone(&life), id.clone(), body.clone()).await,
-                Opening::Discover => initialize::discover(&life, id.clone(), body.clone()).await,
+            let run = self.next_run(after, deadline).await.ok_or_else(|| self.down())?;
+            after = run.number;
+            let outcome = match first {
+                FirstRequest::Initialize => initialize::initialize(Arc::clone(&run), id.clone(), body.clone()).await,
+                FirstRequest::Discover => initialize::discover(&run, id.clone(), body.clone()).await,
             };
             match outcome {
                 Outcome::Ready(message) => {
-                    let mut answer = respond::raw_json(message);
-                    // A session id is hexadecimal digits.
-                    if let Ok(session) = HeaderValue::from_str(&life.session) {
-                        answer.headers_mut().insert(SESSION, session);
+                    let mut response = respond::raw_json(message);
+                    // It cannot fail: a session id consists of hexadecimal digits.
+                    if let Ok(session) = HeaderValue::from_str(&run.session) {
+                        response.headers_mut().insert(SESSION, session);
                     }
-                    return Ok(answer);
+                    return Ok(response);
                 }
                 Outcome::Refused(message) => return Ok(respond::raw_json(message)),
-                Outcome::Otherwise => self.process.restart(),
-                Outcome::Over => {}
-                Outcome::Ended(call) => return Ok(respond::raw_json(interrupted(&call, &self.names))),
+                Outcome::OtherVersion => self.process.restart(),
+                Outcome::NotSent => {}
+                Outcome::Interrupted(call) => return Ok(respond::raw_json(interrupted(&call, &self.name))),
             }
         }
     }
 
-    /// A life later than `after`, as soon as there is one, but not beyond the deadline.
-    async fn next_life(&self, after: u64, deadline: Instant) -> Option<Arc<Life>> {
-        let mut lives = self.lives.clone();
-        let newer = |life: &Option<Arc<Life>>| life.as_ref().is_some_and(|life| life.epoch > after);
-        let found = lives.wait_for(newer);
-        let life = tokio::time::timeout_at(deadline, found).await.ok()?.ok()?;
-        life.clone()
+    /// Waits until the deadline for a run with a higher number than `after`.
+    async fn next_run(&self, after: u64, deadline: Instant) -> Option<Arc<ServerRun>> {
+        let mut current = self.current.clone();
+        let newer = |run: &Option<Arc<ServerRun>>| run.as_ref().is_some_and(|run| run.number > after);
+        let found = current.wait_for(newer);
+        let run = tokio::time::timeout_at(deadline, found).await.ok()?.ok()?;
+        run.clone()
     }
 
-    /// The life that the request's session id names.
-    fn life(&self, headers: &HeaderMap) -> Result<Arc<Life>, Answer> {
+    /// Returns the run that the request's session id names.
+    fn run(&self, headers: &HeaderMap) -> Result<Arc<ServerRun>, Response> {
         let Some(session) = headers.get(SESSION) else {
             let problem = Problem::new(Code::BadRequest, format!("the request has no {SESSION} header"))
-                .next("initialize first, or ask for server/discover, and send the session id of that answer");
+                .next("send initialize or server/discover first, then the session id of the response");
             return Err(respond::not_executed(&problem));
         };
-        let life = self.lives.borrow().clone().ok_or_else(|| self.down())?;
-        if session.as_bytes() == life.session.as_bytes() {
-            return Ok(life);
+        let run = self.current.borrow().clone().ok_or_else(|| self.down())?;
+        if session.as_bytes() == run.session.as_bytes() {
+            return Ok(run);
         }
-        let problem = Problem::new(Code::NotFound, "this MCP session has ended: the server was started again")
-            .seen("epoch", life.epoch)
+        let problem = Problem::new(Code::NotFound, "this MCP session has ended: the server was restarted")
+            .seen("epoch", run.number)
             .next("initialize again");
         Err(respond::not_executed(&problem))
     }
 
-    fn down(&self) -> Answer {
-        let Names { instance, server } = &self.names;
+    fn down(&self) -> Response {
+        let ServerName { instance, server } = &self.name;
         let state = self.process.state();
         let mut problem =
             Problem::new(Code::ServerUnavailable, format!("the MCP server {server:?} of {instance} is down"));
@@ -231,29 +191,31 @@ impl Front {
         respond::not_executed(&problem)
     }
 
-    fn no_such_method(&self, method: &Method) -> Answer {
+    fn method_not_allowed(&self, method: &Method) -> Response {
         let problem = Problem::new(Code::MethodNotAllowed, format!("{method} is not allowed here"))
-            .seen("why", "a session is as long as the life of the server's process, so it cannot be deleted")
-            .next(format!("linchpin restart {}", self.names.instance));
+            .seen("why", "a session lasts as long as the server's process runs, so it cannot be deleted")
+            .next(format!("linchpin restart {}", self.name.instance));
         respond::problem(&problem)
     }
 }
 
-/// Whether a request is the first of a session, or asks for what need not have one.
-fn begins(opening: Opening, headers: &HeaderMap) -> bool {
-    match opening {
-        Opening::Initialize => true,
-        Opening::Discover => !headers.contains_key(SESSION),
+/// Whether a request starts a session, or needs none.
+fn needs_no_session(first: FirstRequest, headers: &HeaderMap) -> bool {
+    match first {
+        FirstRequest::Initialize => true,
+        FirstRequest::Discover => !headers.contains_key(SESSION),
     }
 }
 
-/// The events after the first, the last of which is the answer.
-async fn rest(under_way: Option<(Call, Names)>) -> Option<(Bytes, Option<(Call, Names)>)> {
-    let (mut call, names) = under_way?;
+/// Returns the events that follow the first one. The last of them is the response.
+async fn next_event(
+    in_flight: Option<(PendingCall, ServerName)>,
+) -> Option<(Bytes, Option<(PendingCall, ServerName)>)> {
+    let (mut call, name) = in_flight?;
     match call.next().await {
-        Some(Part::Note(message)) => Some((event(message), Some((call, names)))),
-        Some(Part::Answer(message)) => Some((event(message), None)),
-        None => Some((event(interrupted(&call, &names)), None)),
+        Some(CallMessage::Progress(message)) => Some((event(message), Some((call, name)))),
+        Some(CallMessage::Response(message)) => Some((event(message), None)),
+        None => Some((event(interrupted(&call, &name)), None)),
     }
 }
 
@@ -267,12 +229,13 @@ fn event(message: Bytes) -> Bytes {
     event.freeze()
 }
 
-/// The JSON-RPC error of a request whose server ended: it may have been executed, so it is never repeated by us.
-fn interrupted(call: &Call, names: &Names) -> Bytes {
-    let Names { instance, server } = names;
-    let detail = format!("the MCP server {server:?} of {instance} ended before it answered: {}", call.life.end());
+/// The JSON-RPC error for a request whose server ended. It may have been executed, so we never repeat it.
+fn interrupted(call: &PendingCall, name: &ServerName) -> Bytes {
+    let ServerName { instance, server } = name;
+    let reason = call.run.end_reason();
+    let detail = format!("the MCP server {server:?} of {instance} ended before it answered: {reason}");
     let problem = Problem::new(Code::CallInterrupted, detail)
-        .seen("epoch", call.life.epoch)
+        .seen("epoch", call.run.number)
         .next("check whether the call took effect before you repeat it")
         .next(format!("linchpin logs {instance}"));
     let error = json!({"code": -32000, "message": problem.detail, "data": problem});

@@ -1,19 +1,17 @@
-//! What routing needs to know of a JSON-RPC message, and nothing more.
+//! What routing needs to know about a JSON-RPC message: its kind, its id and its progress token.
 //!
-//! Owns [`Message`]: whether a message is a request, a notification or a response, its id and its progress token.
-//! Invariant: looking borrows from the bytes; the bytes themselves pass on unchanged. Two ids are equal exactly if their
-//! JSON values are.
-//! Never: builds a value tree, or looks into a result.
+//! Parsing borrows from the bytes, which are passed on unchanged, and builds no value tree. Two ids are equal exactly when
+//! their JSON values are.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// A request id or a progress token: the JSON text of a number or a string, escapes normalised.
+/// A request id or a progress token: the JSON text of a number or a string, with normalised escapes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Id(Box<str>);
+pub(in crate::mcp) struct JsonId(Box<str>);
 
-impl Id {
+impl JsonId {
     fn new(raw: &RawValue) -> Option<Self> {
         let text = raw.get();
         let canonical = match text.as_bytes().first()? {
@@ -25,37 +23,35 @@ impl Id {
         Some(Self(canonical))
     }
 
-    /// As JSON.
-    pub(super) fn as_json(&self) -> &str {
+    /// Returns it as JSON.
+    pub(in crate::mcp) fn as_json(&self) -> &str {
         &self.0
     }
 }
 
-/// A request that may be the first in the life of a server.
+/// A request that may be the first that a run of a server receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Opening {
-    /// `initialize`, which begins a session.
+pub(in crate::mcp) enum FirstRequest {
+    /// `initialize`, which starts a session.
     Initialize,
-    /// `server/discover`, of a version without sessions.
+    /// `server/discover`, of a protocol version without sessions.
     Discover,
 }
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message {
-    /// A request, with the token under which its progress will be told.
+pub(in crate::mcp) enum Message {
     Request {
-        /// Its id.
-        id: Id,
-        /// Whether it may come before all others.
-        opening: Option<Opening>,
-        /// Its progress token.
-        token: Option<Id>,
+        id: JsonId,
+        /// Set when it may precede all other requests.
+        first: Option<FirstRequest>,
+        /// The token of its progress notifications.
+        token: Option<JsonId>,
     },
-    /// The answer to the request of this id.
-    Response(Id),
-    /// Progress of the request with this token.
-    Progress(Id),
+    /// The response to the request with this id.
+    Response(JsonId),
+    /// A progress notification for the request with this token.
+    Progress(JsonId),
     /// `notifications/initialized`.
     Initialized,
     /// Any other notification.
@@ -81,8 +77,8 @@ struct Params<'a> {
     meta: Option<&'a RawValue>,
 }
 
-/// The integer that is written so, as a peer does that keeps every number as a float: `7.0` for 7. None where the text
-/// says it best: an integer as it stands, or what a float does not keep exactly.
+/// Returns the integer that a number means whose peer keeps all numbers as floats: `7.0` for 7. `None` where the text is
+/// kept instead: for a plain integer, and for what a float does not represent exactly.
 fn number(text: &str) -> Option<i64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
     let value: f64 = text.contains(['.', 'e', 'E']).then(|| text.parse().ok())??;
@@ -90,23 +86,23 @@ fn number(text: &str) -> Option<i64> {
 }
 
 impl Message {
-    /// Looks at a message. `None` when it is not a JSON object, or none that JSON-RPC knows.
-    pub(super) fn look(bytes: &[u8]) -> Option<Self> {
-        // Serde reads a struct from an array too, and a batch is not a message.
+    /// Parses a message. `None` when it is not a JSON object, or not one that JSON-RPC defines.
+    pub(in crate::mcp) fn parse(bytes: &[u8]) -> Option<Self> {
+        // Serde reads a struct from an array too, but a batch is not a message.
         if !is_object(bytes) {
             return None;
         }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
-        let Some(method) = envelope.method else { return Some(Self::Response(Id::new(envelope.id?)?)) };
+        let Some(method) = envelope.method else { return Some(Self::Response(JsonId::new(envelope.id?)?)) };
         let method = string(method)?;
         if let Some(id) = envelope.id {
             let token = envelope.params.and_then(|params| token(fields(params)?.meta?));
-            let opening = match method.as_ref() {
-                "initialize" => Some(Opening::Initialize),
-                "server/discover" => Some(Opening::Discover),
+            let first = match method.as_ref() {
+                "initialize" => Some(FirstRequest::Initialize),
+                "server/discover" => Some(FirstRequest::Discover),
                 _ => None,
             };
-            return Some(Self::Request { id: Id::new(id)?, opening, token });
+            return Some(Self::Request { id: JsonId::new(id)?, first, token });
         }
         Some(match method.as_ref() {
             "notifications/initialized" => Self::Initialized,
@@ -116,9 +112,9 @@ impl Message {
     }
 }
 
-/// The progress token in params, or in their `_meta`.
-fn token(raw: &RawValue) -> Option<Id> {
-    Id::new(fields(raw)?.progress_token?)
+/// Returns the progress token in these params, or in their `_meta`.
+fn token(raw: &RawValue) -> Option<JsonId> {
+    JsonId::new(fields(raw)?.progress_token?)
 }
 
 fn fields(raw: &RawValue) -> Option<Params<'_>> {
@@ -129,7 +125,7 @@ fn is_object(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// The value of a JSON string, borrowed unless it has escapes.
+/// Returns the value of a JSON string, borrowed unless it contains escapes.
 fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     let text = raw.get();
     match serde_json::from_str::<&str>(text) {
@@ -142,52 +138,52 @@ fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 mod tests {
     use super::*;
 
-    fn id(json: &str) -> Id {
-        Id(json.into())
+    fn id(json: &str) -> JsonId {
+        JsonId(json.into())
     }
 
-    fn look(json: &str) -> Option<Message> {
-        Message::look(json.as_bytes())
+    fn parse(json: &str) -> Option<Message> {
+        Message::parse(json.as_bytes())
     }
 
-    fn request(id: Id, opening: Option<Opening>, token: Option<Id>) -> Option<Message> {
-        Some(Message::Request { id, opening, token })
+    fn request(id: JsonId, first: Option<FirstRequest>, token: Option<JsonId>) -> Option<Message> {
+        Some(Message::Request { id, first, token })
     }
 
     #[test]
-    fn every_kind_is_told_apart() {
-        assert_eq!(look(r#"{"id":1,"method":"x"}"#), request(id("1"), None, None));
-        let discover = look(r#"{"id":1,"method":"server/discover"}"#);
-        assert_eq!(discover, request(id("1"), Some(Opening::Discover), None));
+    fn every_kind_is_recognised() {
+        assert_eq!(parse(r#"{"id":1,"method":"x"}"#), request(id("1"), None, None));
+        let discover = parse(r#"{"id":1,"method":"server/discover"}"#);
+        assert_eq!(discover, request(id("1"), Some(FirstRequest::Discover), None));
         assert_eq!(
-            look(r#" {"method":"\u0069nitialize","id":"a"}"#),
-            request(id("\"a\""), Some(Opening::Initialize), None)
+            parse(r#" {"method":"\u0069nitialize","id":"a"}"#),
+            request(id("\"a\""), Some(FirstRequest::Initialize), None)
         );
         let call = r#"{"id":1,"method":"x","params":{"n":{"progressToken":9},"_meta":{"progressToken":"t"}}}"#;
-        assert_eq!(look(call), request(id("1"), None, Some(id("\"t\""))));
-        assert_eq!(look(r#"{"id":1,"method":"x","params":[1]}"#), request(id("1"), None, None));
-        assert_eq!(look(r#"{"result":{"method":"no"},"id":-1}"#), Some(Message::Response(id("-1"))));
-        assert_eq!(look(r#"{"method":"notifications/initialized"}"#), Some(Message::Initialized));
+        assert_eq!(parse(call), request(id("1"), None, Some(id("\"t\""))));
+        assert_eq!(parse(r#"{"id":1,"method":"x","params":[1]}"#), request(id("1"), None, None));
+        assert_eq!(parse(r#"{"result":{"method":"no"},"id":-1}"#), Some(Message::Response(id("-1"))));
+        assert_eq!(parse(r#"{"method":"notifications/initialized"}"#), Some(Message::Initialized));
         let progress = r#"{"method":"notifications/progress","params":{"progressToken":7,"progress":1}}"#;
-        assert_eq!(look(progress), Some(Message::Progress(id("7"))));
-        assert_eq!(look(r#"{"method":"notifications/progress"}"#), Some(Message::Notification));
+        assert_eq!(parse(progress), Some(Message::Progress(id("7"))));
+        assert_eq!(parse(r#"{"method":"notifications/progress"}"#), Some(Message::Notification));
     }
 
     #[test]
     fn ids_are_equal_as_values() {
-        assert_eq!(look(r#"{"id":"A","result":1}"#), look(r#"{"id":"\u0041","result":2}"#));
-        assert_ne!(look(r#"{"id":"1","result":1}"#), look(r#"{"id":1,"result":1}"#));
+        assert_eq!(parse(r#"{"id":"A","result":1}"#), parse(r#"{"id":"\u0041","result":2}"#));
+        assert_ne!(parse(r#"{"id":"1","result":1}"#), parse(r#"{"id":1,"result":1}"#));
         for float in ["7.0", "70e-1", "0.7E1"] {
-            assert_eq!(look(&format!(r#"{{"id":{float},"result":1}}"#)), Some(Message::Response(id("7"))), "{float}");
+            assert_eq!(parse(&format!(r#"{{"id":{float},"result":1}}"#)), Some(Message::Response(id("7"))), "{float}");
         }
-        assert_ne!(look(r#"{"id":7.5,"result":1}"#), look(r#"{"id":7,"result":1}"#));
+        assert_ne!(parse(r#"{"id":7.5,"result":1}"#), parse(r#"{"id":7,"result":1}"#));
     }
 
     #[test]
-    fn what_is_no_message_is_none() {
+    fn anything_else_is_no_message() {
         let junk = ["", "listening on 80", "[1]", r#"[{"id":1,"method":"x"}]"#, "{", r#"{"id":null,"error":{}}"#];
         for text in junk.into_iter().chain([r#"{"id":1,"id":2,"method":"x"}"#, r#"{"id":{},"method":"x"}"#, "{}"]) {
-            assert_eq!(look(text), None, "{text}");
+            assert_eq!(parse(text), None, "{text}");
         }
     }
 }
