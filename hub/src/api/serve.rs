@@ -13,7 +13,7 @@ use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use linchpin_instance::seats::{Seat, Seats};
+use linchpin_instance::connection_slots::{ConnectionPermit, ConnectionSlots};
 use linchpin_shared::problem::{Code, Problem};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,16 +55,16 @@ pub async fn serve(
     hurry: &CancellationToken,
     drain: Duration,
 ) {
-    let door = Door::new(app, bounds.most);
+    let acceptor = Acceptor::new(app, bounds.most);
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     while let Some(stream) = next(&listener, stop).await {
         // Without any place left it is closed at once, which says it too.
-        if let Some((seat, app)) = door.enter() {
+        if let Some((permit, app)) = acceptor.enter() {
             if let Err(error) = bound(&stream, bounds.unread) {
                 tracing::debug!(%error, "a connection's options cannot be set");
             }
-            connections.spawn(connection(stream, app, seat, stop.clone(), cut.clone()));
+            connections.spawn(connection(stream, app, permit, stop.clone(), cut.clone()));
         }
     }
     drop(listener);
@@ -79,22 +79,22 @@ pub async fn serve(
 }
 
 /// Who gets in, and to what.
-struct Door {
+struct Acceptor {
     app: Router,
-    seats: Arc<Seats>,
+    slots: Arc<ConnectionSlots>,
     refusing: Router,
-    refused: Arc<Seats>,
+    refused: Arc<ConnectionSlots>,
 }
 
-impl Door {
+impl Acceptor {
     fn new(app: Router, most: usize) -> Self {
         let refusing = Router::new().fallback(move || overloaded(most));
-        Self { app, seats: Seats::new(most), refusing, refused: Seats::new(MAX_REFUSED) }
+        Self { app, slots: ConnectionSlots::new(most), refusing, refused: ConnectionSlots::new(MAX_REFUSED) }
     }
 
-    fn enter(&self) -> Option<(Arc<Seat>, Router)> {
-        let inside = || Some((self.seats.take()?, self.app.clone()));
-        inside().or_else(|| Some((self.refused.take()?, self.refusing.clone())))
+    fn enter(&self) -> Option<(Arc<ConnectionPermit>, Router)> {
+        let inside = || Some((self.slots.acquire()?, self.app.clone()));
+        inside().or_else(|| Some((self.refused.acquire()?, self.refusing.clone())))
     }
 }
 
@@ -124,14 +124,20 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStr
     stop.run_until_cancelled(accept).await
 }
 
-async fn connection(stream: TcpStream, app: Router, seat: Arc<Seat>, stop: CancellationToken, cut: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    app: Router,
+    permit: Arc<ConnectionPermit>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD);
-    let serving = server.serve_connection(TokioIo::new(stream), seat.serving(app)).with_upgrades();
+    let serving = server.serve_connection(TokioIo::new(stream), permit.serving(app)).with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        () = seat.asked_to_leave() => return,
+        () = permit.evicted() => return,
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {

@@ -6,7 +6,7 @@
 //! Never: starts a hub under `--no-autostart`.
 
 use crate::daemon::file::HubFile;
-use linchpin_instance::{DETACHED, OWNER};
+use linchpin_instance::env::{DETACHED, OWNER};
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Code, Problem};
 use std::path::PathBuf;

@@ -1,13 +1,13 @@
 //! `linchpin register`.
 //!
-//! Owns the arguments' way to a foreign program's place in the registry, and what a person is told. The checks and the
+//! Owns the arguments' way to an external program's place in the registry, and what a person is told. The checks and the
 //! registration's life are the instance crate's. The verb goes on running: it holds the lease on the program's behalf.
 //! Never: starts, watches over or stops the program. Whoever started it does that.
 
 use super::run::{OnConflict, log_to_stderr, offer};
 use super::{Context, ask, single_threaded};
 use linchpin_instance::Conflict;
-use linchpin_instance::foreign::{self, Ended, Foreign};
+use linchpin_instance::external::{self, ExternalProgram, Unregistered};
 use linchpin_instance::keeper::Started;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use tracing::level_filters::LevelFilter;
@@ -48,22 +48,26 @@ async fn registered(context: &Context, args: Args) -> Result<Exit, Problem> {
         Problem::from_io(&error, Code::BadRequest, "cannot tell the current directory").next("cd to one that exists")
     })?;
     let Args { name, pid, url, mcp_url, label, conflict } = args;
-    let foreign = Foreign { name, pid, url, mcp_url, project_dir, labels: label.into_iter().collect() };
-    let ended = ask::attempt(context, conflict.into(), async |conflict| stay(context, foreign.clone(), conflict).await);
+    let program = ExternalProgram { name, pid, url, mcp_url, project_dir, labels: label.into_iter().collect() };
+    let ended = ask::attempt(context, conflict.into(), async |conflict| stay(context, program.clone(), conflict).await);
     let Some((name, ended)) = ended.await? else { return Ok(Exit::Conflict) };
     context.output.note(&match ended {
-        Ended::Process => format!("{name} is unregistered: its process {pid} has ended"),
-        Ended::Stopped(by) => format!("{name} is unregistered: stopped by {by}"),
+        Unregistered::ProcessEnded => format!("{name} is unregistered: its process {pid} has ended"),
+        Unregistered::Stopped(by) => format!("{name} is unregistered: stopped by {by}"),
     });
     Ok(Exit::Ok)
 }
 
 /// Keeps the program registered to its end; the person is told when it is. Also returns the name, which may be another
 /// than was asked for.
-async fn stay(context: &Context, foreign: Foreign, conflict: Conflict) -> Result<(String, Ended), Problem> {
-    let mut name = foreign.name.clone();
+async fn stay(
+    context: &Context,
+    program: ExternalProgram,
+    conflict: Conflict,
+) -> Result<(String, Unregistered), Problem> {
+    let mut name = program.name.clone();
     let (registered, started) = tokio::sync::oneshot::channel();
-    let stay = foreign::register(&context.home, foreign, conflict, |record| {
+    let stay = external::register(&context.home, program, conflict, |record| {
         name.clone_from(&record.name);
         // Nobody listens any more only if we are about to end.
         let _ = registered.send(Started::from(record));

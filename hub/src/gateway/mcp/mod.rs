@@ -12,6 +12,7 @@ mod buffers;
 pub(crate) mod builtin;
 mod catalog;
 #[doc(hidden)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzz;
 pub(crate) mod gateway;
 pub(crate) mod persister;
