@@ -1,10 +1,10 @@
 //! The listener and its connections, each with its own [`Verification`].
 
+use super::middleware;
 use super::routes;
 use super::state::ServerState;
 use super::verification::Verification;
 use crate::connection_slots::{ConnectionPermit, ConnectionSlots};
-use axum::extract::Extension;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -20,12 +20,14 @@ use tokio_util::task::TaskTracker;
 /// How long the peer of a new connection may take to prove itself. A hub needs a millisecond; the rest is for a busy
 /// machine.
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
-/// How long responses may take that are still being sent when the server closes. Longer ones had their time in the drain.
+/// How long responses may take that are still being sent when the server closes. Longer ones had their time in the
+/// drain.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// How many connections are served at once. A hub needs one; a second hub, tests and strangers share the rest. One more
 /// takes the slot of the stranger that has been idle longest.
 const MAX_CONNECTIONS: usize = 64;
-/// How many requests may be in flight on one connection. The hub's own limit is 256; its long-lived streams come on top.
+/// How many requests may be in flight on one connection. The hub's own limit is 256; its long-lived streams come on
+/// top.
 const MAX_STREAMS: u32 = 1024;
 /// The windows of one stream and of a whole connection: large enough that a large message is not sent in 64 KiB steps.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -97,8 +99,8 @@ async fn accept(listener: TcpListener, state: Arc<ServerState>, tasks: TaskTrack
     closing.run_until_cancelled(accept_all).await;
 }
 
-/// Sends lost segments again at even intervals first, instead of after times that double from the start. The hub does the
-/// same, so on a link that loses many packets responses are only slightly late.
+/// Sends lost segments again at even intervals first, instead of after times that double from the start. The hub does
+/// the same, so on a link that loses many packets responses are only slightly late.
 #[cfg(target_os = "linux")]
 fn retransmit_evenly(stream: &TcpStream) -> std::io::Result<()> {
     rustix::net::sockopt::set_tcp_thin_linear_timeouts(stream, true).map_err(Into::into)
@@ -115,7 +117,7 @@ async fn serve(stream: TcpStream, permit: Arc<ConnectionPermit>, router: axum::R
         tracing::debug!(%error, "cannot set the options of a socket");
     }
     let verification = Arc::new(Mutex::new(Verification::default()));
-    let service = router.layer(Extension(Arc::clone(&verification))).layer(Extension(Arc::clone(&permit)));
+    let service = middleware::stack(router, &verification, &permit);
     let service = TowerToHyperService::new(service);
     let mut connection = std::pin::pin!(
         http2::Builder::new(TokioExecutor::new())

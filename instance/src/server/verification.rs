@@ -1,8 +1,8 @@
 //! Whether the peer of a connection has proved that it knows the record's secret.
 //!
-//! The states of one connection are `unverified → challenged → verified`. A wrong proof leads back to unverified, so every
-//! attempt needs a new nonce of ours. A proof holds for the life of the connection on which it was given, and for no other.
-//! The exchange itself is described in ARCHITECTURE.md, "Hub and instance".
+//! The states of one connection are `unverified → challenged → verified`. A wrong proof leads back to unverified, so
+//! every attempt needs a new nonce from us. A proof holds for the life of the connection on which it was given, and for
+//! no other. The exchange itself is described in ARCHITECTURE.md, "Hub and instance".
 
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol;

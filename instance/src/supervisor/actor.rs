@@ -1,8 +1,8 @@
 //! The actor that owns one supervised process.
 //!
 //! It loops over wait → run → end the tree → decide. The states that it publishes are `waiting → running → stopping →
-//! waiting | ended`. There is one run at a time: the next starts only after the whole tree of the last is gone. Neither the
-//! log nor a reader of the state can block it.
+//! waiting | ended`. There is one run at a time: the next starts only after the whole tree of the last is gone. Neither
+//! the log nor a reader of the state can block it.
 
 use super::assigned_port;
 use super::child::{Child, Pipes, ProcessExit};
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 /// How long a stdio server may take to end after its input was closed, before SIGTERM (MCP, "Shutdown").
 const END_OF_INPUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,6 +58,7 @@ struct ProcessRun {
     ports: PortWatch,
     output: TaskTracker,
     ended: CancellationToken,
+    span: Span,
 }
 
 impl Actor {
@@ -115,10 +117,14 @@ impl Actor {
             state.given_port = port;
             state.next_start = None;
         });
-        let end = self.watch(&mut run).await;
-        self.publish(|state| state.state = ProcessState::Stopping);
-        self.finish(run, &end).await;
-        end
+        let span = run.span.clone();
+        let until_gone = async {
+            let end = self.watch(&mut run).await;
+            self.publish(|state| state.state = ProcessState::Stopping);
+            self.finish(run, &end).await;
+            end
+        };
+        until_gone.instrument(span).await
     }
 
     fn start(&mut self) -> io::Result<ProcessRun> {
@@ -131,10 +137,13 @@ impl Actor {
         let (child, pipes) = Child::start(&self.spec.program, stdin, &self.context.reaper)?;
         self.run += 1;
         self.context.log.note(&format!("{} started, pid {}", self.spec.name, child.pid()));
-        self.attach(child, pipes)
+        let pid = child.pid().as_raw_nonzero().get();
+        let span = tracing::info_span!("process_run", process = self.spec.name, pid, run = self.run);
+        span.clone().in_scope(|| self.attach(child, pipes, span))
     }
 
-    fn attach(&self, child: Child, pipes: Pipes) -> io::Result<ProcessRun> {
+    fn attach(&self, child: Child, pipes: Pipes, span: Span) -> io::Result<ProcessRun> {
+        tracing::debug!(port = self.port, "started");
         let Pipes { stdin, mut stdout, stderr } = pipes;
         let log = &self.context.log;
         let session = match (&self.spec.wiring, stdin) {
@@ -151,11 +160,11 @@ impl Actor {
         let (output, ended) = (TaskTracker::new(), CancellationToken::new());
         for (pipe, stream) in [(stdout, OutputStream::Stdout), (stderr, OutputStream::Stderr)] {
             if let Some(pipe) = pipe {
-                output.spawn(copy_output(pipe, stream, log.clone(), ended.clone()));
+                output.spawn(copy_output(pipe, stream, log.clone(), ended.clone()).in_current_span());
             }
         }
         let ports = PortWatch::start(child.pid(), &self.spec.program.owner, &self.context.reaper);
-        Ok(ProcessRun { child, session, ports, output, ended })
+        Ok(ProcessRun { child, session, ports, output, ended, span })
     }
 
     /// Waits for whatever ends this run.
@@ -192,7 +201,7 @@ impl Actor {
 
     /// Ends what is attached, then the whole tree, and reaps the process.
     async fn finish(&mut self, run: ProcessRun, end: &RunEnd) {
-        let ProcessRun { child, session, ports: _ports, output, ended } = run;
+        let ProcessRun { child, session, ports: _ports, output, ended, span: _ } = run;
         let after_term = self.spec.stop_timeout;
         let mut timeouts = StopTimeouts { before_term: Duration::ZERO, after_term };
         match (&self.spec.wiring, session) {
@@ -210,7 +219,7 @@ impl Actor {
         ended.cancel();
         output.close();
         if timeout(LAST_OUTPUT, output.wait()).await.is_err() {
-            tracing::debug!(process = self.spec.name, "the last output is dropped: the terminal does not accept it");
+            tracing::debug!("the last output is dropped: the terminal does not accept it");
         }
         let how = match end {
             RunEnd::Exited(exit) => exit.to_string(),
@@ -222,6 +231,7 @@ impl Actor {
         child.reap();
         let how = self.with_port_owner(how, end);
         self.context.log.note(&format!("{} ended: {how}", self.spec.name));
+        tracing::debug!(how, "ended");
         self.publish(|state| {
             state.pid = None;
             state.last_end = Some(how);

@@ -9,6 +9,7 @@ use super::tls::Tls;
 use super::url::ServerUrl;
 use crate::mcp::request::{ServerName, max_wait, whole_body};
 use crate::respond;
+use crate::server::middleware::REQUEST_ID;
 use crate::server::state::McpEndpoint;
 use axum::body::Body;
 use axum::response::Response;
@@ -82,6 +83,8 @@ impl ProxyEndpoint {
         *outgoing.method_mut() = head.method;
         *outgoing.uri_mut() = self.url.path.clone();
         copy_headers(&head.headers, outgoing.headers_mut());
+        // The request id is for our own logs: the server sees the requests that it saw without it.
+        outgoing.headers_mut().remove(REQUEST_ID);
         outgoing.headers_mut().insert(HOST, self.url.authority.clone());
         // They replace the headers of the request, and may replace Host too.
         for (name, value) in &self.headers {
