@@ -1,9 +1,9 @@
 //! A limit on the connections of a listener, under which idle connections give way to new ones.
 //!
 //! A limit alone would let a program that only holds connections open lock all others out (slowloris). Here a new
-//! connection takes the slot of the one that has been idle longest: that has sent nothing, is still sending the head of a
-//! request, or waits between two requests. A busy connection never loses its slot. The connection is closed by whoever
-//! serves it, once [`ConnectionPermit::evicted`] resolves.
+//! connection takes the slot of the one that has been idle longest: that has sent nothing, is still sending the head of
+//! a request, or waits between two requests. A busy connection never loses its slot. The connection is closed by
+//! whoever serves it, once [`ConnectionPermit::evicted`] resolves.
 
 use axum::Router;
 use axum::body::Body;
@@ -61,8 +61,8 @@ impl ConnectionSlots {
         Arc::new(Self { limit, table: Mutex::default() })
     }
 
-    /// Gives a new connection a slot. When all are taken, the connection that has been idle longest is evicted; when all
-    /// are busy, there is no permit.
+    /// Gives a new connection a slot. When all are taken, the connection that has been idle longest is evicted; when
+    /// all are busy, there is no permit.
     #[must_use]
     pub fn acquire(self: &Arc<Self>) -> Option<Arc<ConnectionPermit>> {
         let mut table = self.table.lock();
@@ -106,7 +106,8 @@ impl ConnectionPermit {
         self.evicted.notified().await;
     }
 
-    /// Wraps an app for this connection, which counts as busy from the head of a request to the last byte of its response.
+    /// Wraps an app for this connection, which counts as busy from the head of a request to the last byte of its
+    /// response.
     pub fn serving(
         self: &Arc<Self>,
         app: Router,

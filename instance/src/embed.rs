@@ -1,8 +1,8 @@
 //! The library: a program makes itself known to the hub.
 //!
-//! Two calls are enough. [`Builder::start`] listens, registers and serves in the background of the current tokio runtime;
-//! [`Instance::stop`] undoes all of that. In between, the program is in the registry, even after the registry was
-//! removed. The library never starts, stops or signals the program's own processes and does not listen for signals.
+//! Two calls are enough. [`Builder::start`] listens, registers and serves in the background of the current tokio
+//! runtime; [`Instance::stop`] undoes all of that. In between, the program is in the registry, even after the registry
+//! was removed. The library never starts, stops or signals the program's own processes and does not listen for signals.
 
 use crate::conflict::Conflict;
 use crate::lifecycle::{Description, RegisteredListener, RunningInstance};
@@ -25,9 +25,9 @@ const TAKE_OVER_WITHIN: Duration = Duration::from_secs(15);
 /// This program as an instance, until [`Instance::stop`].
 ///
 /// The library does not listen for signals: a program that should shut down cleanly on SIGTERM, SIGINT (Ctrl-C) and
-/// SIGHUP awaits them itself and then calls [`Instance::stop`], as `examples/embed.rs` does. When an instance is dropped
-/// instead, it unregisters as far as it can and interrupts the calls in flight. When the program is killed, the hub
-/// removes its record.
+/// SIGHUP awaits them itself and then calls [`Instance::stop`], as `examples/embed.rs` does. When an instance is
+/// dropped instead, it unregisters as far as it can and interrupts the calls in flight. When the program is killed, the
+/// hub removes its record.
 #[derive(Debug)]
 pub struct Instance {
     running: RunningInstance,

@@ -1,8 +1,8 @@
 //! An external program, which knows nothing of Linchpin and is registered on its behalf: `linchpin register`.
 //!
-//! This process holds the lease; the record names the external process by its identity, not by its pid alone. The program
-//! is registered only while that process runs, and it is unregistered before [`register`] returns. The process is never
-//! signalled, and a process of another user is not registered.
+//! This process holds the lease; the record names the external process by its identity, not by its pid alone. The
+//! program is registered only while that process runs, and it is unregistered before [`register`] returns. The process
+//! is never signalled, and a process of another user is not registered.
 
 use crate::agent::{MAIN, Signals, TAKE_OVER_EXTRA};
 use crate::conflict::{self, Conflict};
@@ -52,11 +52,12 @@ pub enum Unregistered {
     Stopped(&'static str),
 }
 
-/// Registers an external program until it ends or this process is asked to end. `ready` is called once it is registered.
+/// Registers an external program until it ends or this process is asked to end. `ready` is called once it is
+/// registered.
 ///
 /// # Errors
-/// A [`Problem`] for a bad name, a pid without a process or of another user's, a URL that is not on this machine, a name
-/// that is taken, or a registry that cannot be written.
+/// A [`Problem`] for a bad name, a pid without a process or of another user's, a URL that is not on this machine, a
+/// name that is taken, or a registry that cannot be written.
 pub async fn register(
     home: &Home,
     program: ExternalProgram,

@@ -1,10 +1,10 @@
 //! The processes that a run of an instance left behind when its agent was killed.
 //!
-//! The next run ends them, or the hub when there is no next run, and `linchpin stop` checks that there are none. They are
-//! recognised by their marks: each supervised process, and each descendant that keeps its environment, names the instance
-//! and the process of its agent. Nothing is signalled while that agent runs, and each process is signalled by its identity.
-//! Processes without a mark, with the mark of another agent, or that are detached ([`crate::env::DETACHED`]) are left
-//! alone.
+//! The next run ends them, or the hub when there is no next run, and `linchpin stop` checks that there are none. They
+//! are recognised by their marks: each supervised process, and each descendant that keeps its environment, names the
+//! instance and the process of its agent. Nothing is signalled while that agent runs, and each process is signalled by
+//! its identity. Processes without a mark, with the mark of another agent, or that are detached
+//! ([`crate::env::DETACHED`]) are left alone.
 
 use crate::owner_mark::InstanceRun;
 use crate::supervisor::tree::{ProcessTree, StopTimeouts};
@@ -37,8 +37,9 @@ pub fn among<'a>(dead: impl IntoIterator<Item = &'a Record>) -> io::Result<Vec<&
     Ok(dead.into_iter().filter(left).collect())
 }
 
-/// Ends what this dead run left, with SIGTERM and, after `patience`, SIGKILL. It returns when nothing of the run is alive,
-/// or at once when its agent is. It reads `/proc` often, so run it on a thread of its own where other tasks wait.
+/// Ends what this dead run left, with SIGTERM and, after `patience`, SIGKILL. It returns when nothing of the run is
+/// alive, or at once when its agent is. It reads `/proc` often, so run it on a thread of its own where other tasks
+/// wait.
 pub async fn end(dead: &Record, patience: Duration) {
     if !dead.process.is_alive() {
         end_tree(ProcessTree::DeadRun(InstanceRun::of(dead.id, &dead.process)), &dead.name, patience).await;

@@ -1,8 +1,8 @@
 //! A program, or a process that it supervises, as a Linchpin instance.
 //!
-//! There are two ways to be one. As a library, [`Instance`] makes a program known to the hub in two calls. The agent that
-//! `linchpin run` becomes (feature `supervisor`) supervises a command, keeps its output and, with the feature `mcp`,
-//! serves its MCP server; with `--detach`, a keeper restarts the agent when it dies.
+//! There are two ways to be one. As a library, [`Instance`] makes a program known to the hub in two calls. The agent
+//! that `linchpin run` becomes (feature `supervisor`) supervises a command, keeps its output and, with the feature
+//! `mcp`, serves its MCP server; with `--detach`, a keeper restarts the agent when it dies.
 //!
 //! An instance listens before it registers, and it stays registered for as long as anything of it runs. It never looks
 //! for the hub: the hub finds instances in the registry and connects to them.

@@ -53,7 +53,8 @@ pub(crate) fn read() -> io::Result<Vec<ProcessEntry>> {
         match std::fs::read(format!("/proc/{pid}/stat")) {
             // A name may be any bytes: the kernel cuts it after 15 of them, perhaps within a character.
             Ok(stat) => entries.extend(parse(pid, &String::from_utf8_lossy(&stat))),
-            // It has ended since the directory was read, or it belongs to another user and is hidden (hidepid, proc(5)).
+            // It has ended since the directory was read, or it belongs to another user and is hidden (hidepid,
+            // proc(5)).
             Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }

@@ -1,7 +1,7 @@
 //! The forms of response that this crate sends: JSON, a [`Problem`], a stream.
 //!
-//! An error is sent as `application/problem+json`. The header [`NOT_EXECUTED`] is added only where the request certainly
-//! had no effect.
+//! An error is sent as `application/problem+json`. The header [`NOT_EXECUTED`] is added only where the request
+//! certainly had no effect.
 
 use axum::body::Body;
 use axum::response::Response;

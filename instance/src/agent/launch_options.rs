@@ -1,8 +1,8 @@
 //! Launch options that must not appear in a command line: environment, headers, a limit.
 //!
-//! They are passed from the caller to keeper and agent through a pipe. The command gets the variables in its environment,
-//! and a server at a URL gets the headers with every request. Their values may be secret: they are not in the `Debug`
-//! output and are never written to a file, a record or a log.
+//! They are passed from the caller to keeper and agent through a pipe. The command gets the variables in its
+//! environment, and a server at a URL gets the headers with every request. Their values may be secret: they are not in
+//! the `Debug` output and are never written to a file, a record or a log.
 
 use http::{HeaderName, HeaderValue};
 use linchpin_shared::problem::{Code, Problem};

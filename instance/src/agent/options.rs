@@ -106,16 +106,16 @@ pub(super) enum Offer {
 
 impl Offer {
     #[cfg(feature = "mcp")]
-    fn new(kind: Kind, launch: &LaunchOptions) -> Result<Self, Problem> {
+    fn new(kind: &Kind, launch: &LaunchOptions) -> Result<Self, Problem> {
         Ok(match kind {
             Kind::Plain => Self::Nothing,
             Kind::McpStdio => Self::McpStdio,
-            Kind::McpUrl(url) => Self::McpUrl(ServerUrl::parse(&url)?, launch.header_list()?),
+            Kind::McpUrl(url) => Self::McpUrl(ServerUrl::parse(url)?, launch.header_list()?),
         })
     }
 
     #[cfg(not(feature = "mcp"))]
-    fn new(kind: Kind, _: &LaunchOptions) -> Result<Self, Problem> {
+    fn new(kind: &Kind, _: &LaunchOptions) -> Result<Self, Problem> {
         match kind {
             Kind::Plain => Ok(Self::Nothing),
             Kind::McpStdio | Kind::McpUrl(_) => {
@@ -139,14 +139,13 @@ impl Plan {
             .seen("path", project_dir.display().to_string())
             .next("cd to the project first"));
         }
-        let has_url = matches!(kind, Kind::McpUrl(_));
-        let offer = Offer::new(kind, &launch)?;
+        let offer = Offer::new(&kind, &launch)?;
         let executable = match command.first() {
             Some(program) => {
                 let path = launch.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
                 Some(find(program, &project_dir, &path.unwrap_or_default())?)
             }
-            None if has_url => None,
+            None if matches!(kind, Kind::McpUrl(_)) => None,
             None => {
                 return Err(
                     Problem::new(Code::BadRequest, "there is no command to run").next("linchpin run -- COMMAND")

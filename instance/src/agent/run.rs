@@ -41,8 +41,8 @@ pub enum Ended {
 
 /// Runs an instance until it is asked to stop or its command is done. `ready` is called once it is registered.
 ///
-/// This takes over the whole process: it becomes a child subreaper and listens for SIGTERM, SIGINT and SIGHUP, of which a
-/// second one kills what is left at once.
+/// This takes over the whole process: it becomes a child subreaper and listens for SIGTERM, SIGINT and SIGHUP, of which
+/// a second one kills what is left at once.
 ///
 /// # Errors
 /// A [`Problem`] that says what prevents it, or that a part of this process panicked. Then nothing is left running, and

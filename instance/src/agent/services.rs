@@ -1,8 +1,8 @@
 //! Registers the ports on which the process of an instance listens as services in its record.
 //!
 //! Only observed ports ([`vitals::Process::ports`]) are registered. Any of them may speak HTTP; a client that connects
-//! finds out. While the process starts, the record keeps the ports of its last run, because it is assigned the same port
-//! again.
+//! finds out. While the process starts, the record keeps the ports of its last run, because it is assigned the same
+//! port again.
 
 use super::options::MAIN;
 use crate::supervisor::Process;
@@ -33,8 +33,8 @@ pub(super) async fn publish(process: Process, registered: watch::Sender<Vec<Serv
     }
 }
 
-/// Returns the services of a process. The one on the assigned port has the name of the process; without that, the one on
-/// the lowest port has.
+/// Returns the services of a process. The one on the assigned port has the name of the process; without that, the one
+/// on the lowest port has.
 fn of(process: &vitals::Process) -> Vec<Service> {
     // Of several addresses with one port the first counts: they are sorted, the widest first, then IPv4.
     let ports: BTreeMap<u16, IpAddr> = process.ports.iter().rev().map(|at| (at.port, at.address)).collect();

@@ -97,8 +97,8 @@ fn supervise(
     Some(Process::start(spec, context))
 }
 
-/// Returns which port the process is assigned. By default an MCP server gets none: on a pipe it needs none, and at a URL
-/// it has its own.
+/// Returns which port the process is assigned. By default an MCP server gets none: on a pipe it needs none, and at a
+/// URL it has its own.
 fn assigned_port(plan: &Plan, record: &Record) -> AssignedPort {
     let is_set = || std::env::var_os(env::PORT).is_some_and(|port| !port.is_empty());
     match (plan.port, &plan.offer) {

@@ -1,8 +1,8 @@
 //! All processes that belong to another instance: its own, its keeper or registrar, and all their descendants.
 //!
-//! They are listed by pid and start ticks, so a process that was seen once is still known when its parent has ended. Only
-//! descendants of the instance's own processes, and processes with its mark, are members. Detached programs are not, and
-//! neither are this process and its ancestors.
+//! They are listed by pid and start ticks, so a process that was seen once is still known when its parent has ended.
+//! Only descendants of the instance's own processes, and processes with its mark, are members. Detached programs are
+//! not, and neither are this process and its ancestors.
 
 use crate::env::{KEEPER, keeper_mark};
 use crate::owner_mark::{InstanceRun, has_mark, is_detached};
@@ -16,8 +16,8 @@ use std::io;
 /// The processes of another instance.
 #[derive(Debug)]
 pub(super) struct ProcessFamily {
-    /// The processes that the record, the lease and the agent's environment name; all others descend from them. A keeper
-    /// comes first, because it would restart an agent that ends before it.
+    /// The processes that the record, the lease and the agent's environment name; all others descend from them. A
+    /// keeper comes first, because it would restart an agent that ends before it.
     pub(super) roots: Vec<Identity>,
     /// What the mark of every process starts with that this run of the instance supervises.
     mark: String,
@@ -28,8 +28,8 @@ pub(super) struct ProcessFamily {
 }
 
 impl ProcessFamily {
-    /// Collects the processes of an instance. `holder` is the process that holds its lease. `excluded` is a process of the
-    /// instance that must go on, with all its descendants.
+    /// Collects the processes of an instance. `holder` is the process that holds its lease. `excluded` is a process of
+    /// the instance that must go on, with all its descendants.
     pub(super) fn collect(other: &Entry, holder: Option<Identity>, excluded: Option<&Identity>) -> io::Result<Self> {
         let table = process_table::read()?;
         let process = &other.record.process;

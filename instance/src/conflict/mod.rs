@@ -39,8 +39,8 @@ pub enum Conflict {
 /// Registers `record`, under another name if that is how a conflict is resolved.
 ///
 /// # Cancel safety
-/// When the future is dropped, no record is left; nor is one when the registration is dropped, until its owner says that
-/// processes may outlive it.
+/// When the future is dropped, no record is left; nor is one when the registration is dropped, until its owner says
+/// that processes may outlive it.
 pub(crate) async fn register(
     registry: Registry,
     record: Record,

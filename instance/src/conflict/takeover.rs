@@ -1,9 +1,9 @@
 //! Taking the place of a live instance: it is ended, and its ports are free, before its name is taken.
 //!
 //! The instance's own process is asked first, so that it ends what it runs as it always does. When it does not end in
-//! time, it is killed with all its processes, the keeper first. Then the sockets are awaited on which any of them listened.
-//! Every signal goes to an identity that is checked at that moment, and every wait has a limit, after which a [`Problem`]
-//! names what is left. Neither this process and its ancestors nor a detached program are ever ended.
+//! time, it is killed with all its processes, the keeper first. Then the sockets are awaited on which any of them
+//! listened. Every signal goes to an identity that is checked at that moment, and every wait has a limit, after which a
+//! [`Problem`] names what is left. Neither this process and its ancestors nor a detached program are ever ended.
 
 use super::family::ProcessFamily;
 use crate::process_table::ProcessEntry;
@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep};
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long children may take that an instance left when it ended on request, before they are killed.
 const CHILDREN_WITHIN: Duration = Duration::from_secs(2);
-/// How long the kernel may take to end killed processes. Only one that waits inside the kernel, for a disk, takes longer.
+/// How long the kernel may take to end killed processes. Only one that waits inside the kernel, for a disk, takes
+/// longer.
 const KILL_WITHIN: Duration = Duration::from_secs(10);
 /// How long a socket may stay open after all processes have ended that are known to have it.
 const PORTS_WITHIN: Duration = Duration::from_secs(5);

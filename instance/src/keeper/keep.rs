@@ -1,8 +1,8 @@
 //! The keeper: a small process whose only work is to restart an agent that dies.
 //!
 //! It loops over start → wait → end what is left → wait longer. As a child subreaper it adopts all that a killed agent
-//! leaves, and ends it before the next agent starts. There is one agent at a time. An agent that ended regularly ends the
-//! keeper, and so does one whose name another instance took meanwhile. The keeper never ends while something of its
+//! leaves, and ends it before the next agent starts. There is one agent at a time. An agent that ended regularly ends
+//! the keeper, and so does one whose name another instance took meanwhile. The keeper never ends while something of its
 //! instance runs.
 
 use super::keeper_watch::DONE;
@@ -34,8 +34,8 @@ use tokio_util::sync::CancellationToken;
 /// How long the last report of an agent that has ended is awaited. It is in the pipe already, or never arrives.
 const LAST_REPORT: Duration = Duration::from_secs(1);
 
-/// Keeps an agent running, as the caller that started this process orders. It needs a tokio runtime, for which one thread
-/// is enough.
+/// Keeps an agent running, as the caller that started this process orders. It needs a tokio runtime, for which one
+/// thread is enough.
 pub async fn keep() -> Exit {
     // It fails only for the leader of a process group, and the caller did not make this process one.
     let _ = rustix::process::setsid();
@@ -228,8 +228,8 @@ impl Keeper {
         Ok((process, pipe::Receiver::from_owned_fd(stdout.into())?))
     }
 
-    /// Waits for the end of the agent while reading its reports and passing on every signal. Also returns whether it ended
-    /// regularly.
+    /// Waits for the end of the agent while reading its reports and passing on every signal. Also returns whether it
+    /// ended regularly.
     async fn watch(&mut self, agent: &Child, reports: pipe::Receiver) -> (ProcessExit, bool) {
         let identity = Identity::of(agent.id()).ok();
         let mut exited = std::pin::pin!(ended(Pid::from_child(agent), identity.as_ref()));

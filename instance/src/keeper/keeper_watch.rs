@@ -1,8 +1,8 @@
 //! The agent's watch over its keeper: when that is killed, the agent starts another one.
 //!
 //! An agent in the background has a keeper or is starting one; while none can be started, it goes on without. The new
-//! keeper adopts this agent. It is not the agent's parent and cannot see its exit code, so a pipe says whether the agent
-//! ends regularly: that is in the pipe before the agent is gone.
+//! keeper adopts this agent. It is not the agent's parent and cannot see its exit code, so a pipe says whether the
+//! agent ends regularly: that is in the pipe before the agent is gone.
 
 use super::orders::{Orders, open_log};
 use crate::env::{DETACHED, KEEPER, OWNER, keeper_mark};
@@ -53,8 +53,8 @@ impl KeeperWatch {
         }
     }
 
-    /// Call it when the agent has failed and must be restarted. The keeper learns that from the pipe, which closes without
-    /// the line.
+    /// Call it when the agent has failed and must be restarted. The keeper learns that from the pipe, which closes
+    /// without the line.
     pub(super) async fn agent_failed(self) {
         if self.done.is_cancelled() {
             return self.agent_done().await;

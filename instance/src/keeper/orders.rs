@@ -18,8 +18,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use uuid::Uuid;
 
-/// How keeper and agent are started: a program, and the words that precede the name of the instance, which is there only
-/// for people who list processes.
+/// How keeper and agent are started: a program, and the words that precede the name of the instance, which is there
+/// only for people who list processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relaunch {
     /// The executable, usually `std::env::current_exe()`.

@@ -1,8 +1,8 @@
 //! The agent under a keeper.
 //!
-//! It reads its orders from standard input, runs the agent and reports on standard output, where nothing else is printed.
-//! Exit code 0 means that the instance ended regularly; after anything else, a signal included, the keeper restarts it. A
-//! keeper that adopted the agent cannot see its exit code and is notified through a pipe instead.
+//! It reads its orders from standard input, runs the agent and reports on standard output, where nothing else is
+//! printed. Exit code 0 means that the instance ended regularly; after anything else, a signal included, the keeper
+//! restarts it. A keeper that adopted the agent cannot see its exit code and is notified through a pipe instead.
 
 use super::keeper_watch::KeeperWatch;
 use super::orders::{self, Report, Started};

@@ -1,9 +1,9 @@
 //! The port that a process is assigned in the variable `PORT`.
 //!
-//! An instance starts its search at a number that its id determines, below the ports that the system assigns by itself. So
-//! the same instance gets the same port after every restart, of itself or of the machine, and no outgoing connection takes
-//! it meanwhile. An assigned port was free on all addresses a moment ago. Only the process itself listens on it; if another
-//! program was faster, the next start names that program.
+//! An instance starts its search at a number that its id determines, below the ports that the system assigns by itself.
+//! So the same instance gets the same port after every restart, of itself or of the machine, and no outgoing connection
+//! takes it meanwhile. An assigned port was free on all addresses a moment ago. Only the process itself listens on it;
+//! if another program was faster, the next start names that program.
 
 use linchpin_shared::home::Home;
 use linchpin_shared::port::{self, Culprit, Whose};
@@ -14,7 +14,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::TcpSocket;
 use uuid::Uuid;
 
-/// The range of assigned ports: most servers' usual ports are below, and `ip_local_port_range` starts above, with 32768.
+/// The range of assigned ports: most servers' usual ports are below, and `ip_local_port_range` starts above, with
+/// 32768.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 10_000;
 

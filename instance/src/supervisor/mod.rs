@@ -1,8 +1,8 @@
 //! Supervised processes: started, watched, restarted, and stopped as whole trees.
 //!
-//! [`Process`] is the handle of one process. Behind it, one [`actor`] owns everything about the process; others read its
-//! state and request restarts. [`restart_policy`] decides; [`child`] and [`tree`] act. A process is `Ended` only when its
-//! whole tree is gone, and it is never started a second time while a previous run of it is left.
+//! [`Process`] is the handle of one process. Behind it, one [`actor`] owns everything about the process; others read
+//! its state and request restarts. [`restart_policy`] decides; [`child`] and [`tree`] act. A process is `Ended` only
+//! when its whole tree is gone, and it is never started a second time while a previous run of it is left.
 
 mod actor;
 pub(crate) mod assigned_port;

@@ -1,9 +1,9 @@
 //! What a supervised process prints: to our terminal at once, to its log by whole lines.
 //!
 //! [`copy_output`] empties a pipe into a [`Log`], behind which one thread writes both, so the runtime is never blocked.
-//! Memory is bounded: a slow terminal or disk slows down the process that prints, and nothing else. While the disk accepts
-//! nothing, log lines are lost, and the log states their number afterwards. Parts of lines of standard output and standard
-//! error are never mixed in the log.
+//! Memory is bounded: a slow terminal or disk slows down the process that prints, and nothing else. While the disk
+//! accepts nothing, log lines are lost, and the log states their number afterwards. Parts of lines of standard output
+//! and standard error are never mixed in the log.
 
 use bytes::{Bytes, BytesMut};
 use linchpin_shared::logfile::{self, Lossy};

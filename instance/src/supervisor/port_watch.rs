@@ -1,8 +1,8 @@
 //! Which ports a process tree really listens on.
 //!
-//! The listening sockets of the machine are listed several times a second, which costs microseconds; only when that list
-//! changes are the open files of the tree searched for them. What is reported was observed, whatever port the process was
-//! assigned or prints. Nothing is connected to, and sockets of other processes are never reported.
+//! The listening sockets of the machine are listed several times a second, which costs microseconds; only when that
+//! list changes are the open files of the tree searched for them. What is reported was observed, whatever port the
+//! process was assigned or prints. Nothing is connected to, and sockets of other processes are never reported.
 
 use super::reaper::Reaper;
 use super::tree::ProcessTree;
@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How often the sockets are listed: often enough that a server which has just bound its port is known before anyone asks.
+/// How often the sockets are listed: often enough that a server which has just bound its port is known before anyone
+/// asks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Watches the ports of one run of a process, until it is dropped.
@@ -79,9 +80,9 @@ async fn watch_ports(leader: Pid, owner: String, reaper: Arc<Reaper>, sender: wa
 fn search(leader: Pid, owner: &str, reaper: &Reaper, listeners: &[Listener]) -> io::Result<Vec<Port>> {
     let tree = ProcessTree::Supervised { leader, owner, reaper }.members()?;
     let sockets: BTreeSet<u64> = tree.iter().flat_map(|member| port::sockets(member.pid)).collect();
-    let ours = listeners.iter().filter(|listener| sockets.contains(&listener.inode));
+    let of_tree = listeners.iter().filter(|listener| sockets.contains(&listener.inode));
     let mut ports: Vec<Port> =
-        ours.map(|listener| Port { port: listener.address.port(), address: listener.address.ip() }).collect();
+        of_tree.map(|listener| Port { port: listener.address.port(), address: listener.address.ip() }).collect();
     ports.sort_unstable();
     ports.dedup();
     Ok(ports)

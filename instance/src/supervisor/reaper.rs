@@ -1,9 +1,9 @@
 //! Tells the children that this process started from those that it adopted, and reaps the latter.
 //!
-//! As a child subreaper (prctl(2)) a process adopts all descendants whose parents end, so a program that daemonises itself
-//! is still found and reaped. Children that we started are reaped by the code that started them. A lock makes sure that a
-//! child which is just being started is not taken for an adopted one. Programs with [`DETACHED`](crate::env::DETACHED) in
-//! their environment are left alone.
+//! As a child subreaper (prctl(2)) a process adopts all descendants whose parents end, so a program that daemonises
+//! itself is still found and reaped. Children that we started are reaped by the code that started them. A lock makes
+//! sure that a child which is just being started is not taken for an adopted one. Programs with
+//! [`DETACHED`](crate::env::DETACHED) in their environment are left alone.
 
 use crate::env::OWNER;
 use crate::owner_mark::is_detached;

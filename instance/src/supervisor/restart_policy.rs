@@ -134,9 +134,14 @@ mod tests {
         ) {
             let mut policy = RestartPolicy::new(OnSuccess::Restart, BACKOFF);
             for (lasted, random, how) in runs {
-                let end = match how { 0 => CRASH, 1 => RunEnd::SessionBroken("x"), _ => RunEnd::Exited(ProcessExit::Code(0)) };
+                let end = match how {
+                    0 => CRASH,
+                    1 => RunEnd::SessionBroken("x"),
+                    _ => RunEnd::Exited(ProcessExit::Code(0)),
+                };
                 let next = policy.next(&end, Duration::from_millis(lasted), random);
-                prop_assert!(matches!(next, NextStep::Start(delay) if delay >= BACKOFF.min / 2 && delay <= BACKOFF.max));
+                let allowed = BACKOFF.min / 2..=BACKOFF.max;
+                prop_assert!(matches!(next, NextStep::Start(delay) if allowed.contains(&delay)));
             }
         }
     }

@@ -1,10 +1,10 @@
 //! A supervised process and all its descendants, which are ended as a whole.
 //!
-//! To a tree belong the process group, all descendants, the daemons that we adopted and, of a run whose agent is dead, all
-//! processes that carry its mark. A detached program ([`DETACHED`](crate::env::DETACHED), in a group of its own) belongs to
-//! no tree. The leader is reaped only after the tree is gone, so its group id cannot be reused before; processes outside
-//! the group are signalled by identity. [`ProcessTree::end`] returns only when the whole tree is gone, however long that
-//! takes, and a process list that cannot be read does not count as empty.
+//! To a tree belong the process group, all descendants, the daemons that we adopted and, of a run whose agent is dead,
+//! all processes that carry its mark. A detached program ([`DETACHED`](crate::env::DETACHED), in a group of its own)
+//! belongs to no tree. The leader is reaped only after the tree is gone, so its group id cannot be reused before;
+//! processes outside the group are signalled by identity. [`ProcessTree::end`] returns only when the whole tree is
+//! gone, however long that takes, and a process list that cannot be read does not count as empty.
 
 use super::reaper::Reaper;
 use crate::owner_mark::{InstanceRun, is_detached};
@@ -176,8 +176,8 @@ const fn number(pid: Pid) -> u32 {
     pid.as_raw_nonzero().get().cast_unsigned()
 }
 
-/// Returns the living processes whose marks name such a run. Detached processes, this process and its ancestors are left
-/// out.
+/// Returns the living processes whose marks name such a run. Detached processes, this process and its ancestors are
+/// left out.
 fn marked(table: &[ProcessEntry], wanted: impl Fn(InstanceRun) -> bool) -> Vec<u32> {
     let ancestry = ancestry(table);
     let alive = table.iter().filter(|entry| !entry.ended && !ancestry.contains(&entry.pid)).map(|entry| entry.pid);

@@ -1,8 +1,8 @@
 //! HTTP/1.1 connections to one server, kept alive between requests.
 //!
-//! A connection is used for one request at a time, and again once hyper reports it as ready. [`SendError::NotSent`] means
-//! that no byte of the request was sent; after any other failure it may have been executed, and it is never repeated. A
-//! connection that its server may close as idle is not used again.
+//! A connection is used for one request at a time, and again once hyper reports it as ready. [`SendError::NotSent`]
+//! means that no byte of the request was sent; after any other failure it may have been executed, and it is never
+//! repeated. A connection that its server may close as idle is not used again.
 
 use super::tls::Tls;
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! TLS to a server at an `https://` URL.
 //!
-//! The certificates of the system are trusted (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them). A server that does not
-//! prove that it has the name in the URL receives nothing, not even a header, and no setting changes that.
+//! The certificates of the system are trusted (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them). A server that does
+//! not prove that it has the name in the URL receives nothing, not even a header, and no setting changes that.
 
 use rustls_native_certs::load_native_certs;
 use std::io;

@@ -1,8 +1,8 @@
 //! The HTTP endpoint of a stdio server.
 //!
-//! A request reaches the run that its session id names, or is refused as not executed. A request whose run ends before the
-//! response gets an error that says so; it is reported as not executed only if the pipe shows that the server had not read
-//! all of it. Messages are never serialized again.
+//! A request reaches the run that its session id names, or is refused as not executed. A request whose run ends before
+//! the response gets an error that says so; it is reported as not executed only if the pipe shows that the server had
+//! not read all of it. Messages are never serialized again.
 
 use super::initialize::{self, Outcome};
 use super::message::{FirstRequest, JsonId, Message};

@@ -1,11 +1,11 @@
 //! The first request of a run: `initialize`, or `server/discover` for a protocol version without sessions.
 //!
-//! A run remembers its answer to `initialize`. A hub that was restarted asks again, and gets the same answer and session
-//! from memory as long as it asks for the same version; for another version, the server must be restarted first. What the
-//! client can do never causes a restart, because a hub whose capabilities change is no reason to end work. A server sees
-//! at most one `initialize` in a run, even when its sender was gone before the answer. When a server ends before it
-//! answers, the request is not repeated in its next run: the sender learns of it and may ask for something else. Errors
-//! are not remembered.
+//! A run remembers its answer to `initialize`. A hub that was restarted asks again, and gets the same answer and
+//! session from memory as long as it asks for the same version; for another version, the server must be restarted
+//! first. What the client can do never causes a restart, because a hub whose capabilities change is no reason to end
+//! work. A server sees at most one `initialize` in a run, even when its sender was gone before the answer. When a
+//! server ends before it answers, the request is not repeated in its next run: the sender learns of it and may ask for
+//! something else. Errors are not remembered.
 
 use super::message::JsonId;
 use super::message_router::{CallMessage, SendError};

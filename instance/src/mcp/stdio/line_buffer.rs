@@ -72,7 +72,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_division_into_reads_changes_nothing(text in "[a\r\n{]{0,60}", cuts in prop::collection::vec(1_usize..7, 60)) {
+        fn the_division_into_reads_changes_nothing(
+            text in "[a\r\n{]{0,60}",
+            cuts in prop::collection::vec(1_usize..7, 60),
+        ) {
             let mut lines = LineBuffer::new(100);
             let (mut rest, mut got) = (text.as_bytes(), Vec::new());
             for cut in cuts {

@@ -1,7 +1,7 @@
 //! What routing needs to know about a JSON-RPC message: its kind, its id and its progress token.
 //!
-//! Parsing borrows from the bytes, which are passed on unchanged, and builds no value tree. Two ids are equal exactly when
-//! their JSON values are.
+//! Parsing borrows from the bytes, which are passed on unchanged, and builds no value tree. Two ids are equal exactly
+//! when their JSON values are.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -77,8 +77,8 @@ struct Params<'a> {
     meta: Option<&'a RawValue>,
 }
 
-/// Returns the integer that a number means whose peer keeps all numbers as floats: `7.0` for 7. `None` where the text is
-/// kept instead: for a plain integer, and for what a float does not represent exactly.
+/// Returns the integer that a number means whose peer keeps all numbers as floats: `7.0` for 7. `None` where the text
+/// is kept instead: for a plain integer, and for what a float does not represent exactly.
 fn number(text: &str) -> Option<i64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
     let value: f64 = text.contains(['.', 'e', 'E']).then(|| text.parse().ok())??;

@@ -1,7 +1,7 @@
 //! Delivers the messages of one run of a stdio server. Pure: no await, no clock.
 //!
-//! A request that was opened gets exactly one response, or learns from its closed channel that none will come. A receiver
-//! that does not keep up loses its own progress messages or its own stream and never delays another.
+//! A request that was opened gets exactly one response, or learns from its closed channel that none will come. A
+//! receiver that does not keep up loses its own progress messages or its own stream and never delays another.
 
 use super::message::{JsonId, Message};
 use bytes::Bytes;
@@ -133,7 +133,8 @@ impl MessageRouter {
         Some(call)
     }
 
-    /// Sends to all listeners. One whose queue is full is dropped: its stream ends, which shows that it missed something.
+    /// Sends to all listeners. One whose queue is full is dropped: its stream ends, which shows that it missed
+    /// something.
     fn broadcast(&mut self, bytes: &Bytes) -> Delivery {
         self.listeners.retain(|listener| listener.try_send(bytes.clone()).is_ok());
         if self.listeners.is_empty() {

@@ -1,8 +1,9 @@
 //! One run of a stdio server: from the start of its process to its end. Its MCP session is exactly that long.
 //!
-//! Requests hold a [`ServerRun`]; a [`StdioSession`] owns the two tasks that move lines in and out of the pipes. All that
-//! the process wrote before it ended is delivered before its requests learn that it ended. A line is written completely or
-//! not at all, even when its sender is gone. Nothing is restarted here; the session only reports that it is broken.
+//! Requests hold a [`ServerRun`]; a [`StdioSession`] owns the two tasks that move lines in and out of the pipes. All
+//! that the process wrote before it ended is delivered before its requests learn that it ended. A line is written
+//! completely or not at all, even when its sender is gone. Nothing is restarted here; the session only reports that it
+//! is broken.
 
 use super::line_buffer::{LineBuffer, LineTooLong};
 use super::message::{JsonId, Message};
@@ -191,7 +192,8 @@ impl StdioSession {
             let why = read(&mut stdout, &run, LineBuffer::new(max_line), &log, &ending).await;
             // It fails only when the session is not awaited any more.
             let _ = break_read.send(why).await;
-            // If the pipe were closed now, the server would be killed while it writes, which hides why its session broke.
+            // If the pipe were closed now, the server would be killed while it writes, which hides why its session
+            // broke.
             ending.cancelled().await;
         });
         let (run, ending) = (Arc::clone(&session.run), session.ending.clone());
@@ -215,8 +217,8 @@ impl StdioSession {
         }
     }
 
-    /// Ends the session: delivers what the pipe contains already, then notifies all waiting requests. It also closes the
-    /// standard input.
+    /// Ends the session: delivers what the pipe contains already, then notifies all waiting requests. It also closes
+    /// the standard input.
     pub(super) async fn end(self, reason: String) {
         // It cannot be set already: it is set nowhere else, and this consumes the session.
         let _ = self.run.end_reason.set(reason);
