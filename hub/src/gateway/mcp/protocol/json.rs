@@ -10,7 +10,6 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 
 /// More members than any object that we read has; beyond it the duplicate check would become slow.
 const MAX_MEMBERS: usize = 1024;
@@ -52,7 +51,8 @@ impl Span {
     }
 
     /// Its bytes in the text.
-    pub(crate) fn range(self) -> Range<usize> {
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn range(self) -> std::ops::Range<usize> {
         self.start..self.end
     }
 
