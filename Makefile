@@ -53,9 +53,15 @@ bench: kit ## measure the release build and print each number beside its target
 	$(CARGO) build --locked --release -p linchpin -p linchpin-tests --bins
 	@$(TARGET)/release/bench
 
+# Each feature of the library has to compile on its own, and none too.
+INSTANCE_FEATURES := supervisor mcp tls fuzzing
 lint: ## check formatting, clippy, documentation, dependencies and the house rules
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@for feature in '' $(INSTANCE_FEATURES); do \
+	  echo "linchpin-instance with the features [$$feature]"; \
+	  $(CARGO) clippy --locked --quiet -p linchpin-instance --lib --features "$$feature" -- -D warnings; \
+	done
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
 	@tests/kit/install.sh lint
 # Cargo-deny looks at the crates of all platforms, which a build does not fetch. This does nothing when they are there.

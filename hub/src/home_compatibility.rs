@@ -2,10 +2,10 @@
 //!
 //! A test here fails when a serialized field, a setting or a column is renamed without a migration or an alias.
 
-use linchpin_shared::hub_file::HubFile;
 use crate::declared::{ServerEndpoint, ServerList};
 use crate::journal::{self, Journal, SavedTask};
 use linchpin_shared::home::Home;
+use linchpin_shared::hub_file::HubFile;
 use linchpin_shared::protocol::vitals::Transport;
 use linchpin_shared::registry::record::{Protocol, Record, Service, instance_id};
 use linchpin_shared::registry::{Owner, Registry};

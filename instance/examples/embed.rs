@@ -4,7 +4,7 @@
 //! cargo run -p linchpin-instance --example embed
 //! linchpin status embed          # in another terminal
 //! ```
-#![expect(clippy::print_stdout, reason = "an example talks to people")]
+#![expect(clippy::print_stdout, reason = "an example prints")]
 
 use linchpin_instance::Instance;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,17 +13,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The program's own work: a web server, as small as can be.
+    // The program's own work: a minimal web server.
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(serve(listener));
 
-    // The library listens to no signals: that is the program's affair. Whichever comes, what follows is the same.
+    // The library does not listen for signals, so the program does. It stops on any of these.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
 
-    // The first call: from here on the hub knows it.
+    // The first call: from here on the hub knows the program.
     let instance = Instance::builder("embed").version("1.0.0").service("web", &url).start().await?;
     println!("{} serves {url} and is registered; Ctrl-C or `linchpin stop embed` ends it", instance.record().name);
 
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         () = instance.stop_requested() => println!("the hub asked us to stop"),
     }
 
-    // The second call: from here on it does not.
+    // The second call: from here on it does not any more.
     instance.stop().await?;
     Ok(())
 }

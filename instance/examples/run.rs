@@ -3,9 +3,9 @@
 //! ```sh
 //! cargo run -p linchpin-instance --example run -- --name hello -- python3 -m http.server 8000
 //! ```
-#![expect(clippy::print_stderr, reason = "an example talks to people")]
+#![expect(clippy::print_stderr, reason = "an example prints")]
 
-use linchpin_instance::agent::{self, Handed, Kind, Port, RunOptions};
+use linchpin_instance::agent::{self, Kind, LaunchOptions, PortChoice, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch};
 use linchpin_instance::{Conflict, agent::Ended};
 use linchpin_shared::home::Home;
@@ -18,7 +18,7 @@ use tokio::runtime::Builder;
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let exit = match words.first().and_then(|word| word.to_str()) {
-        // The two hidden verbs that a relaunch leads to. A keeper does next to nothing: one thread is enough.
+        // The two hidden verbs of a relaunch. A keeper does almost nothing, so one thread is enough.
         Some("--keeper") => on(Builder::new_current_thread().enable_all(), keeper::keep()),
         Some("--agent") => on(Builder::new_multi_thread().enable_all(), keeper::serve()),
         _ => on(Builder::new_multi_thread().enable_all(), run(&words)),
@@ -38,8 +38,8 @@ fn on(builder: &mut Builder, work: impl Future<Output = Exit>) -> Exit {
 
 async fn run(words: &[OsString]) -> Exit {
     match try_run(words).await {
-        Ok(said) => {
-            eprintln!("{said}");
+        Ok(message) => {
+            eprintln!("{message}");
             Exit::Ok
         }
         Err(problem) => {
@@ -63,7 +63,7 @@ async fn try_run(words: &[OsString]) -> Result<String, Problem> {
     }
     let executable = std::env::current_exe().unwrap_or_default();
     let relaunch =
-        Relaunch { executable, keeper: vec!["--keeper".into()], agent: vec!["--agent".into()], said: Vec::new() };
+        Relaunch { executable, keeper: vec!["--keeper".into()], agent: vec!["--agent".into()], typed: Vec::new() };
     let started = keeper::detach(&home, relaunch, options).await?;
     Ok(format!("{} runs in the background, pid {}", started.name, started.pid))
 }
@@ -95,9 +95,9 @@ fn parse(words: &[OsString]) -> (RunOptions, bool) {
         command,
         kind,
         conflict,
-        port: Port::Default,
+        port: PortChoice::Default,
         pass_through: true,
-        handed: Handed::default(),
+        launch: LaunchOptions::default(),
     };
     (options, has("--detach"))
 }

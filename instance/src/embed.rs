@@ -1,16 +1,13 @@
 //! The library: a program makes itself known to the hub.
 //!
-//! Owns [`Instance`] and its [`Builder`]. Two calls are enough: [`Builder::start`] listens, registers and serves in the
-//! background of the current tokio runtime; [`Instance::stop`] takes all of that back.
-//! Invariant: from the end of `start` to `stop` the program is in the registry, also after the registry was removed.
-//! Never: starts, stops or signals a process, or listens to signals: what the program does is its own affair.
+//! Two calls are enough. [`Builder::start`] listens, registers and serves in the background of the current tokio
+//! runtime; [`Instance::stop`] undoes all of that. In between, the program is in the registry, even after the registry
+//! was removed. The library never starts, stops or signals the program's own processes and does not listen for signals.
 
-use crate::board::Board;
 use crate::conflict::Conflict;
-use crate::mcp::proxy::{self, Proxy, Target};
-use crate::mcp::{self, Names};
-use crate::presence::{Facts, Place, Presence};
-use crate::server::App;
+use crate::lifecycle::{Description, RegisteredListener, RunningInstance};
+use crate::server::ServerState;
+use crate::vitals_publisher::VitalsPublisher;
 use linchpin_shared::home::Home;
 use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};
@@ -27,16 +24,17 @@ const TAKE_OVER_WITHIN: Duration = Duration::from_secs(15);
 
 /// This program as an instance, until [`Instance::stop`].
 ///
-/// The library listens to no signals: a program that is to end well on SIGTERM, SIGINT (Ctrl-C) and SIGHUP awaits them
-/// and then calls [`Instance::stop`], as `examples/embed.rs` does. Dropped without that, it unregisters as far as it can,
-/// and takes no leave of calls under way; a program that is killed is removed by the hub.
+/// The library does not listen for signals: a program that should shut down cleanly on SIGTERM, SIGINT (Ctrl-C) and
+/// SIGHUP awaits them itself and then calls [`Instance::stop`], as `examples/embed.rs` does. When an instance is
+/// dropped instead, it unregisters as far as it can and interrupts the calls in flight. When the program is killed, the
+/// hub removes its record.
 #[derive(Debug)]
 pub struct Instance {
-    presence: Presence,
+    running: RunningInstance,
 }
 
 impl Instance {
-    /// An instance of this name (1 to 40 characters of `a-z`, `0-9` and `-`).
+    /// Starts to describe an instance with this name (1 to 40 characters of `a-z`, `0-9` and `-`).
     pub fn builder(name: impl Into<String>) -> Builder {
         Builder {
             name: name.into(),
@@ -44,34 +42,37 @@ impl Instance {
             project_dir: None,
             version: String::new(),
             services: Vec::new(),
-            mcp_servers: Vec::new(),
+            mcp_servers: BTreeMap::new(),
             labels: BTreeMap::new(),
             conflict: Conflict::Fail,
         }
     }
 
-    /// The record as it stands in the registry.
+    /// Returns the record as it was registered.
     #[must_use]
     pub fn record(&self) -> &Record {
-        &self.presence.app.record
+        &self.running.state.record
     }
 
-    /// Ends when the hub, on behalf of a person, asks this program to stop. What to do then is up to the program.
+    /// Resolves when the hub, on behalf of a person, asks this program to stop. The program decides what to do then.
+    ///
+    /// # Cancel safety
+    /// It may be dropped and awaited again: the request is not lost.
     pub async fn stop_requested(&self) {
-        self.presence.app.stop_asked.cancelled().await;
+        self.running.state.stop_requested.cancelled().await;
     }
 
-    /// Waits a moment for calls under way, unregisters and says goodbye to the hub.
+    /// Gives the calls in flight up to a second, unregisters and closes the hub's connections.
     ///
     /// # Errors
-    /// When the record could not be removed. The program is not served any more in any case.
+    /// When the record cannot be removed. The program is not served any more in any case.
     pub async fn stop(self) -> Result<(), Problem> {
-        self.presence.drain().await;
-        self.presence.leave().await
+        self.running.drain().await;
+        self.running.close().await
     }
 }
 
-/// What a program says of itself before it starts to be an instance.
+/// What a program states about itself before it becomes an instance.
 #[derive(Debug, Clone)]
 pub struct Builder {
     name: String,
@@ -79,7 +80,7 @@ pub struct Builder {
     project_dir: Option<PathBuf>,
     version: String,
     services: Vec<Service>,
-    mcp_servers: Vec<(String, String)>,
+    mcp_servers: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     conflict: Conflict,
 }
@@ -92,65 +93,65 @@ impl Builder {
         self
     }
 
-    /// Offers an MCP server that listens at an `http://` URL.
+    /// Offers an MCP server that listens at a URL: `http://`, or with the feature `tls` also `https://`.
+    #[cfg(feature = "mcp")]
     #[must_use]
     pub fn mcp_server(mut self, name: impl Into<String>, url: impl Into<String>) -> Self {
-        self.mcp_servers.push((name.into(), url.into()));
+        self.mcp_servers.insert(name.into(), url.into());
         self
     }
 
-    /// Says something else about the program.
+    /// Adds any other information about the program to its record.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
-    /// The version of the program.
+    /// Sets the version of the program.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
     }
 
-    /// The directory of the project; the current one by default. With the name it makes the instance's identity.
+    /// Sets the project's directory, by default the current one. It identifies the instance together with the name.
     #[must_use]
     pub fn project_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.project_dir = Some(dir.into());
         self
     }
 
-    /// The home to register in; that of the environment by default.
+    /// Sets the home in whose registry the program registers, by default that of the environment.
     #[must_use]
     pub fn home(mut self, home: Home) -> Self {
         self.home = Some(home);
         self
     }
 
-    /// What to do when a live instance has the name already; by default, to fail.
+    /// Sets what to do when a live instance has the name already; by default, [`Builder::start`] fails.
     #[must_use]
     pub const fn on_conflict(mut self, conflict: Conflict) -> Self {
         self.conflict = conflict;
         self
     }
 
-    /// Listens, registers and serves, in the background of the current tokio runtime.
+    /// Listens, registers and serves in the background of the current tokio runtime.
     ///
     /// # Errors
-    /// A [`Problem`] that says what is in the way: a bad name or URL, the name taken, the home unusable.
+    /// A [`Problem`] that says what prevents it: a bad name or URL, a name that is taken, an unusable home.
     pub async fn start(self) -> Result<Instance, Problem> {
         let home = self.home.map_or_else(Home::from_env, Ok)?;
         let project_dir = self.project_dir.map_or_else(current_dir, Ok)?;
-        for name in self.services.iter().map(|service| &service.name).chain(self.mcp_servers.iter().map(|it| &it.0)) {
+        for name in self.services.iter().map(|service| &service.name).chain(self.mcp_servers.keys()) {
             name::check(name)?;
         }
-        let targets = self.mcp_servers.iter().map(|(name, url)| Ok((name.clone(), Target::parse(url)?)));
-        let targets = targets.collect::<Result<BTreeMap<_, _>, Problem>>()?;
-        let settings = Settings::load(&home)?;
-        home.prepare()?;
-        let servers =
-            targets.keys().map(|name| record::Server { name: name.clone(), transport: Transport::Http, url: None });
-        let facts = Facts {
+        let servers = self.mcp_servers.keys().map(|name| record::Server {
+            name: name.clone(),
+            transport: Transport::Http,
+            url: None,
+        });
+        let description = Description {
             name: self.name,
             project_dir,
             version: self.version,
@@ -158,27 +159,58 @@ impl Builder {
             servers: servers.collect(),
             labels: self.labels,
         };
-        let place = Place::take(&home, facts, self.conflict, TAKE_OVER_WITHIN).await?;
-        let app = app(place.record(), targets, settings.gateway.max_message_bytes);
-        Ok(Instance { presence: place.serve(app) })
+        #[cfg(feature = "mcp")]
+        let urls = mcp::parse(self.mcp_servers)?;
+        let settings = Settings::load(&home)?;
+        home.prepare()?;
+        let listener = RegisteredListener::open(&home, description, self.conflict, TAKE_OVER_WITHIN).await?;
+        let record = listener.record().clone();
+        let vitals = Arc::new(VitalsPublisher::new(record.generation));
+        #[cfg(feature = "mcp")]
+        let servers = mcp::endpoints(&record, urls, &vitals, settings.gateway.max_message_bytes);
+        #[cfg(not(feature = "mcp"))]
+        let (servers, _) = (BTreeMap::new(), settings);
+        Ok(Instance { running: listener.serve(ServerState::new(record, vitals, servers, BTreeMap::new())) })
     }
 }
 
-fn app(record: &Record, targets: BTreeMap<String, Target>, max_message: usize) -> App {
-    let board = Arc::new(Board::new(record.generation));
-    let server = |(server, target): (String, Target)| {
-        // There is no process of ours behind it: it counts as up, in its one life.
-        proxy::Plug { server: server.clone(), board: Arc::clone(&board) }.put_up(true, 1);
-        let names = Names { instance: record.name.clone(), server: server.clone() };
-        (server, mcp::Server::Url(Proxy::new(names, target, max_message)))
-    };
-    let servers = targets.into_iter().map(server).collect();
-    App::new(record.clone(), board, servers, Vec::new())
+/// The MCP servers of a program that embeds the library.
+#[cfg(feature = "mcp")]
+mod mcp {
+    use crate::mcp::ServerName;
+    use crate::mcp::proxy::{ProxyEndpoint, ServerUrl};
+    use crate::server::state::McpEndpoint;
+    use crate::vitals_publisher::{ServerVitalsPublisher, VitalsPublisher};
+    use linchpin_shared::problem::Problem;
+    use linchpin_shared::protocol::vitals::Transport;
+    use linchpin_shared::registry::record::Record;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    pub(super) fn parse(urls: BTreeMap<String, String>) -> Result<BTreeMap<String, ServerUrl>, Problem> {
+        urls.into_iter().map(|(name, url)| Ok((name, ServerUrl::parse(&url)?))).collect()
+    }
+
+    pub(super) fn endpoints(
+        record: &Record,
+        urls: BTreeMap<String, ServerUrl>,
+        vitals: &Arc<VitalsPublisher>,
+        max_message: usize,
+    ) -> BTreeMap<String, Box<dyn McpEndpoint>> {
+        let endpoint = |(server, url): (String, ServerUrl)| {
+            // No process of ours is behind it, so it counts as up, and in its first run.
+            ServerVitalsPublisher::new(server.clone(), Transport::Http, Arc::clone(vitals)).publish(true, 1);
+            let name = ServerName { instance: record.name.clone(), server: server.clone() };
+            let endpoint: Box<dyn McpEndpoint> = Box::new(ProxyEndpoint::new(name, url, max_message));
+            (server, endpoint)
+        };
+        urls.into_iter().map(endpoint).collect()
+    }
 }
 
 fn current_dir() -> Result<PathBuf, Problem> {
     std::env::current_dir().map_err(|error| {
-        Problem::from_io(&error, Code::BadRequest, "cannot tell the current directory")
+        Problem::from_io(&error, Code::BadRequest, "cannot determine the current directory")
             .next("cd to a directory that exists")
     })
 }

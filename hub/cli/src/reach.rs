@@ -4,7 +4,7 @@
 //! started here outlives its starter and belongs to no terminal. It reports by one line on a pipe whether it is ready,
 //! so nothing polls for it.
 
-use linchpin_instance::{DETACHED, OWNER};
+use linchpin_instance::env::{DETACHED, OWNER};
 use linchpin_shared::home::Home;
 use linchpin_shared::hub_file::HubFile;
 use linchpin_shared::problem::{Code, Problem};

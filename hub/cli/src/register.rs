@@ -6,7 +6,7 @@
 use super::run::{ConflictArgs, ensure_hub_runs, log_to_stderr};
 use super::{Context, prompt, single_threaded};
 use linchpin_instance::Conflict;
-use linchpin_instance::foreign::{self, Ended, Foreign};
+use linchpin_instance::external::{self, ExternalProgram, Unregistered};
 use linchpin_instance::keeper::Started;
 use linchpin_shared::problem::{Code, Exit, Problem};
 use tracing::level_filters::LevelFilter;
@@ -48,24 +48,28 @@ async fn register(context: &Context, args: Args) -> Result<Exit, Problem> {
             .next("change to a directory that exists")
     })?;
     let Args { name, pid, url, mcp_url, label, conflict } = args;
-    let foreign = Foreign { name, pid, url, mcp_url, project_dir, labels: label.into_iter().collect() };
+    let program = ExternalProgram { name, pid, url, mcp_url, project_dir, labels: label.into_iter().collect() };
     let ended = prompt::attempt_with_prompt(context, conflict.into(), async |conflict| {
-        stay_registered(context, foreign.clone(), conflict).await
+        stay_registered(context, program.clone(), conflict).await
     });
     let Some((name, ended)) = ended.await? else { return Ok(Exit::Conflict) };
     context.output.note(&match ended {
-        Ended::Process => format!("{name} is no longer registered, because its process {pid} has ended"),
-        Ended::Stopped(by) => format!("{name} is no longer registered: stopped by {by}"),
+        Unregistered::ProcessEnded => format!("{name} is no longer registered, because its process {pid} has ended"),
+        Unregistered::Stopped(by) => format!("{name} is no longer registered: stopped by {by}"),
     });
     Ok(Exit::Ok)
 }
 
 /// Keeps the program registered until it ends, and tells the person when it is registered. Also returns the name, which
 /// may differ from the one that was asked for.
-async fn stay_registered(context: &Context, foreign: Foreign, conflict: Conflict) -> Result<(String, Ended), Problem> {
-    let mut name = foreign.name.clone();
+async fn stay_registered(
+    context: &Context,
+    program: ExternalProgram,
+    conflict: Conflict,
+) -> Result<(String, Unregistered), Problem> {
+    let mut name = program.name.clone();
     let (registered, started) = tokio::sync::oneshot::channel();
-    let lasting = foreign::register(&context.home, foreign, conflict, |record| {
+    let lasting = external::register(&context.home, program, conflict, |record| {
         name.clone_from(&record.name);
         // The receiver is dropped only when this process is about to end.
         let _ = registered.send(Started::from(record));

@@ -8,7 +8,7 @@
 use super::reach::{executable, reach_hub};
 use super::{Context, prompt, single_threaded};
 use linchpin_instance::Conflict;
-use linchpin_instance::agent::{self, Ended, Handed, Kind, Port, RunOptions};
+use linchpin_instance::agent::{self, Ended, Kind, LaunchOptions, PortChoice, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch, Started};
 use linchpin_shared::panics;
 use linchpin_shared::problem::{Code, Exit, Problem};
@@ -36,17 +36,19 @@ pub(super) struct Args {
     /// The port that CMD gets in the variable PORT: a number, `any` for a free one, or `none`; the default is a free
     /// one, unless PORT is set or CMD speaks MCP
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
-    port: Option<Port>,
+    port: Option<PortChoice>,
     /// The command and its arguments
     #[arg(last = true, value_name = "CMD", required_unless_present = "mcp_url")]
     command: Vec<OsString>,
 }
 
-fn parse_port(text: &str) -> Result<Port, String> {
+fn parse_port(text: &str) -> Result<PortChoice, String> {
     match text {
-        "any" | "0" => Ok(Port::Any),
-        "none" => Ok(Port::Nothing),
-        number => number.parse().map(Port::Exactly).map_err(|_| "expected a port number, `any` or `none`".to_owned()),
+        "any" | "0" => Ok(PortChoice::Any),
+        "none" => Ok(PortChoice::Nothing),
+        number => {
+            number.parse().map(PortChoice::Exactly).map_err(|_| "expected a port number, `any` or `none`".to_owned())
+        }
     }
 }
 
@@ -120,7 +122,7 @@ fn options(args: Args) -> Result<RunOptions, Problem> {
         conflict: args.conflict.into(),
         port: args.port.unwrap_or_default(),
         pass_through: true,
-        handed: Handed::default(),
+        launch: LaunchOptions::default(),
     })
 }
 
@@ -129,7 +131,7 @@ async fn detached(context: &Context, options: RunOptions) -> Result<Exit, Proble
         executable: executable(),
         keeper: vec![OsString::from("keeper")],
         agent: vec![OsString::from("agent")],
-        said: std::env::args_os().skip(1).collect(),
+        typed: std::env::args_os().skip(1).collect(),
     };
     let started = prompt::attempt_with_prompt(context, options.conflict, async |conflict| {
         let options = RunOptions { conflict, ..options.clone() };
@@ -209,10 +211,10 @@ mod tests {
 
     #[test]
     fn ports() {
-        assert_eq!(parse_port("3000"), Ok(Port::Exactly(3000)));
+        assert_eq!(parse_port("3000"), Ok(PortChoice::Exactly(3000)));
         assert_eq!(
             (parse_port("any"), parse_port("0"), parse_port("none")),
-            (Ok(Port::Any), Ok(Port::Any), Ok(Port::Nothing))
+            (Ok(PortChoice::Any), Ok(PortChoice::Any), Ok(PortChoice::Nothing))
         );
         assert!(parse_port("65536").is_err() && parse_port("").is_err());
     }

@@ -12,7 +12,7 @@ use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use linchpin_instance::seats::{Seat, Seats};
+use linchpin_instance::connection_slots::{ConnectionPermit, ConnectionSlots};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::settings;
 use std::sync::Arc;
@@ -69,11 +69,11 @@ pub async fn serve(
     let abort = CancellationToken::new();
     while let Some(stream) = next(&listener, stop).await {
         // If there is no room even for a refusal, the connection is closed at once.
-        if let Some((seat, app)) = acceptor.admit() {
+        if let Some((permit, app)) = acceptor.admit() {
             if let Err(error) = set_options(&stream, limits.unread_timeout) {
                 tracing::debug!(%error, "cannot set the options of a connection");
             }
-            connections.spawn(connection(stream, app, seat, stop.clone(), abort.clone()));
+            connections.spawn(connection(stream, app, permit, stop.clone(), abort.clone()));
         }
     }
     drop(listener);
@@ -90,20 +90,20 @@ pub async fn serve(
 /// Decides which connections are admitted, and what serves them.
 struct Acceptor {
     app: Router,
-    seats: Arc<Seats>,
+    slots: Arc<ConnectionSlots>,
     refusal: Router,
-    refused: Arc<Seats>,
+    refused: Arc<ConnectionSlots>,
 }
 
 impl Acceptor {
     fn new(app: Router, max_connections: usize) -> Self {
         let refusal = Router::new().fallback(move || overloaded(max_connections));
-        Self { app, seats: Seats::new(max_connections), refusal, refused: Seats::new(MAX_REFUSED) }
+        Self { app, slots: ConnectionSlots::new(max_connections), refusal, refused: ConnectionSlots::new(MAX_REFUSED) }
     }
 
-    fn admit(&self) -> Option<(Arc<Seat>, Router)> {
-        let inside = || Some((self.seats.take()?, self.app.clone()));
-        inside().or_else(|| Some((self.refused.take()?, self.refusal.clone())))
+    fn admit(&self) -> Option<(Arc<ConnectionPermit>, Router)> {
+        let inside = || Some((self.slots.acquire()?, self.app.clone()));
+        inside().or_else(|| Some((self.refused.acquire()?, self.refusal.clone())))
     }
 }
 
@@ -136,7 +136,7 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStr
 async fn connection(
     stream: TcpStream,
     app: Router,
-    seat: Arc<Seat>,
+    permit: Arc<ConnectionPermit>,
     stop: CancellationToken,
     abort: CancellationToken,
 ) {
@@ -146,11 +146,11 @@ async fn connection(
         .header_read_timeout(HEADER_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES);
-    let serving = server.serve_connection(TokioIo::new(stream), seat.serving(app)).with_upgrades();
+    let serving = server.serve_connection(TokioIo::new(stream), permit.serving(app)).with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        () = seat.asked_to_leave() => return,
+        () = permit.evicted() => return,
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {

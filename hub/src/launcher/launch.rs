@@ -8,7 +8,7 @@
 use super::LauncherState;
 use crate::declared::{ServerEndpoint, ServerList, ServerSpec};
 use linchpin_instance::Conflict;
-use linchpin_instance::agent::{Handed, Kind, Port, RunOptions};
+use linchpin_instance::agent::{Kind, LaunchOptions, PortChoice, RunOptions};
 use linchpin_instance::keeper::{self, Relaunch};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::registry::Owner;
@@ -51,19 +51,19 @@ impl LauncherState {
             executable: self.env.executable.clone(),
             keeper: vec![OsString::from("keeper")],
             agent: vec![OsString::from("agent")],
-            said: Vec::new(),
+            typed: Vec::new(),
         }
     }
 
     fn options(&self, name: &str, server: ServerSpec) -> RunOptions {
-        let mut handed = Handed { open_files: self.env.open_files, ..Handed::default() };
+        let mut launch = LaunchOptions { open_files: self.env.open_files, ..LaunchOptions::default() };
         let (command, kind) = match server.endpoint {
             ServerEndpoint::Stdio { command, args, env } => {
-                handed.env = env;
+                launch.env = env;
                 (std::iter::once(command).chain(args).map(OsString::from).collect(), Kind::McpStdio)
             }
             ServerEndpoint::Url { url, headers } => {
-                handed.headers = headers;
+                launch.headers = headers;
                 (Vec::new(), Kind::McpUrl(url))
             }
         };
@@ -73,9 +73,9 @@ impl LauncherState {
             command,
             kind,
             conflict: Conflict::Fail,
-            port: Port::Nothing,
+            port: PortChoice::Nothing,
             pass_through: false,
-            handed,
+            launch,
         }
     }
 

@@ -6,7 +6,7 @@ use linchpin_hub::internals::{
     mcp_routes,
 };
 use linchpin_instance::Conflict;
-use linchpin_instance::agent::{self, Handed, Port, RunOptions};
+use linchpin_instance::agent::{self, LaunchOptions, PortChoice, RunOptions};
 use linchpin_shared::home::Home;
 use linchpin_shared::hub_file::HubFile;
 use linchpin_shared::process::Identity;
@@ -258,10 +258,10 @@ pub(crate) fn be_an_instance() {
         project_dir: state.clone(),
         command: ["python3".into(), script.into(), name.into(), state.into()].to_vec(),
         kind: agent::Kind::McpStdio,
-        port: Port::Default,
+        port: PortChoice::Default,
         conflict: Conflict::Fail,
         pass_through: false,
-        handed: Handed::default(),
+        launch: LaunchOptions::default(),
     };
     let lived = || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

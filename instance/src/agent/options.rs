@@ -1,13 +1,13 @@
-//! What `linchpin run` was asked to do, and what follows from it before anything is done.
+//! The options of `linchpin run`, and the [`Plan`] that follows from them.
 //!
-//! Owns [`RunOptions`] and the [`Plan`] made of them. Whatever can be refused is refused here: a bad name or URL, a
-//! command that does not exist, settings that cannot be read.
-//! Invariant: making a plan starts nothing and writes nothing.
-//! Never: looks at the registry.
+//! Whatever can be rejected early is rejected while the plan is made: a bad name or URL, a command that does not exist,
+//! settings that cannot be read. That starts nothing, writes nothing and does not read the registry.
 
-use super::Handed;
+use super::launch_options::LaunchOptions;
 use crate::conflict::Conflict;
-use crate::mcp::proxy::Target;
+#[cfg(feature = "mcp")]
+use crate::mcp::proxy::ServerUrl;
+#[cfg(feature = "mcp")]
 use http::{HeaderName, HeaderValue};
 use linchpin_shared::home::Home;
 use linchpin_shared::name;
@@ -18,51 +18,55 @@ use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+/// The name of the one process and the one MCP server of `linchpin run`.
+pub const MAIN: &str = "main";
+
 /// What to run as an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunOptions {
-    /// Its name; by default that of the project's directory.
+    /// The name of the instance; by default that of the project's directory.
     pub name: Option<String>,
-    /// The directory of the project, in which the command runs. Absolute.
+    /// The absolute path of the project's directory, in which the command runs.
     pub project_dir: PathBuf,
-    /// The command and its arguments. May be empty only for [`Kind::McpUrl`].
+    /// The command and its arguments. It may be empty only for [`Kind::McpUrl`].
     pub command: Vec<OsString>,
     /// What the command is.
     pub kind: Kind,
     /// What to do when a live instance has the name already.
     pub conflict: Conflict,
-    /// Which port it is given in `PORT`.
-    pub port: Port,
+    /// Which port the command is assigned in `PORT`.
+    pub port: PortChoice,
     /// Whether the command's output is passed through to our own.
     pub pass_through: bool,
-    /// What it is handed that must not stand in a command line.
-    #[serde(default)]
-    pub handed: Handed,
+    /// Options that must not appear in a command line.
+    #[serde(default, rename = "handed")]
+    pub launch: LaunchOptions,
 }
 
 impl RunOptions {
-    /// The next life is the same instance, whatever the first one's name cost.
-    pub(crate) fn settle(&mut self, name: String) {
+    /// Keeps the name under which the first run was registered: later runs are the same instance, and never take over
+    /// another one's name.
+    pub(crate) fn keep_name(&mut self, name: String) {
         (self.name, self.conflict) = (Some(name), Conflict::Fail);
     }
 }
 
-/// Which port a command is given in the variable `PORT`.
+/// Which port a command is assigned in the variable `PORT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Port {
-    /// A free one, if it is no MCP server, `PORT` is not set already and the settings do not forbid it.
+pub enum PortChoice {
+    /// A free port, unless it is an MCP server, `PORT` is set already or the settings forbid it.
     #[default]
     Default,
-    /// A free one.
+    /// A free port.
     Any,
-    /// This one; when it is taken, nothing is started.
+    /// This port; when it is taken, nothing is started.
     Exactly(u16),
-    /// None.
+    /// No port.
     Nothing,
 }
 
-/// What the command is.
+/// The kind of program that the command runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -74,67 +78,86 @@ pub enum Kind {
     McpUrl(String),
 }
 
-/// What will be done.
+/// What the agent will do.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) name: String,
     pub(super) project_dir: PathBuf,
     /// The executable that was found, if there is a command.
     pub(super) executable: Option<PathBuf>,
-    pub(super) words: Vec<OsString>,
-    pub(super) wiring: Wiring,
+    pub(super) command: Vec<OsString>,
+    pub(super) offer: Offer,
     pub(super) conflict: Conflict,
-    pub(super) port: Port,
+    pub(super) port: PortChoice,
     pub(super) pass_through: bool,
-    pub(super) handed: Handed,
+    pub(super) launch: LaunchOptions,
     pub(super) settings: Settings,
 }
 
-/// How the command is wired.
+/// What the instance offers besides the command itself.
 #[derive(Debug)]
-pub(super) enum Wiring {
-    Plain,
-    Stdio,
-    Url(Target, Vec<(HeaderName, HeaderValue)>),
+pub(super) enum Offer {
+    Nothing,
+    #[cfg(feature = "mcp")]
+    McpStdio,
+    #[cfg(feature = "mcp")]
+    McpUrl(ServerUrl, Vec<(HeaderName, HeaderValue)>),
+}
+
+impl Offer {
+    #[cfg(feature = "mcp")]
+    fn new(kind: &Kind, launch: &LaunchOptions) -> Result<Self, Problem> {
+        Ok(match kind {
+            Kind::Plain => Self::Nothing,
+            Kind::McpStdio => Self::McpStdio,
+            Kind::McpUrl(url) => Self::McpUrl(ServerUrl::parse(url)?, launch.header_list()?),
+        })
+    }
+
+    #[cfg(not(feature = "mcp"))]
+    fn new(kind: &Kind, _: &LaunchOptions) -> Result<Self, Problem> {
+        match kind {
+            Kind::Plain => Ok(Self::Nothing),
+            Kind::McpStdio | Kind::McpUrl(_) => {
+                Err(Problem::new(Code::BadRequest, "this program was built without support for MCP servers")
+                    .next("build it with the feature \"mcp\" of linchpin-instance"))
+            }
+        }
+    }
 }
 
 impl Plan {
     pub(super) fn new(home: &Home, options: RunOptions) -> Result<Self, Problem> {
-        let RunOptions { name, project_dir, command, kind, conflict, port, pass_through, handed } = options;
+        let RunOptions { name, project_dir, command, kind, conflict, port, pass_through, launch } = options;
         let name = name.unwrap_or_else(|| name::from_path(&project_dir));
         name::check(&name)?;
         if !(project_dir.is_absolute() && project_dir.is_dir()) {
             return Err(Problem::new(
                 Code::BadRequest,
-                "the project's directory is not an absolute path of a directory",
+                "the project's directory is not the absolute path of a directory",
             )
             .seen("path", project_dir.display().to_string())
             .next("cd to the project first"));
         }
-        let wiring = match kind {
-            Kind::Plain => Wiring::Plain,
-            Kind::McpStdio => Wiring::Stdio,
-            Kind::McpUrl(url) => Wiring::Url(Target::parse(&url)?, handed.header_list()?),
-        };
-        let executable = match (command.first(), &wiring) {
-            (Some(program), _) => {
-                let path = handed.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+        let offer = Offer::new(&kind, &launch)?;
+        let executable = match command.first() {
+            Some(program) => {
+                let path = launch.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
                 Some(find(program, &project_dir, &path.unwrap_or_default())?)
             }
-            (None, Wiring::Url(..)) => None,
-            (None, Wiring::Plain | Wiring::Stdio) => {
+            None if matches!(kind, Kind::McpUrl(_)) => None,
+            None => {
                 return Err(
                     Problem::new(Code::BadRequest, "there is no command to run").next("linchpin run -- COMMAND")
                 );
             }
         };
         let settings = Settings::load(home)?;
-        let words = command;
-        Ok(Self { name, project_dir, executable, words, wiring, conflict, port, pass_through, handed, settings })
+        Ok(Self { name, project_dir, executable, command, offer, conflict, port, pass_through, launch, settings })
     }
 }
 
-/// Finds a program as a shell does: a word with a slash is a path, any other is looked for in `path`.
+/// Finds a program as a shell does: a name with a slash is a path, any other is searched for in `path`.
 fn find(program: &OsStr, dir: &Path, path: &OsStr) -> Result<PathBuf, Problem> {
     let named = Path::new(program);
     let candidates: Vec<PathBuf> = if named.components().count() > 1 || program.is_empty() {
@@ -148,8 +171,8 @@ fn find(program: &OsStr, dir: &Path, path: &OsStr) -> Result<PathBuf, Problem> {
         return Ok(found.clone());
     }
     let program = program.to_string_lossy();
-    let there = candidates.iter().find(|path| path.exists());
-    let problem = match there {
+    let existing = candidates.iter().find(|path| path.exists());
+    let problem = match existing {
         Some(path) if path.is_dir() => Problem::new(Code::CommandNotFound, format!("{program:?} is a directory")),
         Some(path) => Problem::new(Code::CommandNotFound, format!("{program:?} may not be executed"))
             .next(format!("chmod +x {}", path.display())),
@@ -174,9 +197,9 @@ mod tests {
                 command: vec!["true".into()],
                 kind: Kind::Plain,
                 conflict: Conflict::Fail,
-                port: Port::Default,
+                port: PortChoice::Default,
                 pass_through: false,
-                handed: Handed::default(),
+                launch: LaunchOptions::default(),
             };
             let problem = Plan::new(&Home::at("/nowhere"), options).unwrap_err();
             assert!(problem.detail.contains("directory"), "{problem}");

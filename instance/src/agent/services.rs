@@ -1,10 +1,10 @@
-//! Where the process of an instance listens, as services in the record.
+//! Registers the ports on which the process of an instance listens as services in its record.
 //!
-//! Owns the way from what was seen ([`vitals::ProcessVitals::ports`]) to what is registered. Any port may be one of HTTP; who
-//! asks finds out. Invariant: the record tells where the process listens, or, while it starts, where it listened last: it
-//! is given the same port again. Never: tells a port that nobody was seen to listen on.
+//! Only observed ports ([`vitals::ProcessVitals::ports`]) are registered. Any of them may speak HTTP; a client that connects
+//! finds out. While the process starts, the record keeps the ports of its last run, because it is assigned the same
+//! port again.
 
-use super::MAIN;
+use super::options::MAIN;
 use crate::supervisor::Process;
 use linchpin_shared::protocol::vitals::{self, ProcessState};
 use linchpin_shared::registry::record::Service;
@@ -12,18 +12,18 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::sync::watch;
 
-/// Tells the services of a process for as long as it is supervised.
-pub(super) async fn keep(process: Process, tell: watch::Sender<Vec<Service>>) {
-    let mut state = process.watch();
+/// Publishes the services of a process for as long as it is supervised.
+pub(super) async fn publish(process: Process, registered: watch::Sender<Vec<Service>>) {
+    let mut state = process.subscribe();
     loop {
-        let (services, state_now) = {
+        let (services, current) = {
             let state = state.borrow_and_update();
             (of(&state), state.state)
         };
-        if !services.is_empty() || state_now == ProcessState::Ended {
-            tell.send_if_modified(|told| {
-                let changed = *told != services;
-                *told = services;
+        if !services.is_empty() || current == ProcessState::Ended {
+            registered.send_if_modified(|registered| {
+                let changed = *registered != services;
+                *registered = services;
                 changed
             });
         }
@@ -33,18 +33,19 @@ pub(super) async fn keep(process: Process, tell: watch::Sender<Vec<Service>>) {
     }
 }
 
-/// The one on the port that was given is called as the process is, or else the one with the lowest port.
+/// Returns the services of a process. The one on the assigned port has the name of the process; without that, the one
+/// on the lowest port has.
 fn of(process: &vitals::ProcessVitals) -> Vec<Service> {
-    // Of several addresses with one port the first will do: sorted, the widest and then IPv4.
+    // Of several addresses with one port the first counts: they are sorted, the widest first, then IPv4.
     let ports: BTreeMap<u16, IpAddr> = process.ports.iter().rev().map(|at| (at.port, at.address)).collect();
-    let given = process.given_port.filter(|port| ports.contains_key(port));
-    let main = given.or_else(|| ports.keys().next().copied());
+    let assigned = process.given_port.filter(|port| ports.contains_key(port));
+    let main = assigned.or_else(|| ports.keys().next().copied());
     let name = |port| if Some(port) == main { MAIN.to_owned() } else { format!("port-{port}") };
     let url = |port, address| format!("http://{}", SocketAddr::new(reachable(address), port));
     ports.into_iter().map(|(port, address)| Service { name: name(port), url: url(port, address) }).collect()
 }
 
-/// An address at which this one is reached on this machine.
+/// Returns an address under which a listener is reached on this machine.
 const fn reachable(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -60,7 +61,7 @@ mod tests {
     use linchpin_shared::protocol::vitals::Port;
 
     #[test]
-    fn the_port_that_was_given_is_the_main_one() {
+    fn the_assigned_port_is_the_main_one() {
         let port = |port, address: &str| Port { port, address: address.parse().unwrap() };
         let mut process = vitals::ProcessVitals {
             name: MAIN.to_owned(),
@@ -73,13 +74,13 @@ mod tests {
             given_port: Some(9000),
             ports: vec![port(3000, "127.0.0.1"), port(9000, "0.0.0.0"), port(9000, "::"), port(9001, "::")],
         };
-        let shown = |process: &vitals::ProcessVitals| {
+        let services = |process: &vitals::ProcessVitals| {
             of(process).into_iter().map(|service| format!("{} {}", service.name, service.url)).collect::<Vec<_>>()
         };
         let all = ["port-3000 http://127.0.0.1:3000", "main http://127.0.0.1:9000", "port-9001 http://[::1]:9001"];
-        assert_eq!(shown(&process), all);
+        assert_eq!(services(&process), all);
         process.ports.truncate(1);
-        assert_eq!(shown(&process), ["main http://127.0.0.1:3000"], "it took another one");
+        assert_eq!(services(&process), ["main http://127.0.0.1:3000"], "it chose another port");
         process.ports.clear();
         assert!(of(&process).is_empty());
     }

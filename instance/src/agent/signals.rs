@@ -1,14 +1,13 @@
-//! The signals that ask an agent or a keeper to end.
+//! The signals that ask an agent or a keeper to end: SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal was closed).
 //!
-//! Owns the set: SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal closed).
-//! Invariant: from [`Signals::listen`] on none of them ends the process by itself.
-//! Never: decides what follows; the first and the second mean different things to who asks.
+//! From [`Signals::listen`] on, none of them ends the process by itself. What follows is up to the caller, for whom a
+//! first and a second signal mean different things.
 
 use linchpin_shared::problem::{Code, Problem};
 use std::future::Future;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals.
+/// A listener for these signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: Signal,
@@ -17,7 +16,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Begins to listen.
+    /// Starts to listen.
     pub(crate) fn listen() -> Result<Self, Problem> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
@@ -31,7 +30,7 @@ impl Signals {
         })
     }
 
-    /// The name of the next one.
+    /// Waits for the next signal and returns its name.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -40,8 +39,8 @@ impl Signals {
         }
     }
 
-    /// Does `work`, unless one of them comes first: then it is dropped, and the signal's name is the error.
-    pub(crate) async fn unless_heard<T>(&mut self, work: impl Future<Output = T>) -> Result<T, &'static str> {
+    /// Awaits `work`. If a signal arrives first, `work` is dropped and the name of the signal is the error.
+    pub(crate) async fn or_signal<T>(&mut self, work: impl Future<Output = T>) -> Result<T, &'static str> {
         tokio::select! {
             biased;
             signal = self.next() => Err(signal),

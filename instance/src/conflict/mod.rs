@@ -1,16 +1,13 @@
 //! What to do when a live instance has the name already.
 //!
-//! Owns [`Conflict`] and what follows from it: who has the name is told in full, or ended ([`takeover`]), or joined under
-//! another name. The registry decides whether there is a conflict; here it is resolved.
-//! Invariant: the name is ours only when the registry says so, whoever was stopped before.
-//! Never: asks a person. That is for who has a terminal.
+//! The registry decides whether there is a conflict. Here it is resolved as [`Conflict`] says: the other instance is
+//! described in full, or ended ([`takeover`]), or this one registers under another name. Only the registry gives a name
+//! out, whichever instance was stopped before. People are asked by the command line, not here.
 
-mod crowd;
+mod family;
 mod takeover;
 
-pub(crate) use crowd::{KEEPER, keeper_mark};
-
-use crowd::Crowd;
+use family::ProcessFamily;
 use jiff::{SignedDuration, Timestamp};
 use linchpin_shared::name;
 use linchpin_shared::problem::{Code, Problem};
@@ -20,27 +17,30 @@ use linchpin_shared::registry::{Entry, Registration, Registry};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How many names are tried beside the one that is taken.
-const MOST_ALONGSIDE: u32 = 99;
+/// The highest number that is tried after the name that is taken.
+const MAX_ALONGSIDE: u32 = 99;
 
-/// How often another instance of the name is stopped: a third one may take the name at the same moment.
-const MOST_TAKEN_OVER: u32 = 3;
+/// How many instances of the name are stopped in turn: a third one may take the name at the same moment.
+const MAX_TAKE_OVERS: u32 = 3;
 
 /// What to do when a live instance has the name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Conflict {
-    /// Say who has it.
+    /// Fail with a description of the other instance.
     #[default]
     Fail,
-    /// Stop the other one, and take its name.
+    /// Stop the other instance and take its name.
     TakeOver,
-    /// Run beside it, as `name-2` or the next free number.
+    /// Run beside it as `name-2`, or with the next free number.
     Alongside,
 }
 
-/// Registers `record`, under another name if that is how a conflict is resolved. Given up at any moment, it leaves no
-/// record; neither does the registration, until it is told that something may outlive it.
+/// Registers `record`, under another name if that is how a conflict is resolved.
+///
+/// # Cancel safety
+/// When the future is dropped, no record is left; nor is one when the registration is dropped, until its owner says
+/// that processes may outlive it.
 pub(crate) async fn register(
     registry: Registry,
     record: Record,
@@ -52,7 +52,7 @@ pub(crate) async fn register(
         done => return done,
     };
     match conflict {
-        Conflict::Fail => Err(explained(&registry, &record, taken).await),
+        Conflict::Fail => Err(explain(&registry, &record, taken).await),
         Conflict::TakeOver => take_over(&registry, record, taken, patience).await,
         Conflict::Alongside => alongside(&registry, record, taken).await,
     }
@@ -62,7 +62,7 @@ async fn attempt(registry: &Registry, record: Record) -> Result<Registration, Pr
     let registry = registry.clone();
     let register = move || {
         let mut registration = registry.register(record)?;
-        // Whoever waited for it may be gone by now.
+        // The caller may have been dropped by now.
         registration.take_back_when_dropped(true);
         Ok(registration)
     };
@@ -70,7 +70,7 @@ async fn attempt(registry: &Registry, record: Record) -> Result<Registration, Pr
 }
 
 async fn alongside(registry: &Registry, record: Record, taken: Problem) -> Result<Registration, Problem> {
-    for number in 2..=MOST_ALONGSIDE {
+    for number in 2..=MAX_ALONGSIDE {
         let mut beside = record.clone();
         beside.name = numbered(&record.name, number);
         beside.id = instance_id(&beside.project_dir, &beside.name);
@@ -96,12 +96,12 @@ async fn take_over(
     mut taken: Problem,
     patience: Duration,
 ) -> Result<Registration, Problem> {
-    for _ in 0..MOST_TAKEN_OVER {
+    for _ in 0..MAX_TAKE_OVERS {
         if let Some((other, holder)) = live(registry, &record.name).await? {
-            // A foreign program that is registered anew goes on; who registered it before does not.
-            let spared = (record.protocol == Protocol::Http1).then_some(&record.process);
-            takeover::stop(&other, holder, spared, patience, taken).await?;
-            // Who was killed could not remove its record. Where that is not possible, a hub does it.
+            // An external program that is registered again goes on; only its previous registrar ends.
+            let excluded = (record.protocol == Protocol::Http1).then_some(&record.process);
+            takeover::stop(&other, holder, excluded, patience, taken).await?;
+            // A killed instance could not remove its record. If that is not possible here either, a hub does it.
             let (registry, id) = (registry.clone(), other.record.id);
             let _ = blocking(move || registry.sweep(id)).await?;
         }
@@ -110,10 +110,10 @@ async fn take_over(
             done => return done,
         }
     }
-    Err(explained(registry, &record, taken).await)
+    Err(explain(registry, &record, taken).await)
 }
 
-/// The live instance of this name, and who holds its lease.
+/// Returns the live instance of this name and the process that holds its lease.
 async fn live(registry: &Registry, name: &str) -> Result<Option<(Entry, Option<Identity>)>, Problem> {
     let (registry, name) = (registry.clone(), name.to_owned());
     blocking(move || {
@@ -124,24 +124,23 @@ async fn live(registry: &Registry, name: &str) -> Result<Option<(Entry, Option<I
     .await
 }
 
-/// The conflict with all that is known of the other instance.
-async fn explained(registry: &Registry, record: &Record, taken: Problem) -> Problem {
+/// Adds to a conflict all that is known about the other instance.
+async fn explain(registry: &Registry, record: &Record, taken: Problem) -> Problem {
     let Ok(Some((other, holder))) = live(registry, &record.name).await else { return taken };
     let verb = match record.protocol {
         Protocol::H2c => "run",
         Protocol::Http1 => "register",
     };
-    let theirs = blocking(move || explain(taken, &other, holder, verb));
-    theirs.await.unwrap_or_else(|problem| problem)
+    blocking(move || describe(taken, &other, holder, verb)).await.unwrap_or_else(|problem| problem)
 }
 
-fn explain(mut taken: Problem, other: &Entry, holder: Option<Identity>, verb: &str) -> Problem {
+fn describe(mut taken: Problem, other: &Entry, holder: Option<Identity>, verb: &str) -> Problem {
     let Record { name, process, registered_at, protocol, .. } = &other.record;
     taken.next_steps.clear();
-    let runs = Timestamp::now().duration_since(*registered_at);
-    taken = taken.seen("for", format!("{:#}", SignedDuration::from_secs(runs.as_secs())));
-    if let Ok(crowd) = Crowd::gather(other, holder.clone(), None) {
-        let (bytes, processes) = crowd.memory();
+    let uptime = Timestamp::now().duration_since(*registered_at);
+    taken = taken.seen("for", format!("{:#}", SignedDuration::from_secs(uptime.as_secs())));
+    if let Ok(family) = ProcessFamily::collect(other, holder.clone(), None) {
+        let (bytes, processes) = family.memory();
         taken = taken.seen("memory", format!("{} MB in {processes} processes", bytes.div_ceil(1 << 20)));
     }
     if let Some(holder) = holder.filter(|holder| holder != process) {
@@ -152,13 +151,13 @@ fn explain(mut taken: Problem, other: &Entry, holder: Option<Identity>, verb: &s
         Protocol::Http1 => format!("kill {}    (ends it)", process.pid),
     };
     taken
-        .next(format!("linchpin {verb} --take-over …    (stops that one and takes its place)"))
+        .next(format!("linchpin {verb} --take-over …    (stops it and takes its place)"))
         .next(format!(
             "linchpin {verb} --alongside …    (runs beside it as {}, or the next free number)",
             numbered(name, 2)
         ))
         .next(format!(
-            "linchpin status {name}; ps -o pid,etime,rss,args -p {}    (leaves it, and shows it)",
+            "linchpin status {name}; ps -o pid,etime,rss,args -p {}    (changes nothing and shows it)",
             process.pid
         ))
         .next(end)
@@ -178,7 +177,7 @@ mod tests {
     fn a_numbered_name_is_a_valid_name() {
         assert_eq!(numbered("shop", 2), "shop-2");
         for name in ["x".repeat(name::MAX_LEN), format!("{}-yy", "x".repeat(name::MAX_LEN - 3))] {
-            for number in [2, 10, MOST_ALONGSIDE] {
+            for number in [2, 10, MAX_ALONGSIDE] {
                 assert!(name::check(&numbered(&name, number)).is_ok(), "{}", numbered(&name, number));
             }
         }

@@ -1,99 +1,97 @@
 //! Taking the place of a live instance: it is ended, and its ports are free, before its name is taken.
 //!
-//! Owns the order: ask the instance's own process, so that it ends what it runs as it always does; when it does not end
-//! in time, kill it with all that belongs to it, its keeper first; then wait for the sockets on which any of them
-//! listened. Invariant: every signal goes to an identity that is checked at that moment; everything has a bound, and a
-//! [`Problem`] that says who is left. Never: ends us or what we come from, or a program that left on purpose.
+//! The instance's own process is asked first, so that it ends what it runs as it always does. When it does not end in
+//! time, it is killed with all its processes, the keeper first. Then the sockets are awaited on which any of them
+//! listened. Every signal goes to an identity that is checked at that moment, and every wait has a limit, after which a
+//! [`Problem`] names what is left. Neither this process and its ancestors nor a detached program are ever ended.
 
-use super::crowd::{self, Crowd};
-use crate::supervisor::table::Entry;
+use super::family::ProcessFamily;
+use crate::process_table::ProcessEntry;
 use linchpin_shared::port::{self, Listener};
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::process::{Identity, Signal, command_line};
-use linchpin_shared::registry::Entry as Registered;
+use linchpin_shared::registry::Entry;
 use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How often it is looked at, while something ends.
-const LOOK: Duration = Duration::from_millis(10);
-/// How long children may take that a program left behind which was asked to end, before they are killed.
+/// How often a condition is checked that is waited for.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// How long children may take that an instance left when it ended on request, before they are killed.
 const CHILDREN_WITHIN: Duration = Duration::from_secs(2);
-/// How long the kernel may take to end who was killed. Longer takes only who waits inside the kernel, for a disk.
+/// How long the kernel may take to end killed processes. Only one that waits inside the kernel, for a disk, takes
+/// longer.
 const KILL_WITHIN: Duration = Duration::from_secs(10);
-/// How long a socket may be open after all who are known to have it ended.
+/// How long a socket may stay open after all processes have ended that are known to have it.
 const PORTS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Ends another instance. `taken` is the conflict as it was found, for when it must stand.
+/// Ends another instance. `taken` is the conflict that is returned when the instance cannot be ended.
 pub(super) async fn stop(
-    other: &Registered,
+    other: &Entry,
     holder: Option<Identity>,
-    spared: Option<&Identity>,
+    excluded: Option<&Identity>,
     patience: Duration,
     taken: Problem,
 ) -> Result<(), Problem> {
-    let mut crowd = Crowd::gather(other, holder, spared).map_err(|error| unseen(&error))?;
-    if crowd.includes_us() {
-        let name = &other.record.name;
+    let mut family = ProcessFamily::collect(other, holder, excluded).map_err(|error| cannot_list(&error))?;
+    let name = &other.record.name;
+    if family.includes_this_process() {
         return Err(taken
-            .seen("why", "this very program runs inside that instance and would be ended with it")
+            .seen("why", "this program runs inside that instance and would be ended with it")
             .next(format!("from another terminal: linchpin stop {name}")));
     }
-    let listened = crowd.listeners();
-    let (ask, all) = match crowd.heads.iter().find(|head| **head == other.record.process).or(crowd.heads.first()) {
-        Some(asked) => (asked.clone(), crowd.heads.clone()),
-        None => return Ok(()),
+    let listeners = family.listeners();
+    let roots = family.roots.clone();
+    let Some(asked) = roots.iter().find(|root| **root == other.record.process).or(roots.first()) else {
+        return Ok(());
     };
-    tracing::info!(name = other.record.name, pid = ask.pid, "asking the other instance to stop");
-    send(&ask, Signal::TERM)?;
-    for head in &all {
-        // Who is stopped does not hear of SIGTERM before it goes on.
-        send(head, Signal::CONT)?;
+    tracing::info!(name, pid = asked.pid, "asking the other instance to stop");
+    send(asked, Signal::TERM)?;
+    for root in &roots {
+        // A stopped process receives SIGTERM only once it continues.
+        send(root, Signal::CONT)?;
     }
-    let ended = wait(patience, async || !all.iter().any(Identity::is_alive)).await;
+    let ended = wait(patience, async || !roots.iter().any(Identity::is_alive)).await;
     if !ended {
-        tracing::warn!(
-            name = other.record.name,
-            "the other instance does not stop; it is killed with all that it runs"
-        );
-        for head in &all {
-            send(head, Signal::KILL)?;
+        tracing::warn!(name, "the other instance does not stop; it is killed with all its processes");
+        for root in &roots {
+            send(root, Signal::KILL)?;
         }
     }
-    end_rest(&mut crowd, ended).await?;
-    free(&listened).await
+    end_rest(&mut family, ended).await?;
+    wait_for_ports(&listeners).await
 }
 
-/// Ends who is left: those whom a program left behind that ended when it was asked get a moment more.
-async fn end_rest(crowd: &mut Crowd, asked: bool) -> Result<(), Problem> {
-    if asked {
-        for entry in crowd.living().map_err(|error| unseen(&error))? {
-            let _ = crowd::signal(&entry, Signal::TERM).and_then(|_| crowd::signal(&entry, Signal::CONT));
+/// Ends the remaining processes. Those of an instance that ended on request get SIGTERM and some time first.
+async fn end_rest(family: &mut ProcessFamily, on_request: bool) -> Result<(), Problem> {
+    if on_request {
+        for entry in family.living().map_err(|error| cannot_list(&error))? {
+            let _ = entry.signal(Signal::TERM).and_then(|_| entry.signal(Signal::CONT));
         }
-        if wait(CHILDREN_WITHIN, async || crowd.living().is_ok_and(|living| living.is_empty())).await {
+        if wait(CHILDREN_WITHIN, async || family.living().is_ok_and(|living| living.is_empty())).await {
             return Ok(());
         }
     }
     let mut refused = None;
     let killed = wait(KILL_WITHIN, async || {
-        let living = crowd.living().unwrap_or_default();
+        let living = family.living().unwrap_or_default();
         for entry in &living {
-            // Again and again: others may be born meanwhile.
-            refused = crowd::signal(entry, Signal::KILL).err().or(refused.take());
+            // It is repeated because processes may be started meanwhile.
+            refused = entry.signal(Signal::KILL).err().or(refused.take());
         }
         living.is_empty()
     });
     if killed.await {
         return Ok(());
     }
-    Err(left(&crowd.living().unwrap_or_default(), refused.as_ref()))
+    Err(still_running(&family.living().unwrap_or_default(), refused.as_ref()))
 }
 
-/// Waits until nobody has the sockets open any more.
-async fn free(listened: &[Listener]) -> Result<(), Problem> {
-    let inodes: BTreeSet<u64> = listened.iter().map(|listener| listener.inode).collect();
-    let mut open: Vec<Listener> = listened.to_vec();
+/// Waits until no process has any of these sockets open.
+async fn wait_for_ports(listeners: &[Listener]) -> Result<(), Problem> {
+    let inodes: BTreeSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
+    let mut open: Vec<Listener> = listeners.to_vec();
     let freed = wait(PORTS_WITHIN, async || {
         open = port::listeners().unwrap_or_default();
         open.retain(|listener| inodes.contains(&listener.inode));
@@ -104,11 +102,10 @@ async fn free(listened: &[Listener]) -> Result<(), Problem> {
     }
     let Some(listener) = open.first() else { return Ok(()) };
     let (port, holder) = (listener.address.port(), listener.holder());
-    let problem =
-        Problem::new(Code::PortTaken, "the other instance ended, and a program that outlives it has its port")
-            .seen("port", port)
-            .seen("address", listener.address.to_string())
-            .seen("waited_ms", millis(PORTS_WITHIN));
+    let problem = Problem::new(Code::PortTaken, "the other instance ended, but another program still has its port")
+        .seen("port", port)
+        .seen("address", listener.address.to_string())
+        .seen("waited_ms", millis(PORTS_WITHIN));
     Err(match holder.process {
         Some(process) => problem
             .seen("pid", process.pid)
@@ -119,13 +116,13 @@ async fn free(listened: &[Listener]) -> Result<(), Problem> {
     .next("then run the command again"))
 }
 
-fn left(entries: &[Entry], refused: Option<&io::Error>) -> Problem {
-    let what = "processes of the other instance do not even end when they are killed";
+fn still_running(entries: &[ProcessEntry], refused: Option<&io::Error>) -> Problem {
+    let what = "processes of the other instance have not ended although they were killed";
     let problem = match refused {
         Some(error) => Problem::from_io(error, Code::TimedOut, what),
         None => Problem::new(Code::TimedOut, what),
     };
-    let line = |entry: &Entry| format!("{} {}", entry.pid, command_line(entry.pid).unwrap_or_default());
+    let line = |entry: &ProcessEntry| format!("{} {}", entry.pid, command_line(entry.pid).unwrap_or_default());
     let pids: Vec<String> = entries.iter().map(|entry| entry.pid.to_string()).collect();
     problem
         .seen("left", entries.iter().map(line).collect::<Vec<_>>())
@@ -144,7 +141,7 @@ fn send(to: &Identity, signal: Signal) -> Result<bool, Problem> {
     })
 }
 
-fn unseen(error: &io::Error) -> Problem {
+fn cannot_list(error: &io::Error) -> Problem {
     Problem::from_io(error, Code::Internal, "cannot list the processes of this machine").next("ls /proc")
 }
 
@@ -154,7 +151,7 @@ async fn wait(within: Duration, mut condition: impl AsyncFnMut() -> bool) -> boo
         if Instant::now() >= deadline {
             return false;
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
     true
 }

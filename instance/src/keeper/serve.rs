@@ -1,12 +1,11 @@
 //! The agent under a keeper.
 //!
-//! Owns the hidden verb's work: reads the orders from standard input, runs the agent, reports once.
-//! Invariant: exit code 0 means that the instance ended as it should; anything else, a signal included, means that the
-//! keeper shall start it again. A keeper that adopted the agent, and cannot see its exit code, is told.
-//! Never: prints anything but the report.
+//! It reads its orders from standard input, runs the agent and reports on standard output, where nothing else is
+//! printed. Exit code 0 means that the instance ended regularly; after anything else, a signal included, the keeper
+//! restarts it. A keeper that adopted the agent cannot see its exit code and is notified through a pipe instead.
 
-use super::standby::Standby;
-use super::{Report, Started, orders, report};
+use super::keeper_watch::KeeperWatch;
+use super::orders::{self, Report, Started};
 use crate::agent;
 use linchpin_shared::home::Home;
 use linchpin_shared::problem::{Exit, Problem};
@@ -15,28 +14,28 @@ use std::cell::Cell;
 
 /// Runs an agent for the keeper that started this process.
 pub async fn serve() -> Exit {
-    let standby = Cell::new(None);
+    let watch = Cell::new(None);
     let run = async {
-        let (mut orders, _) = orders().await?;
+        let (mut orders, _) = orders::read().await?;
         let (home, options) = (Home::from_env()?, orders.options.clone());
         let ready = |record: &Record| {
-            report(&Report::Ready(Started::from(record)));
-            orders.options.settle(record.name.clone());
-            standby.set(Some(Standby::begin(orders)));
+            Report::Ready(Started::from(record)).send();
+            orders.options.keep_name(record.name.clone());
+            watch.set(Some(KeeperWatch::start(orders)));
         };
         let stopping = || {
-            report(&Report::Stopping);
-            standby.set(standby.take().inspect(Standby::stopping));
+            Report::Stopping.send();
+            watch.set(watch.take().inspect(KeeperWatch::agent_stopping));
         };
-        agent::run_telling(&home, options, ready, stopping).await
+        agent::run_with_hooks(&home, options, ready, stopping).await
     };
     let ended: Result<agent::Ended, Problem> = run.await;
-    let standby = standby.take();
-    let told = standby.is_some();
-    if let Some(standby) = standby {
+    let watch = watch.take();
+    let was_ready = watch.is_some();
+    if let Some(watch) = watch {
         match ended {
-            Ok(_) => standby.done().await,
-            Err(_) => standby.failed().await,
+            Ok(_) => watch.agent_done().await,
+            Err(_) => watch.agent_failed().await,
         }
     }
     match ended {
@@ -47,8 +46,8 @@ pub async fn serve() -> Exit {
         Err(problem) => {
             tracing::error!(%problem, "the instance failed");
             let exit = problem.exit();
-            if !told {
-                report(&Report::Problem(problem));
+            if !was_ready {
+                Report::Problem(problem).send();
             }
             exit
         }

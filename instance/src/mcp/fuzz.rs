@@ -1,41 +1,38 @@
-//! What bytes that nobody chose come to, for the fuzz target of the workspace.
-//!
-//! Owns a way to this room's readers for a program outside. Invariant: what is said here is what a running instance sees.
-//! Never: called by an instance.
+//! The parsers of this room, for the fuzz targets: they see exactly what a running instance sees.
 
-use super::lines::Lines;
-use super::message::Message;
+use super::stdio::line_buffer::LineBuffer;
+use super::stdio::message::Message;
 
 /// What routing sees of a message.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// A request of this id, as JSON.
+pub enum ParsedMessage {
+    /// A request with this id, as JSON.
     Request(String),
-    /// An answer to the request of this id.
+    /// A response to the request with this id, as JSON.
     Response(String),
     /// A notification.
     Notification,
 }
 
-/// What routing sees of a message; nothing if it is none.
+/// Parses a message as far as routing does; `None` when it is not one.
 #[must_use]
-pub fn look(message: &[u8]) -> Option<Seen> {
-    Some(match Message::look(message)? {
-        Message::Request { id, .. } => Seen::Request(id.as_json().to_owned()),
-        Message::Response(id) => Seen::Response(id.as_json().to_owned()),
-        Message::Progress(_) | Message::Initialized | Message::Notification => Seen::Notification,
+pub fn parse_message(message: &[u8]) -> Option<ParsedMessage> {
+    Some(match Message::parse(message)? {
+        Message::Request { id, .. } => ParsedMessage::Request(id.as_json().to_owned()),
+        Message::Response(id) => ParsedMessage::Response(id.as_json().to_owned()),
+        Message::Progress(_) | Message::Initialized | Message::Notification => ParsedMessage::Notification,
     })
 }
 
-/// The lines of what comes in these pieces; none when one of them is longer than `max`.
+/// Splits these pieces of a stream into lines; `None` when one of them is longer than `max`.
 #[must_use]
 pub fn lines<'d>(pieces: impl Iterator<Item = &'d [u8]>, max: usize) -> Option<Vec<Vec<u8>>> {
-    let (mut lines, mut all) = (Lines::new(max), Vec::new());
+    let (mut buffer, mut lines) = (LineBuffer::new(max), Vec::new());
     for piece in pieces {
-        lines.room().extend_from_slice(piece);
-        while let Some(line) = lines.next().ok()? {
-            all.push(line.to_vec());
+        buffer.spare().extend_from_slice(piece);
+        while let Some(line) = buffer.next().ok()? {
+            lines.push(line.to_vec());
         }
     }
-    Some(all)
+    Some(lines)
 }

@@ -1,139 +1,91 @@
-//! What a connection may ask.
+//! The paths of [`linchpin_shared::protocol::path`].
 //!
-//! Owns the paths of [`linchpin_shared::protocol::path`] and [`App`], what stands behind them.
-//! Invariant: one check before all handlers closes everything but hello and prove until the gate is open.
-//! Never: lets a request that has an effect begin once the instance drains; it is refused as not executed instead.
+//! One check in front of all other handlers refuses everything but hello and prove until the peer is verified. Once the
+//! instance drains, requests that could have an effect are refused as not executed.
 
-use super::gate::Gate;
-use crate::board::Board;
-use crate::respond::{self, Answer};
-use crate::seats::Seat;
-use crate::{mcp, supervisor};
-use axum::Json;
-use axum::Router;
+use super::state::ServerState;
+use super::verification::Verification;
+use crate::connection_slots::ConnectionPermit;
+use crate::respond;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Extension, Path, Query, Request, State};
 use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::{any, get, post};
+use axum::{Json, Router};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use linchpin_shared::problem::{Code, Problem};
 use linchpin_shared::protocol::hello::{Hello, Proof, random};
 use linchpin_shared::protocol::path;
 use linchpin_shared::protocol::vitals::Vitals;
-use linchpin_shared::registry::record::Record;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio_stream::wrappers::WatchStream;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::sync::watch;
 
-/// The largest body of our own messages. Those of MCP have a bound of their own.
+/// The largest body of our own messages. Those of MCP have a limit of their own.
 const MAX_BODY: usize = 64 << 10;
 
-/// What an instance serves.
-#[derive(Debug)]
-pub(crate) struct App {
-    /// Who we are.
-    pub(crate) record: Record,
-    /// How we are.
-    pub(crate) board: Arc<Board>,
-    /// The MCP servers that we front.
-    pub(crate) servers: BTreeMap<String, mcp::Server>,
-    /// The processes that we supervise.
-    pub(crate) processes: Vec<supervisor::Process>,
-    /// Cancelled when somebody asked us to stop.
-    pub(crate) stop_asked: CancellationToken,
-    /// Cancelled when no new work is taken.
-    pub(crate) draining: CancellationToken,
-    /// Cancelled when connections end.
-    pub(crate) closing: CancellationToken,
-    /// The requests to MCP servers that are under way.
-    pub(crate) in_flight: TaskTracker,
-}
+/// The verification of the connection on which a request arrived.
+type Peer = Extension<Arc<Mutex<Verification>>>;
 
-impl App {
-    /// What an instance serves that has just begun.
-    pub(crate) fn new(
-        record: Record,
-        board: Arc<Board>,
-        servers: BTreeMap<String, mcp::Server>,
-        processes: Vec<supervisor::Process>,
-    ) -> Self {
-        Self {
-            record,
-            board,
-            servers,
-            processes,
-            stop_asked: CancellationToken::new(),
-            draining: CancellationToken::new(),
-            closing: CancellationToken::new(),
-            in_flight: TaskTracker::new(),
-        }
-    }
-}
-
-/// The gate of the connection that a request came on.
-type Peer = Extension<Arc<Mutex<Gate>>>;
-
-pub(super) fn router(app: Arc<App>) -> Router {
+pub(super) fn router(state: Arc<ServerState>) -> Router {
     Router::new()
         .route(path::VITALS, get(vitals))
         .route(path::STOP, post(stop))
         .route(&format!("{}{{name}}/restart", path::PROCESSES), post(restart))
         .route(&format!("{}{{server}}", path::MCP), any(mcp))
-        .fallback(nothing_here)
-        .layer(from_fn(proved_only))
+        .fallback(no_such_path)
+        .layer(from_fn(verified_only))
         .route(path::HELLO, post(hello))
         .route(path::PROVE, post(prove))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(app)
+        .with_state(state)
 }
 
-async fn proved_only(Extension(gate): Peer, request: Request, next: Next) -> Answer {
-    if gate.lock().is_proved() {
+async fn verified_only(Extension(peer): Peer, request: Request, next: Next) -> Response {
+    if peer.lock().is_verified() {
         return next.run(request).await;
     }
     let problem = Problem::new(Code::Unauthorized, "this connection has not proved that it knows the record's secret")
         .next(format!("POST {}, then {}", path::HELLO, path::PROVE));
-    let mut answer = respond::not_executed(&problem);
-    *answer.status_mut() = StatusCode::FORBIDDEN;
-    answer
+    let mut response = respond::not_executed(&problem);
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response
 }
 
-async fn nothing_here(request: Request) -> Answer {
+async fn no_such_path(request: Request) -> Response {
     let problem = Problem::new(Code::NotFound, format!("an instance has nothing at {}", request.uri().path()))
         .next("use a hub and an instance of the same version");
     respond::problem(&problem)
 }
 
-async fn hello(State(app): State<Arc<App>>, Extension(gate): Peer, Json(hello): Json<Hello>) -> Answer {
+async fn hello(State(state): State<Arc<ServerState>>, Extension(peer): Peer, Json(hello): Json<Hello>) -> Response {
     let nonce = match random() {
         Ok(nonce) => nonce,
         Err(error) => {
-            let problem = Problem::from_io(&error, Code::Internal, "cannot make a nonce").next("try again");
+            let problem = Problem::from_io(&error, Code::Internal, "cannot create a nonce").next("try again");
             return respond::problem(&problem);
         }
     };
-    match gate.lock().hello(hello, &app.record, nonce) {
+    match peer.lock().hello(hello, &state.record, nonce) {
         Ok(welcome) => respond::json(&welcome),
         Err(problem) => respond::problem(&problem),
     }
 }
 
 async fn prove(
-    State(app): State<Arc<App>>,
-    Extension(gate): Peer,
-    Extension(seat): Extension<Arc<Seat>>,
+    State(state): State<Arc<ServerState>>,
+    Extension(peer): Peer,
+    Extension(permit): Extension<Arc<ConnectionPermit>>,
     Json(proof): Json<Proof>,
-) -> Answer {
-    match gate.lock().prove(&proof, &app.record) {
+) -> Response {
+    match peer.lock().prove(&proof, &state.record) {
         Ok(()) => {
-            seat.keep();
+            permit.make_permanent();
             respond::empty(StatusCode::NO_CONTENT)
         }
         Err(problem) => respond::problem(&problem),
@@ -146,13 +98,22 @@ struct Watch {
     watch: u8,
 }
 
-async fn vitals(State(app): State<Arc<App>>, Query(query): Query<Watch>) -> Answer {
-    let vitals = app.board.watch();
+async fn vitals(State(state): State<Arc<ServerState>>, Query(query): Query<Watch>) -> Response {
+    let mut vitals = state.vitals.subscribe();
     if query.watch == 0 {
         return respond::json(&*vitals.borrow());
     }
-    let lines = WatchStream::new(vitals).map(|vitals| line(&vitals));
-    respond::stream("application/x-ndjson", lines.take_until(app.closing.clone().cancelled_owned()))
+    // The first line is the current value.
+    vitals.mark_changed();
+    let lines = stream::unfold(vitals, next_line);
+    respond::stream("application/x-ndjson", lines.take_until(state.closing.clone().cancelled_owned()))
+}
+
+/// Waits for the next value and returns it as a line.
+async fn next_line(mut vitals: watch::Receiver<Vitals>) -> Option<(Bytes, watch::Receiver<Vitals>)> {
+    vitals.changed().await.ok()?;
+    let line = line(&vitals.borrow_and_update());
+    Some((line, vitals))
 }
 
 /// One JSON object and a line feed.
@@ -162,45 +123,45 @@ fn line(vitals: &Vitals) -> Bytes {
     line.into()
 }
 
-async fn restart(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer {
-    let Some(process) = app.processes.iter().find(|process| process.name() == name) else {
-        let names: Vec<_> = app.processes.iter().map(supervisor::Process::name).collect();
-        let problem = Problem::new(Code::ProcessNotFound, format!("{} has no process {name:?}", app.record.name))
+async fn restart(State(state): State<Arc<ServerState>>, Path(name): Path<String>) -> Response {
+    let Some(restart) = state.processes.get(&name) else {
+        let names: Vec<_> = state.processes.keys().map(String::as_str).collect();
+        let problem = Problem::new(Code::ProcessNotFound, format!("{} has no process {name:?}", state.record.name))
             .seen("processes", names)
-            .next(format!("linchpin status {}", app.record.name));
+            .next(format!("linchpin status {}", state.record.name));
         return respond::problem(&problem);
     };
-    process.restart();
+    restart();
     respond::empty(StatusCode::ACCEPTED)
 }
 
-async fn stop(State(app): State<Arc<App>>) -> Answer {
-    app.stop_asked.cancel();
+async fn stop(State(state): State<Arc<ServerState>>) -> Response {
+    state.stop_requested.cancel();
     respond::empty(StatusCode::ACCEPTED)
 }
 
-async fn mcp(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Answer {
-    let Some(server) = app.servers.get(&name) else {
-        let names: Vec<_> = app.servers.keys().map(String::as_str).collect();
-        let problem = Problem::new(Code::ServerNotFound, format!("{} has no MCP server {name:?}", app.record.name))
+async fn mcp(State(state): State<Arc<ServerState>>, Path(name): Path<String>, request: Request) -> Response {
+    let Some(server) = state.servers.get(&name) else {
+        let names: Vec<_> = state.servers.keys().map(String::as_str).collect();
+        let problem = Problem::new(Code::ServerNotFound, format!("{} has no MCP server {name:?}", state.record.name))
             .seen("servers", names)
-            .next(format!("linchpin status {}", app.record.name));
+            .next(format!("linchpin status {}", state.record.name));
         return respond::not_executed(&problem);
     };
     if request.method() != Method::POST {
         return server.handle(request).await;
     }
-    // Counted before looking: whoever begins to drain afterwards sees this request.
-    let under_way = app.in_flight.token();
-    if app.draining.is_cancelled() {
-        let problem = Problem::new(Code::ServerUnavailable, format!("{} is stopping", app.record.name))
-            .next(format!("linchpin status {}", app.record.name));
+    // It is counted before the check: a drain that starts afterwards waits for this request.
+    let in_flight = state.in_flight.token();
+    if state.draining.is_cancelled() {
+        let problem = Problem::new(Code::ServerUnavailable, format!("{} is stopping", state.record.name))
+            .next(format!("linchpin status {}", state.record.name));
         return respond::not_executed(&problem);
     }
     server.handle(request).await.map(|body| {
         Body::new(body.map_frame(move |frame| {
-            // The request is under way until its answer has ended.
-            let _ = &under_way;
+            // The request is in flight until its response has ended.
+            let _ = &in_flight;
             frame
         }))
     })

@@ -1,21 +1,22 @@
 //! The actor that owns one supervised process.
 //!
-//! Owns the loop `wait → live → end the tree → decide`. States, as told on the board: `waiting → running → stopping →
-//! waiting | ended`.
-//! Invariant: one life at a time; the next begins only after the tree of the last is gone.
-//! Never: blocks on the log or on who reads the state.
+//! It loops over wait → run → end the tree → decide. The states that it publishes are `waiting → running → stopping →
+//! waiting | ended`. There is one run at a time: the next starts only after the whole tree of the last is gone. Neither
+//! the log nor a reader of the state can block it.
 
-use super::child::{Child, End, Pipes};
-use super::listening::Ports;
-use super::output::{Stream, pump};
-use super::policy::{Cause, Next, Policy};
-use super::tree::{Patience, Tree};
-use super::{Spec, Surroundings, Wiring, port, random};
-use crate::mcp::Session;
+use super::assigned_port;
+use super::child::{Child, Pipes, ProcessExit};
+use super::output::{OutputStream, copy_output};
+use super::port_watch::PortWatch;
+use super::restart_policy::{NextStep, RestartPolicy, RunEnd};
+use super::spec::{AttachedStdio, Spec, SupervisorContext, Wiring};
+use super::tree::{ProcessTree, StopTimeouts};
+use crate::env;
 use jiff::Timestamp;
 use linchpin_shared::logfile::tail;
 use linchpin_shared::panics;
 use linchpin_shared::protocol::vitals::{self, ProcessState};
+use linchpin_shared::random;
 use std::io;
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -24,143 +25,151 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 /// How long a stdio server may take to end after its input was closed, before SIGTERM (MCP, "Shutdown").
-const UNASKED: Duration = Duration::from_secs(1);
-/// A process that ends closes its pipes a moment before its end can be seen. One that lives longer broke its session.
-const CLOSING: Duration = Duration::from_millis(200);
-/// How long the output of an ended life may take to be shown. A terminal may be held (Ctrl-S) for ever.
+const END_OF_INPUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A process closes its pipes a moment before its end can be observed. One that lives longer has broken its session.
+const EXIT_AFTER_CLOSE: Duration = Duration::from_millis(200);
+/// How long the output of an ended run may take to be shown. A terminal may be suspended (Ctrl-S) without limit.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
-
-/// How many of its last lines are read when a process crashed.
-const LAST_LINES: usize = 50;
+/// How many of its last lines are searched when a process crashed.
+const SEARCHED_LINES: usize = 50;
 
 /// The owner of one process.
 pub(super) struct Actor {
     spec: Spec,
-    surroundings: Surroundings,
-    policy: Policy,
+    context: SupervisorContext,
+    policy: RestartPolicy,
     state: watch::Sender<vitals::ProcessVitals>,
-    orders: mpsc::Receiver<()>,
+    restart_requests: mpsc::Receiver<()>,
     stop: CancellationToken,
-    hurry: CancellationToken,
-    epoch: u64,
-    /// The port that this life was given.
-    given: Option<u16>,
+    kill: CancellationToken,
+    /// The number of the current or last run, starting at 1.
+    run: u64,
+    /// The port that this run was assigned.
+    port: Option<u16>,
 }
 
-/// What is attached to one life.
-struct Attached {
-    session: Option<Session>,
-    ports: Ports,
-    pumps: TaskTracker,
+/// One run of the process, and what is attached to it.
+struct ProcessRun {
+    child: Child,
+    session: Option<Box<dyn AttachedStdio>>,
+    ports: PortWatch,
+    output: TaskTracker,
     ended: CancellationToken,
+    span: Span,
 }
 
 impl Actor {
     pub(super) fn new(
         spec: Spec,
-        surroundings: Surroundings,
+        context: SupervisorContext,
         state: watch::Sender<vitals::ProcessVitals>,
-        orders: mpsc::Receiver<()>,
+        restart_requests: mpsc::Receiver<()>,
         stop: CancellationToken,
-        hurry: CancellationToken,
+        kill: CancellationToken,
     ) -> Self {
-        let policy = Policy::new(spec.on_success, spec.backoff);
-        Self { spec, surroundings, policy, state, orders, stop, hurry, epoch: 0, given: None }
+        let policy = RestartPolicy::new(spec.on_success, spec.backoff);
+        Self { spec, context, policy, state, restart_requests, stop, kill, run: 0, port: None }
     }
 
     pub(super) async fn run(mut self) {
         let mut delay = Duration::ZERO;
         while self.wait(delay).await {
-            let begun = Instant::now();
-            let cause = self.live().await;
-            let Next::Start(after) = self.policy.next(&cause, begun.elapsed(), random()) else { break };
+            let started = Instant::now();
+            let end = self.run_once().await;
+            let NextStep::Start(after) = self.policy.next(&end, started.elapsed(), random::bits()) else { break };
             delay = after;
-            self.plan(&cause, delay);
+            self.plan(&end, delay);
         }
-        // What a slow terminal does not take in this time is given up.
-        let _ = timeout(LAST_OUTPUT, self.surroundings.log.flush()).await;
-        self.tell(|state| {
+        // What a slow terminal does not accept in this time is dropped.
+        let _ = timeout(LAST_OUTPUT, self.context.log.flush()).await;
+        self.publish(|state| {
             state.state = ProcessState::Ended;
             state.next_start = None;
         });
     }
 
-    /// Waits for the next start. `false`: it shall not start.
+    /// Waits for the next start. Returns `false` when the process must not be started any more.
     async fn wait(&mut self, delay: Duration) -> bool {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => return false,
             () = tokio::time::sleep(delay) => {}
-            Some(()) = self.orders.recv() => {}
+            Some(()) = self.restart_requests.recv() => {}
         }
-        // What was ordered until now is fulfilled by this start.
-        while self.orders.try_recv().is_ok() {}
+        // This start fulfils every request that was made until now.
+        while self.restart_requests.try_recv().is_ok() {}
         true
     }
 
-    /// One life, from start to reaped.
-    async fn live(&mut self) -> Cause {
-        let started = match self.start() {
-            Ok(started) => started,
+    /// Runs the process once, until its whole tree is gone.
+    async fn run_once(&mut self) -> RunEnd {
+        let mut run = match self.start() {
+            Ok(run) => run,
             Err(error) => return self.not_started(&error),
         };
-        let (child, mut attached) = started;
-        let (pid, given) = (child.pid().as_raw_nonzero().get(), self.given);
-        self.tell(|state| {
+        let (pid, port) = (run.child.pid().as_raw_nonzero().get(), self.port);
+        self.publish(|state| {
             state.state = ProcessState::Running;
             state.pid = Some(pid.cast_unsigned());
-            state.given_port = given;
+            state.given_port = port;
             state.next_start = None;
         });
-        let cause = self.watch(&child, &mut attached).await;
-        self.tell(|state| state.state = ProcessState::Stopping);
-        self.finish(child, attached, &cause).await;
-        cause
+        let span = run.span.clone();
+        let until_gone = async {
+            let end = self.watch(&mut run).await;
+            self.publish(|state| state.state = ProcessState::Stopping);
+            self.finish(run, &end).await;
+            end
+        };
+        until_gone.instrument(span).await
     }
 
-    fn start(&mut self) -> io::Result<(Child, Attached)> {
+    fn start(&mut self) -> io::Result<ProcessRun> {
         let stdin = match self.spec.wiring {
             Wiring::Stdio(_) => Stdio::piped(),
             Wiring::Output | Wiring::Url(_) => Stdio::null(),
         };
-        self.given = self.spec.port.next(&self.surroundings.home)?;
-        self.spec.program.set(port::VARIABLE, self.given.map(|port| port.to_string().into()));
-        let (child, pipes) = Child::start(&self.spec.program, stdin, &self.surroundings.reaper)?;
-        self.epoch += 1;
-        self.surroundings.log.note(&format!("{} started, pid {}", self.spec.name, child.pid()));
-        let attached = self.attach(&child, pipes)?;
-        Ok((child, attached))
+        self.port = self.spec.port.next(&self.context.home)?;
+        self.spec.program.set(env::PORT, self.port.map(|port| port.to_string().into()));
+        let (child, pipes) = Child::start(&self.spec.program, stdin, &self.context.reaper)?;
+        self.run += 1;
+        self.context.log.note(&format!("{} started, pid {}", self.spec.name, child.pid()));
+        let pid = child.pid().as_raw_nonzero().get();
+        let span = tracing::info_span!("process_run", process = self.spec.name, pid, run = self.run);
+        span.clone().in_scope(|| self.attach(child, pipes, span))
     }
 
-    fn attach(&self, child: &Child, pipes: Pipes) -> io::Result<Attached> {
+    fn attach(&self, child: Child, pipes: Pipes, span: Span) -> io::Result<ProcessRun> {
+        tracing::debug!(port = self.port, "started");
         let Pipes { stdin, mut stdout, stderr } = pipes;
-        let log = &self.surroundings.log;
+        let log = &self.context.log;
         let session = match (&self.spec.wiring, stdin) {
-            (Wiring::Stdio(plug), Some(stdin)) => match stdout.take() {
-                Some(stdout) => Some(plug.begin(self.epoch, stdin, stdout, log.clone())?),
+            (Wiring::Stdio(stdio), Some(stdin)) => match stdout.take() {
+                Some(stdout) => Some(stdio.attach(self.run, stdin, stdout, log.clone())?),
                 None => None,
             },
-            (Wiring::Url(plug), _) => {
-                plug.put_up(true, self.epoch);
+            (Wiring::Url(server), _) => {
+                server.publish(true, self.run);
                 None
             }
             (Wiring::Output | Wiring::Stdio(_), _) => None,
         };
-        let (pumps, ended) = (TaskTracker::new(), CancellationToken::new());
-        for (pipe, stream) in [(stdout, Stream::Out), (stderr, Stream::Err)] {
+        let (output, ended) = (TaskTracker::new(), CancellationToken::new());
+        for (pipe, stream) in [(stdout, OutputStream::Stdout), (stderr, OutputStream::Stderr)] {
             if let Some(pipe) = pipe {
-                pumps.spawn(pump(pipe, stream, log.clone(), ended.clone()));
+                output.spawn(copy_output(pipe, stream, log.clone(), ended.clone()).in_current_span());
             }
         }
-        let ports = Ports::watch(child.pid(), &self.spec.program.owner, &self.surroundings.reaper);
-        Ok(Attached { session, ports, pumps, ended })
+        let ports = PortWatch::start(child.pid(), &self.spec.program.owner, &self.context.reaper);
+        Ok(ProcessRun { child, session, ports, output, ended, span })
     }
 
-    /// Waits for what ends this life.
-    async fn watch(&mut self, child: &Child, attached: &mut Attached) -> Cause {
-        let Attached { session, ports, .. } = attached;
+    /// Waits for whatever ends this run.
+    async fn watch(&mut self, run: &mut ProcessRun) -> RunEnd {
+        let ProcessRun { child, session, ports, .. } = run;
         let mut broken = std::pin::pin!(async {
             match session {
                 Some(session) => session.broken().await,
@@ -170,115 +179,121 @@ impl Actor {
         loop {
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Cause::Stop,
-                end = child.exited() => return Cause::Exited(end),
-                Some(()) = self.orders.recv() => return Cause::Asked,
-                why = broken.as_mut() => return match timeout(CLOSING, child.exited()).await {
-                    Ok(end) => Cause::Exited(end),
-                    Err(_) => Cause::Broken(why),
+                () = self.stop.cancelled() => return RunEnd::StopRequested,
+                exit = child.exited() => return RunEnd::Exited(exit),
+                Some(()) = self.restart_requests.recv() => return RunEnd::RestartRequested,
+                why = broken.as_mut() => return match timeout(EXIT_AFTER_CLOSE, child.exited()).await {
+                    Ok(exit) => RunEnd::Exited(exit),
+                    Err(_) => RunEnd::SessionBroken(why),
                 },
-                ports = ports.changed() => self.listens(ports),
+                ports = ports.changed() => self.on_ports(ports),
                 () = panics::demanded("supervisor") => {}
             }
         }
     }
 
-    fn listens(&self, ports: Vec<vitals::Port>) {
+    fn on_ports(&self, ports: Vec<vitals::Port>) {
         let text: Vec<String> = ports.iter().map(|at| SocketAddr::new(at.address, at.port).to_string()).collect();
         let text = if text.is_empty() { "no port any more".to_owned() } else { text.join(", ") };
-        self.surroundings.log.note(&format!("{} listens on {text}", self.spec.name));
-        self.tell(|state| state.ports = ports);
+        self.context.log.note(&format!("{} listens on {text}", self.spec.name));
+        self.publish(|state| state.ports = ports);
     }
 
-    /// How a life ended that failed while somebody else has the port that it wanted: the one that it was given, or one
-    /// that it complained of. It blocks for some milliseconds, after a crash.
-    fn with_culprit(&self, end: String, cause: &Cause) -> String {
-        let culprit = match cause {
-            Cause::Exited(End::Code(code)) if *code != 0 => self.culprit(),
-            Cause::Exited(_) | Cause::NotStarted(_) | Cause::Broken(_) | Cause::Asked | Cause::Stop => None,
-        };
-        match culprit {
-            Some(culprit) => format!("{end}; {culprit}"),
-            None => end,
-        }
-    }
-
-    fn culprit(&self) -> Option<String> {
-        let Surroundings { home, log_file, .. } = &self.surroundings;
-        if let Some(given) = self.given.filter(|port| !port::is_free(*port)) {
-            return Some(port::taken_by(home, given));
-        }
-        // What earlier lives said is no news.
-        let started = format!("{} started, pid", self.spec.name);
-        let said = tail(log_file, LAST_LINES).ok()?;
-        port::complained_of(home, said.iter().rev().take_while(|line| !line.contains(&started)))
-    }
-
-    /// Ends what is attached, then the whole tree, and reaps.
-    async fn finish(&mut self, child: Child, attached: Attached, cause: &Cause) {
-        let asked = self.spec.stop_timeout;
-        let mut patience = Patience { unasked: Duration::ZERO, asked };
-        match (&self.spec.wiring, attached.session) {
-            (Wiring::Stdio(plug), Some(session)) => {
-                plug.end(session, describe(cause)).await;
-                if matches!(cause, Cause::Asked | Cause::Stop) {
-                    patience.unasked = UNASKED.min(asked);
+    /// Ends what is attached, then the whole tree, and reaps the process.
+    async fn finish(&mut self, run: ProcessRun, end: &RunEnd) {
+        let ProcessRun { child, session, ports: _ports, output, ended, span: _ } = run;
+        let after_term = self.spec.stop_timeout;
+        let mut timeouts = StopTimeouts { before_term: Duration::ZERO, after_term };
+        match (&self.spec.wiring, session) {
+            (Wiring::Stdio(_), Some(session)) => {
+                session.detach(end.to_string()).await;
+                if matches!(end, RunEnd::RestartRequested | RunEnd::StopRequested) {
+                    timeouts.before_term = END_OF_INPUT_TIMEOUT.min(after_term);
                 }
             }
-            (Wiring::Url(plug), _) => plug.put_up(false, self.epoch),
+            (Wiring::Url(server), _) => server.publish(false, self.run),
             (Wiring::Output | Wiring::Stdio(_), _) => {}
         }
-        let (owner, reaper) = (&self.spec.program.owner, &*self.surroundings.reaper);
-        Tree::Process { leader: child.pid(), owner, reaper }.end(patience, &self.hurry).await;
-        attached.ended.cancel();
-        attached.pumps.close();
-        if timeout(LAST_OUTPUT, attached.pumps.wait()).await.is_err() {
-            tracing::debug!(process = self.spec.name, "the last output is given up: nobody takes it");
+        let (owner, reaper) = (&self.spec.program.owner, &*self.context.reaper);
+        ProcessTree::Supervised { leader: child.pid(), owner, reaper }.end(timeouts, &self.kill).await;
+        ended.cancel();
+        output.close();
+        if timeout(LAST_OUTPUT, output.wait()).await.is_err() {
+            tracing::debug!("the last output is dropped: the terminal does not accept it");
         }
-        let end = match cause {
-            Cause::Exited(end) => end.to_string(),
-            Cause::NotStarted(_) | Cause::Broken(_) | Cause::Asked | Cause::Stop => {
-                // The leader has ended, like all of its tree.
-                format!("{} ({})", describe(cause), child.exited().await)
+        let how = match end {
+            RunEnd::Exited(exit) => exit.to_string(),
+            RunEnd::NotStarted(_) | RunEnd::SessionBroken(_) | RunEnd::RestartRequested | RunEnd::StopRequested => {
+                // The leader has ended, like its whole tree.
+                format!("{end} ({})", child.exited().await)
             }
         };
         child.reap();
-        let end = self.with_culprit(end, cause);
-        self.surroundings.log.note(&format!("{} ended: {end}", self.spec.name));
-        self.tell(|state| {
+        let how = self.with_port_owner(how, end);
+        self.context.log.note(&format!("{} ended: {how}", self.spec.name));
+        tracing::debug!(how, "ended");
+        self.publish(|state| {
             state.pid = None;
-            state.last_end = Some(end);
+            state.last_end = Some(how);
             state.given_port = None;
             state.ports = Vec::new();
         });
     }
 
-    fn not_started(&mut self, error: &io::Error) -> Cause {
-        let why = format!("it could not be started: {error}");
-        tracing::warn!(process = self.spec.name, %error, "a process could not be started");
-        self.surroundings.log.note(&format!("{}: {why}", self.spec.name));
-        self.tell(|state| state.last_end = Some(why.clone()));
-        Cause::NotStarted(why)
+    /// Adds which program holds the port that a failed run wanted: the one that it was assigned, or one that its output
+    /// complains about. This blocks for some milliseconds, and only after a crash.
+    fn with_port_owner(&self, how: String, end: &RunEnd) -> String {
+        let owner = match end {
+            RunEnd::Exited(ProcessExit::Code(code)) if *code != 0 => self.port_owner(),
+            RunEnd::Exited(_)
+            | RunEnd::NotStarted(_)
+            | RunEnd::SessionBroken(_)
+            | RunEnd::RestartRequested
+            | RunEnd::StopRequested => None,
+        };
+        match owner {
+            Some(owner) => format!("{how}; {owner}"),
+            None => how,
+        }
     }
 
-    /// Tells that the next life begins after this delay.
-    fn plan(&self, cause: &Cause, delay: Duration) {
-        let by_itself = match cause {
-            Cause::Exited(_) | Cause::NotStarted(_) | Cause::Broken(_) => 1,
-            Cause::Asked | Cause::Stop => 0,
+    fn port_owner(&self) -> Option<String> {
+        let SupervisorContext { home, log_file, .. } = &self.context;
+        if let Some(assigned) = self.port.filter(|port| !assigned_port::is_free(*port)) {
+            return Some(assigned_port::taken_by(home, assigned));
+        }
+        // Only the lines of this run count.
+        let started = format!("{} started, pid", self.spec.name);
+        let lines = tail(log_file, SEARCHED_LINES).ok()?;
+        assigned_port::complained_about(home, lines.iter().rev().take_while(|line| !line.contains(&started)))
+    }
+
+    fn not_started(&mut self, error: &io::Error) -> RunEnd {
+        let end = RunEnd::NotStarted(format!("it could not be started: {error}"));
+        tracing::warn!(process = self.spec.name, %error, "a process could not be started");
+        self.context.log.note(&format!("{}: {end}", self.spec.name));
+        self.publish(|state| state.last_end = Some(end.to_string()));
+        end
+    }
+
+    /// Publishes that the next run starts after this delay.
+    fn plan(&self, end: &RunEnd, delay: Duration) {
+        let crashes = match end {
+            RunEnd::Exited(_) | RunEnd::NotStarted(_) | RunEnd::SessionBroken(_) => 1,
+            RunEnd::RestartRequested | RunEnd::StopRequested => 0,
         };
         if !delay.is_zero() {
-            self.surroundings.log.note(&format!("{} starts again in {} ms", self.spec.name, delay.as_millis()));
+            self.context.log.note(&format!("{} starts again in {} ms", self.spec.name, delay.as_millis()));
         }
-        self.tell(|state| {
+        self.publish(|state| {
             state.state = ProcessState::Waiting;
-            state.restarts += by_itself;
+            state.restarts += crashes;
             state.next_start = Timestamp::now().checked_add(delay).ok();
         });
     }
 
-    /// Changes the state and tells everybody who looks.
-    fn tell(&self, change: impl FnOnce(&mut vitals::ProcessVitals)) {
+    /// Changes the state and notifies all its readers.
+    fn publish(&self, change: impl FnOnce(&mut vitals::ProcessVitals)) {
         self.state.send_modify(|state| {
             let before = state.state;
             change(state);
@@ -286,17 +301,6 @@ impl Actor {
                 state.since = Timestamp::now();
             }
         });
-        self.surroundings.board.set_process(self.state.borrow().clone());
-    }
-}
-
-/// How a life ended, for who waited for it.
-fn describe(cause: &Cause) -> String {
-    match cause {
-        Cause::Exited(end) => end.to_string(),
-        Cause::NotStarted(why) => why.clone(),
-        Cause::Broken(why) => (*why).to_owned(),
-        Cause::Asked => String::from("restarted on request"),
-        Cause::Stop => String::from("stopped on request"),
+        self.context.vitals.set_process(self.state.borrow().clone());
     }
 }

@@ -1,13 +1,12 @@
-//! One life of a supervised process: its start and its end.
+//! The start and the end of one child process.
 //!
-//! Owns [`Child`]. Invariant: its end is seen on the process itself, never on its pipes, which a grandchild may hold; and
-//! it is waited for only by [`Child::reap`], after its tree is gone.
-//! Never: shares the terminal with us. The child is in a process group of its own, and the kernel stops a background
-//! group that reads the terminal (SIGTTIN); so its standard input is `/dev/null`, or for MCP a pipe.
+//! The end is observed on the process itself, never on its pipes, which a grandchild may hold open. The child is reaped
+//! only by [`Child::reap`], after its tree is gone, so its group id stays reserved until then. It does not share our
+//! terminal: it is in a process group of its own, and the kernel stops a background group that reads the terminal
+//! (SIGTTIN). So its standard input is `/dev/null` or a pipe.
 
-use super::mark::{DETACHED, OWNER};
 use super::reaper::Reaper;
-use crate::conflict::KEEPER;
+use crate::env::{DETACHED, KEEPER, OWNER};
 use linchpin_shared::process::{Identity, exited};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::BTreeMap;
@@ -21,27 +20,27 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a child is looked at when waiting for its identity did not show its end.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often a child is checked when waiting for its identity did not show its end.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What to start.
 #[derive(Clone)]
 pub(crate) struct Program {
-    /// The executable, found already.
+    /// The executable that was found for the command.
     pub(crate) path: PathBuf,
-    /// The command's own word for it, and its arguments.
-    pub(crate) words: Vec<OsString>,
+    /// The command as it was written: the program, then its arguments.
+    pub(crate) command: Vec<OsString>,
     /// The working directory.
     pub(crate) dir: PathBuf,
-    /// Variables that it was handed, on top of our own environment. They may be secret.
-    pub(crate) handed: BTreeMap<String, String>,
-    /// Our own variables, on top of those.
+    /// Variables that the launch options add to our own environment. They may be secret.
+    pub(crate) launch_env: BTreeMap<String, String>,
+    /// Variables that we add on top of those.
     pub(crate) env: Vec<(&'static str, OsString)>,
-    /// The mark that all that come of it carry.
+    /// The mark that its whole tree carries.
     pub(crate) owner: String,
 }
 
-/// Without what may be secret.
+/// Leaves out what may be secret.
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Program").field("path", &self.path).field("dir", &self.dir).finish_non_exhaustive()
@@ -49,14 +48,14 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
-    /// Sets a variable for all starts from now on, or leaves it as it is in our own environment.
+    /// Sets a variable for all later starts, or leaves it as it is in our own environment.
     pub(super) fn set(&mut self, name: &'static str, value: Option<OsString>) {
         self.env.retain(|(known, _)| *known != name);
         self.env.extend(value.map(|value| (name, value)));
     }
 
-    /// The system's error, with what it is about: an upgrade may have removed the executable, somebody the directory.
-    fn tell(&self, error: &io::Error) -> io::Error {
+    /// Adds to a system error what it is about: an upgrade may have removed the executable, a person the directory.
+    fn explain(&self, error: &io::Error) -> io::Error {
         let about = if self.dir.is_dir() { &self.path } else { &self.dir };
         io::Error::new(error.kind(), format!("{}: {error}", about.display()))
     }
@@ -64,12 +63,12 @@ impl Program {
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// With this exit code.
+pub(crate) enum ProcessExit {
+    /// It exited with this code.
     Code(i32),
-    /// By this signal.
+    /// This signal ended it.
     Signal(i32),
-    /// Unknown: somebody else waited for it.
+    /// Unknown: another part of this program waited for it.
     Unknown,
 }
 
@@ -78,7 +77,7 @@ pub(crate) enum End {
 pub(super) struct Child {
     process: std::process::Child,
     pid: Pid,
-    /// None if it ended before we could look.
+    /// `None` if it ended before it could be identified.
     identity: Option<Identity>,
     reaper: Arc<Reaper>,
     reaped: bool,
@@ -87,11 +86,9 @@ pub(super) struct Child {
 /// Our ends of a child's pipes.
 #[derive(Debug)]
 pub(super) struct Pipes {
-    /// Its standard input, if it was to get one.
+    /// Its standard input, if that is a pipe.
     pub(super) stdin: Option<OwnedFd>,
-    /// Its standard output.
     pub(super) stdout: Option<OwnedFd>,
-    /// Its standard error.
     pub(super) stderr: Option<OwnedFd>,
 }
 
@@ -99,16 +96,16 @@ impl Child {
     /// Starts a program in a process group of its own.
     pub(super) fn start(program: &Program, stdin: Stdio, reaper: &Arc<Reaper>) -> io::Result<(Self, Pipes)> {
         let mut command = Command::new(&program.path);
-        if let Some((name, arguments)) = program.words.split_first() {
+        if let Some((name, arguments)) = program.command.split_first() {
             command.arg0(name).args(arguments);
         }
         command
             .current_dir(&program.dir)
-            .envs(&program.handed)
+            .envs(&program.launch_env)
             .envs(program.env.iter().map(|(name, value)| (name, value)));
         command.env_remove(DETACHED).env_remove(KEEPER).env(OWNER, &program.owner);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut process = reaper.start(&mut command).map_err(|error| program.tell(&error))?;
+        let mut process = reaper.start(&mut command).map_err(|error| program.explain(&error))?;
         let pipes = Pipes {
             stdin: process.stdin.take().map(OwnedFd::from),
             stdout: process.stdout.take().map(OwnedFd::from),
@@ -119,17 +116,17 @@ impl Child {
         Ok((Self { process, pid, identity, reaper: Arc::clone(reaper), reaped: false }, pipes))
     }
 
-    /// Its process id, which is also that of its group.
+    /// Returns its pid, which is also the id of its process group.
     pub(super) const fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Waits for the end of the process and leaves it to be reaped.
-    pub(super) async fn exited(&self) -> End {
+    /// Waits for the end of the process without reaping it.
+    pub(super) async fn exited(&self) -> ProcessExit {
         ended(self.pid, self.identity.as_ref()).await
     }
 
-    /// Waits for a process that has ended. Call it when its tree is gone: this frees its group id.
+    /// Reaps a process that has ended. Call it when its tree is gone, because this frees its group id.
     pub(super) fn reap(mut self) {
         self.wait();
     }
@@ -142,42 +139,42 @@ impl Child {
     }
 }
 
-/// Waits for the end of a child of ours and leaves it to be reaped. `identity` is none if it could not be looked at.
-pub(crate) async fn ended(pid: Pid, identity: Option<&Identity>) -> End {
+/// Waits for the end of a child without reaping it. `identity` is `None` if it ended before it could be identified.
+pub(crate) async fn ended(pid: Pid, identity: Option<&Identity>) -> ProcessExit {
     loop {
         if let Some(identity) = identity {
             exited(identity).await;
         }
-        if let Some(end) = end_of(pid) {
-            return end;
+        if let Some(exit) = exit_of(pid) {
+            return exit;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-fn end_of(pid: Pid) -> Option<End> {
+fn exit_of(pid: Pid) -> Option<ProcessExit> {
     match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT) {
         Ok(status) => {
             let status = status?;
-            status.exit_status().map(End::Code).or_else(|| status.terminating_signal().map(End::Signal))
+            status.exit_status().map(ProcessExit::Code).or_else(|| status.terminating_signal().map(ProcessExit::Signal))
         }
-        Err(rustix::io::Errno::CHILD) => Some(End::Unknown),
+        Err(rustix::io::Errno::CHILD) => Some(ProcessExit::Unknown),
         Err(_) => None,
     }
 }
 
-/// A child that is dropped in mid-life (the runtime ends, a task panicked) is not left behind.
+/// A child that is dropped while it runs (the runtime ends, a task panicked) is not left behind.
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
-            // It was not waited for, so the group is still its own.
+            // It was not reaped, so the group id is still its own.
             let _ = kill_process_group(self.pid, Signal::KILL);
             self.wait();
         }
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for ProcessExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit {code}"),
@@ -190,7 +187,7 @@ impl fmt::Display for End {
     }
 }
 
-/// The names of signals that end processes.
+/// Returns the name of a signal that ends processes.
 const fn signal_name(number: i32) -> Option<&'static str> {
     Some(match number {
         libc::SIGHUP => "SIGHUP",

@@ -1,13 +1,13 @@
-//! Which children this process started itself, and which came to it.
+//! Tells the children that this process started from those that it adopted, and reaps the latter.
 //!
-//! Owns the distinction. As a child subreaper (prctl(2)) a process becomes the parent of all descendants whose parents
-//! end, so that a program which daemonised itself is still found and waited for.
-//! Invariant: only children that came to us are waited for here; those that we started are waited for by who started
-//! them. Starting and looking exclude each other, so neither can be taken for the other.
-//! Never: touches a program that left on purpose: one with [`super::DETACHED`] in its environment.
+//! As a child subreaper (prctl(2)) a process adopts all descendants whose parents end, so a program that daemonises
+//! itself is still found and reaped. Children that we started are reaped by the code that started them. A lock makes
+//! sure that a child which is just being started is not taken for an adopted one. Programs with
+//! [`DETACHED`](crate::env::DETACHED) in their environment are left alone.
 
-use super::mark::{OWNER, left_on_purpose};
-use super::table::{self, Entry};
+use crate::env::OWNER;
+use crate::owner_mark::is_detached;
+use crate::process_table::{self, ProcessEntry};
 use parking_lot::Mutex;
 use rustix::process::{Pid, WaitOptions, set_child_subreaper, waitpid};
 use std::collections::BTreeSet;
@@ -17,24 +17,24 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long to wait between two looks at children that ended: a storm of them is reaped in bundles.
-const PAUSE: Duration = Duration::from_millis(200);
+/// The pause between two searches for ended children, so that a storm of them is reaped in batches.
+const REAP_PAUSE: Duration = Duration::from_millis(200);
 
-/// Waits for the children that come to this process and end, for ever.
-pub(crate) async fn collect(reaper: Arc<Reaper>) {
+/// Reaps adopted children that end. It runs until the process ends.
+pub(crate) async fn reap_adopted(reaper: Arc<Reaper>) {
     let mut ended = match signal(SignalKind::child()) {
         Ok(ended) => ended,
         Err(error) => {
-            tracing::warn!(%error, "cannot listen for SIGCHLD; ended children that came to us stay listed");
+            tracing::warn!(%error, "cannot listen for SIGCHLD; adopted children that end stay zombies");
             return;
         }
     };
     while ended.recv().await.is_some() {
         let reaper = Arc::clone(&reaper);
-        if let Err(error) = tokio::task::spawn_blocking(move || reaper.collect()).await {
-            tracing::warn!(%error, "collecting ended children failed");
+        if let Err(error) = tokio::task::spawn_blocking(move || reaper.reap()).await {
+            tracing::warn!(%error, "reaping adopted children failed");
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(REAP_PAUSE).await;
     }
 }
 
@@ -46,16 +46,16 @@ pub(crate) struct Reaper {
 }
 
 impl Reaper {
-    /// Makes this process a child subreaper. From then on it must start all its children through this.
-    pub(crate) fn adopting() -> Self {
+    /// Makes this process a child subreaper. From then on all its children must be started with [`Reaper::start`].
+    pub(crate) fn become_subreaper() -> Self {
         let adopts = set_child_subreaper(Some(rustix::process::getpid()));
         if let Err(error) = adopts {
-            tracing::warn!(%error, "cannot become a child subreaper; programs that daemonise themselves will be missed");
+            tracing::warn!(%error, "cannot become a child subreaper; programs that daemonise themselves are not found");
         }
         Self { started: Mutex::default(), adopts: adopts.is_ok() }
     }
 
-    /// Starts a child.
+    /// Starts a child and remembers it as our own.
     pub(crate) fn start(&self, command: &mut Command) -> io::Result<Child> {
         let mut started = self.started.lock();
         let child = command.spawn()?;
@@ -63,7 +63,7 @@ impl Reaper {
         Ok(child)
     }
 
-    /// Waits for a child that was started here and has ended.
+    /// Reaps a child that was started here and has ended.
     pub(crate) fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
         let mut started = self.started.lock();
         let status = child.wait();
@@ -71,31 +71,30 @@ impl Reaper {
         status
     }
 
-    /// The living children that came to us and belong to `owner`; without one, all. Those that left on purpose belong
-    /// to nobody, and one that carries no mark is ended by whoever stops first: better than to leave it.
-    pub(super) fn strays(&self, table: &[Entry], owner: Option<&str>) -> Vec<u32> {
+    /// Returns the living adopted children that carry the mark `owner`, or all without one. Detached ones are left out.
+    /// A child without any mark belongs to every owner: the process that stops first ends it, rather than to leave it.
+    pub(super) fn adopted(&self, table: &[ProcessEntry], owner: Option<&str>) -> Vec<u32> {
         let started = self.started.lock();
-        let belongs = |pid: u32| match (owner, table::variable(pid, OWNER)) {
+        let belongs = |pid: u32| match (owner, process_table::variable(pid, OWNER)) {
             (Some(owner), Some(marked)) => owner == marked,
             (None, _) | (_, None) => true,
         };
-        let came = table.iter().filter(|entry| !entry.ended && self.came(entry, &started));
-        came.map(|entry| entry.pid).filter(|pid| !left_on_purpose(*pid) && belongs(*pid)).collect()
+        let adopted = table.iter().filter(|entry| !entry.ended && self.is_adopted(entry, &started));
+        adopted.map(|entry| entry.pid).filter(|pid| !is_detached(*pid) && belongs(*pid)).collect()
     }
 
-    /// Waits for the children that came to us and have ended.
-    pub(crate) fn collect(&self) {
+    fn reap(&self) {
         let started = self.started.lock();
-        let Ok(table) = table::read() else { return };
-        for entry in table.iter().filter(|entry| entry.ended && self.came(entry, &started)) {
+        let Ok(table) = process_table::read() else { return };
+        for entry in table.iter().filter(|entry| entry.ended && self.is_adopted(entry, &started)) {
             let pid = i32::try_from(entry.pid).ok().and_then(Pid::from_raw);
             if let Err(error) = waitpid(pid, WaitOptions::NOHANG) {
-                tracing::debug!(%error, pid = entry.pid, "cannot wait for a child that came to us");
+                tracing::debug!(%error, pid = entry.pid, "cannot reap an adopted child");
             }
         }
     }
 
-    fn came(&self, entry: &Entry, started: &BTreeSet<u32>) -> bool {
+    fn is_adopted(&self, entry: &ProcessEntry, started: &BTreeSet<u32>) -> bool {
         self.adopts && entry.parent == std::process::id() && !started.contains(&entry.pid)
     }
 }

@@ -31,6 +31,19 @@ async fn nothing_is_served_before_the_proof() {
     agent.stop().await;
 }
 
+/// A request keeps the id that the hub gave it; one without an id gets one.
+#[tokio::test]
+async fn a_response_carries_the_id_of_its_request() {
+    let lab = Lab::new();
+    let (agent, record) = lab.run("shop", &[], &["sleep", "1000"]).await;
+    let hub = Hub::connect(&record).await;
+    let kept = hub.ask(Method::GET, path::VITALS, &[("x-request-id", "from-the-hub")], "").await;
+    assert_eq!(kept.headers["x-request-id"], "from-the-hub");
+    let (one, two) = (hub.get(path::VITALS).await, hub.get("/.linchpin/x").await);
+    assert_ne!(one.headers["x-request-id"], two.headers["x-request-id"]);
+    agent.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_not_there_is_a_problem() {
     let lab = Lab::new();

@@ -11,7 +11,7 @@
 mod buffers;
 pub(crate) mod builtin;
 mod catalog;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(feature = "fuzzing")]
 pub mod fuzz;
 pub(crate) mod gateway;
 mod metrics;

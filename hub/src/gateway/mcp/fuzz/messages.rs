@@ -14,7 +14,7 @@ use crate::gateway::mcp::protocol::list_kind::ListKind;
 use crate::gateway::mcp::protocol::result;
 use crate::gateway::mcp::protocol::version::Version;
 use crate::gateway::mcp::upstream::about::ServerInfo;
-use linchpin_instance::fuzz::{Seen, look};
+use linchpin_instance::fuzz::{ParsedMessage, parse_message};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -63,14 +63,14 @@ fn taken(text: &str, envelope: &Envelope, tree: Option<&Value>) -> Checked {
 /// The instance sees the same message. It is given ids of the hub only, so those with escapes may be read otherwise.
 fn agreed(text: &str, envelope: &Envelope) -> Checked {
     let plain = |at: &Span| at.of(text).bytes().all(|byte| byte.is_ascii_digit());
-    let seen = look(text.as_bytes());
+    let parsed = parse_message(text.as_bytes());
     let agrees = match envelope {
-        Envelope::Request { id, .. } if plain(id) => seen == Some(Seen::Request(id.of(text).to_owned())),
-        Envelope::Response { id, .. } if plain(id) => seen == Some(Seen::Response(id.of(text).to_owned())),
-        Envelope::Notification { .. } => seen == Some(Seen::Notification),
+        Envelope::Request { id, .. } if plain(id) => parsed == Some(ParsedMessage::Request(id.of(text).to_owned())),
+        Envelope::Response { id, .. } if plain(id) => parsed == Some(ParsedMessage::Response(id.of(text).to_owned())),
+        Envelope::Notification { .. } => parsed == Some(ParsedMessage::Notification),
         Envelope::Request { .. } | Envelope::Response { .. } => true,
     };
-    ensure(agrees, || format!("the hub sees {envelope:?}, the instance {seen:?}"))
+    ensure(agrees, || format!("the hub sees {envelope:?}, the instance {parsed:?}"))
 }
 
 /// What the relay rewrites: id, name and token.

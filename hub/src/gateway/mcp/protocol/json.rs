@@ -51,7 +51,7 @@ impl Span {
     }
 
     /// Its bytes in the text.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(feature = "fuzzing")]
     pub(crate) fn range(self) -> std::ops::Range<usize> {
         self.start..self.end
     }

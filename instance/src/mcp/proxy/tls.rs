@@ -1,8 +1,7 @@
-//! TLS to a server that is reached by `https`.
+//! TLS to a server at an `https://` URL.
 //!
-//! Owns [`Tls`]: which certificates are believed (those of the system; `SSL_CERT_FILE` and `SSL_CERT_DIR` count) and the
-//! handshake. Invariant: who does not prove the name in the URL gets nothing, not even a header.
-//! Never: can be told to look away.
+//! The certificates of the system are trusted (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them). A server that does
+//! not prove that it has the name in the URL receives nothing, not even a header, and no setting changes that.
 
 use rustls_native_certs::load_native_certs;
 use std::io;
@@ -20,20 +19,20 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 /// How long a handshake may take: two or three round trips to anywhere.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
-/// The way to one name.
+/// Opens TLS connections to one host.
 pub(super) struct Tls {
     name: ServerName<'static>,
-    /// Made when it is needed first: the system's certificates take some milliseconds and half a megabyte.
+    /// Created on first use: the system's certificates take some milliseconds and half a megabyte.
     connector: OnceCell<TlsConnector>,
 }
 
 impl Tls {
-    /// For this host; `None` if it is no name that a certificate could have.
+    /// For this host; `None` if no certificate could name it.
     pub(super) fn new(host: &str) -> Option<Self> {
         Some(Self { name: ServerName::try_from(host.to_owned()).ok()?, connector: OnceCell::new() })
     }
 
-    /// Proves over a connection who is there.
+    /// Verifies the server and encrypts the connection.
     pub(super) async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let connector = self.connector.get_or_try_init(connector).await?;
         timeout(HANDSHAKE_WITHIN, connector.connect(self.name.clone(), stream)).await?
@@ -49,10 +48,10 @@ impl std::fmt::Debug for Tls {
 async fn connector() -> io::Result<TlsConnector> {
     let found = tokio::task::spawn_blocking(load_native_certs).await.map_err(io::Error::other)?;
     let mut roots = RootCertStore::empty();
-    let (_, useless) = roots.add_parsable_certificates(found.certs);
+    let (_, unusable) = roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let why = found.errors.first().map_or_else(|| format!("{useless} of no use"), ToString::to_string);
-        return Err(io::Error::other(format!("this system has no certificates to check others with: {why}")));
+        let why = found.errors.first().map_or_else(|| format!("none of {unusable} can be used"), ToString::to_string);
+        return Err(io::Error::other(format!("this system has no certificates to verify servers with: {why}")));
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -1,9 +1,8 @@
 //! HTTP/1.1 connections to one server, kept alive between requests.
 //!
-//! Owns [`Pool`]. A connection is used for one request at a time and taken again when hyper says that it is ready.
-//! Invariant: [`Error::NotSent`] means that no byte of the request left; every other failure leaves it open whether the
-//! request was executed.
-//! Never: repeats a request that may have left, or uses a connection that its server is about to close as idle.
+//! A connection is used for one request at a time, and again once hyper reports it as ready. [`SendError::NotSent`]
+//! means that no byte of the request was sent; after any other failure it may have been executed, and it is never
+//! repeated. A connection that its server may close as idle is not used again.
 
 use super::tls::Tls;
 use bytes::Bytes;
@@ -19,27 +18,27 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// How long a connection may take. The server is on this machine or near; with TLS, it may be anywhere.
+/// How long connecting may take. The server is on this machine or near; with TLS, it may be anywhere.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const CONNECT_FAR_WITHIN: Duration = Duration::from_secs(10);
-/// Node and uvicorn close idle connections after 5 s; one that was last used earlier than this is not used again.
-const USE_WITHIN: Duration = Duration::from_secs(4);
-/// Connections kept. More may be open at once; they are closed after use.
-const KEPT: usize = 32;
+/// How long a connection may have been idle to be used again: Node and uvicorn close idle connections after 5 s.
+const MAX_IDLE: Duration = Duration::from_secs(4);
+/// How many connections are kept. More may be open at once; they are closed after use.
+const MAX_KEPT: usize = 32;
 
 /// Why there is no response.
 #[derive(Debug)]
-pub(super) enum Error {
-    /// The server surely saw nothing of the request.
+pub(super) enum SendError {
+    /// The server certainly saw nothing of the request.
     NotSent(io::Error),
-    /// The connection broke while the request was under way.
-    Broken(hyper::Error),
+    /// The connection broke while the request was in flight.
+    Interrupted(hyper::Error),
 }
 
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    used: Instant,
+    last_used: Instant,
 }
 
 /// The connections to one server.
@@ -52,20 +51,20 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// No connections yet.
+    /// Creates a pool without connections.
     pub(super) fn new(host: String, port: u16, tls: Option<Box<Tls>>) -> Self {
         Self { host, port, tls, kept: Mutex::default() }
     }
 
-    /// Sends a request over a connection that is free, or a new one.
-    pub(super) async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
-        // A kept connection that turns out to be closed hands the request back unsent; a new one follows at the latest.
+    /// Sends a request over an idle connection, or over a new one.
+    pub(super) async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError> {
+        // A kept connection that turns out to be closed returns the request unsent; in the end a new one is used.
         loop {
             let (mut connection, reused) = match self.take() {
                 Some(connection) => (connection, true),
-                None => (self.connect().await.map_err(Error::NotSent)?, false),
+                None => (self.connect().await.map_err(SendError::NotSent)?, false),
             };
-            connection.used = Instant::now();
+            connection.last_used = Instant::now();
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     self.keep(connection);
@@ -73,8 +72,8 @@ impl Pool {
                 }
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) if reused => request = unsent,
-                    Some(_) => return Err(Error::NotSent(io::Error::other(failed.into_error()))),
-                    None => return Err(Error::Broken(failed.into_error())),
+                    Some(_) => return Err(SendError::NotSent(io::Error::other(failed.into_error()))),
+                    None => return Err(SendError::Interrupted(failed.into_error())),
                 },
             }
         }
@@ -83,17 +82,17 @@ impl Pool {
     fn take(&self) -> Option<Connection> {
         let mut kept = self.kept.lock();
         kept.retain(|connection| !connection.sender.is_closed());
-        let free = kept.iter().position(|it| it.sender.is_ready() && it.used.elapsed() < USE_WITHIN)?;
+        let free = kept.iter().position(|it| it.sender.is_ready() && it.last_used.elapsed() < MAX_IDLE)?;
         Some(kept.swap_remove(free))
     }
 
-    /// A connection is kept from the moment its response began; it is ready again when that has been read.
+    /// Keeps a connection from the start of its response on; it is ready again when the response has been read.
     fn keep(&self, connection: Connection) {
         let mut kept = self.kept.lock();
-        if kept.len() == KEPT {
-            kept.retain(|it| !it.sender.is_closed() && (!it.sender.is_ready() || it.used.elapsed() < USE_WITHIN));
+        if kept.len() == MAX_KEPT {
+            kept.retain(|it| !it.sender.is_closed() && (!it.sender.is_ready() || it.last_used.elapsed() < MAX_IDLE));
         }
-        if kept.len() < KEPT {
+        if kept.len() < MAX_KEPT {
             kept.push(connection);
         }
     }
@@ -104,13 +103,13 @@ impl Pool {
         let stream = tokio::time::timeout(within, connecting).await??;
         stream.set_nodelay(true)?;
         match &self.tls {
-            Some(tls) => begin(tls.handshake(stream).await?).await,
-            None => begin(stream).await,
+            Some(tls) => start(tls.handshake(stream).await?).await,
+            None => start(stream).await,
         }
     }
 }
 
-async fn begin<S>(stream: S) -> io::Result<Connection>
+async fn start<S>(stream: S) -> io::Result<Connection>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -120,5 +119,5 @@ where
             tracing::debug!(%error, "a connection to the MCP server ended");
         }
     });
-    Ok(Connection { sender, used: Instant::now() })
+    Ok(Connection { sender, last_used: Instant::now() })
 }
