@@ -29,7 +29,7 @@ impl Pipe {
         let waiting = Waiting::default();
         tokio::spawn(read(from, Arc::clone(&waiting)));
         let pipe = Arc::new(Self { to: Mutex::new(to), waiting, next_id: AtomicU64::new(1), _child: child });
-        pipe.rpc("initialize", &linchpin_tests::agent::introduction()).await?;
+        pipe.rpc("initialize", &linchpin_tests::agent::introduction(&json!({}))).await?;
         Ok(pipe)
     }
 

@@ -40,7 +40,7 @@ impl Wire {
     /// Connects and opens an MCP session.
     pub(crate) async fn mcp(url: &str, token: &str) -> Result<Self> {
         let mut wire = Self::connect(url, token).await?;
-        wire.rpc("initialize", linchpin_tests::agent::introduction()).await?;
+        wire.rpc("initialize", linchpin_tests::agent::introduction(&json!({}))).await?;
         let note = json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();
         let path = wire.path.clone();
         wire.send(Method::POST, &path, note).await?;

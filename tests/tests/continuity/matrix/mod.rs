@@ -1,0 +1,44 @@
+//! Every kind of client with every kind of server, each client in one open session, over every fault.
+//!
+//! All clients are attached to one hub with all servers behind it, so a fault strikes all pairs at once. Each client has
+//! a call under way when it does, of a tool that counts its executions; then it lists, calls every server, and must be in
+//! the session that it began with. What came of it is compared with the tables of `docs/continuity.md`;
+//! `LINCHPIN_WRITE_DOCS=1` writes them.
+
+mod backends;
+mod clients;
+mod faults;
+mod stage;
+mod table;
+
+use anyhow::Result;
+use faults::Fault;
+use linchpin_tests::lab::net::isolated;
+use stage::Matrix;
+use table::Table;
+
+/// Faults 1, 2, 5 and 6, and lists that change over a restart: the processes.
+#[tokio::test]
+async fn no_process_that_dies_or_stops_ends_a_session() -> Result<()> {
+    let mut matrix = Matrix::new(None).await?;
+    let mut table = Table::new("processes", Fault::PROCESSES);
+    for fault in Fault::PROCESSES {
+        matrix.suffers(*fault, &mut table).await?;
+    }
+    let ended = matrix.finish().await;
+    table.holds().and(ended)
+}
+
+/// Fault 35: the network between hub and instances, and between clients and hub.
+#[test]
+fn no_black_hole_ends_a_session() -> Result<()> {
+    isolated(async |net| {
+        let mut matrix = Matrix::new(Some(net)).await?;
+        let mut table = Table::new("network", Fault::NETWORK);
+        for fault in Fault::NETWORK {
+            matrix.suffers(*fault, &mut table).await?;
+        }
+        let ended = matrix.finish().await;
+        table.holds().and(ended)
+    })
+}

@@ -1,0 +1,151 @@
+//! An agent's session while things die.
+
+use crate::lab::GatewayLab;
+use anyhow::{Context, Result, ensure};
+use linchpin_tests::agent::http::Http;
+use linchpin_tests::agent::stream::PATIENCE;
+use linchpin_tests::wait::until;
+use serde_json::{Value, json};
+
+async fn pid(agent: &Http, tool: &str) -> Result<i64> {
+    let facts: Value = serde_json::from_str(agent.try_call(tool, json!({})).await?.text()?)?;
+    facts["pid"].as_i64().context("no pid")
+}
+
+/// Kills a process and waits until it is gone.
+async fn kill(pid: i64) -> Result<()> {
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).context("no pid")?;
+    rustix::process::kill_process(process, rustix::process::Signal::KILL)?;
+    until("it is gone", PATIENCE, async || {
+        ensure!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{pid} is there");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_server_killed_between_calls_is_a_pause() -> Result<()> {
+    let mut lab = GatewayLab::new().await?;
+    lab.start("shop").await?;
+    let agent = lab.agent("/mcp").await?;
+    for _ in 0..3 {
+        let before = pid(&agent, "shop__facts").await?;
+        kill(before).await?;
+        assert_ne!(pid(&agent, "shop__facts").await?, before);
+    }
+    assert_eq!(lab.noted("shop", "initialized").len(), 4, "one session for each life of the server");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_was_under_way_is_an_error_and_not_made_twice() -> Result<()> {
+    let mut lab = GatewayLab::new().await?;
+    lab.start("shop").await?;
+    let agent = lab.agent("/mcp").await?;
+    assert_eq!(agent.try_call("shop__count", json!({})).await?.text()?, "1");
+    let answered = agent.try_call("shop__count", json!({"die_at": 2})).await?;
+    let error = answered.error()?;
+    assert_eq!((&error["code"], &error["data"]["code"]), (&json!(-32000), &json!("call_interrupted")), "{error}");
+    assert_eq!(agent.try_call("shop__count", json!({})).await?.text()?, "3", "it was called twice before");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_does_no_harm_is_made_again() -> Result<()> {
+    let mut lab = GatewayLab::new().await?;
+    lab.start("shop").await?;
+    let agent = lab.agent("/mcp").await?;
+    assert_eq!(agent.try_call("shop__count_safely", json!({"die_at": 1})).await?.text()?, "2");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_instance_killed_and_started_again_is_a_pause() -> Result<()> {
+    let mut lab = GatewayLab::new().await?;
+    lab.start("shop").await?;
+    let agent = lab.agent("/mcp").await?;
+    let before = pid(&agent, "shop__facts").await?;
+    lab.kill("shop").await?;
+    let waiting = {
+        let agent = agent.clone();
+        tokio::spawn(async move { pid(&agent, "shop__facts").await })
+    };
+    lab.launch("shop")?;
+    assert_ne!(waiting.await??, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_outlives_the_hub() -> Result<()> {
+    let mut lab = GatewayLab::new().await?;
+    lab.start("shop").await?;
+    let agent = lab.agent("/mcp").await?;
+    assert_eq!(agent.try_call("shop__count", json!({})).await?.text()?, "1");
+    let before = pid(&agent, "shop__facts").await?;
+    lab.restart_hub().await?;
+    let agent = agent.elsewhere(lab.url("/mcp"));
+    assert_eq!(agent.try_call("shop__count", json!({})).await?.text()?, "2", "at once, before the hub has met anybody");
+    assert_eq!(pid(&agent, "shop__facts").await?, before, "the server was left alone");
+    assert_eq!(lab.noted("shop", "initialized").len(), 1, "and knows nothing of it");
+    let mut stream = agent.listen().await?;
+    stream.wait_for("notifications/tools/list_changed").await?;
+    let one = lab.agent("/i/shop/mcp").await?;
+    lab.restart_hub().await?;
+    let one = one.elsewhere(lab.url("/i/shop/mcp"));
+    assert_eq!(one.try_call("count", json!({})).await?.text()?, "3");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_to_a_hub_that_died_is_nobody_elses() -> Result<()> {
+    let mut lab = GatewayLab::new().await?;
+    lab.start("shop").await?;
+    let agent = lab.agent("/mcp").await?;
+    let late = |agent: &Http, say: String, seconds: f64| {
+        let agent = agent.clone();
+        tokio::spawn(async move { agent.try_call("shop__late", json!({"say": say, "seconds": seconds})).await })
+    };
+    let of_the_dead = late(&agent, String::from("for the dead"), 2.0);
+    until("it is under way", PATIENCE, async || {
+        ensure!(lab.noted("shop", "calls").len() == 1, "not yet");
+        Ok(())
+    })
+    .await?;
+    lab.restart_hub().await?;
+    assert!(of_the_dead.await?.is_err(), "its connection broke");
+    let agent = agent.elsewhere(lab.url("/mcp"));
+    let calls: Vec<_> = (0..40).map(|n| late(&agent, n.to_string(), 2.5)).collect();
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await??.text()?, n.to_string());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_calls_over_many_deaths_are_answered_once_each() -> Result<()> {
+    let mut lab = GatewayLab::new().await?;
+    lab.start("shop").await?;
+    let agent = lab.agent("/mcp").await?;
+    let calls = (0..200).map(|n| {
+        let agent = agent.clone();
+        tokio::spawn(async move {
+            let params = json!({"name": "shop__echo", "arguments": {"text": n}});
+            let answered = agent.exchange(json!(n), "tools/call", params).await?;
+            match answered.result() {
+                Ok(_) => ensure!(answered.text()? == format!("shop: {n}"), "{answered:?}"),
+                Err(_) => ensure!(answered.error()?["data"]["code"] == "call_interrupted", "{answered:?}"),
+            }
+            anyhow::Ok(())
+        })
+    });
+    let calls: Vec<_> = calls.collect();
+    for _ in 0..2 {
+        kill(pid(&lab.agent("/mcp").await?, "shop__facts").await?).await?;
+    }
+    for call in calls {
+        call.await??;
+    }
+    let made = lab.noted("shop", "calls").iter().filter(|name| *name == "echo").count();
+    assert!(made <= 200, "{made} calls were made of 200");
+    Ok(())
+}
