@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_has_the_size_that_was_asked_for() {
+    fn text_has_the_requested_size() {
         let call = json!({"jsonrpc": "2.0", "id": "a", "params": {"arguments": {"size": 1000}}});
         let answer: Value = serde_json::from_str(&answer(&call).unwrap()).unwrap();
         assert_eq!(answer["id"], "a");

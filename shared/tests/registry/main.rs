@@ -3,4 +3,4 @@
 
 mod faults;
 mod lab;
-mod life;
+mod registrations;

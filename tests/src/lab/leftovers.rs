@@ -120,14 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_is_found_behind_any_command_name() {
+    fn parent_is_found_behind_any_command_name() {
         assert_eq!(parent("7 (a) b (c) S 4 7 7 0"), Some(4));
         assert_eq!(parent("7 (gone) Z 4 7 7 0"), None);
         assert_eq!(parent("7"), None);
     }
 
     #[test]
-    fn marked_processes_and_their_children_are_ended_and_no_others() {
+    fn only_marked_processes_and_their_children_are_ended() {
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());
         let start = |mark: &str| {
             // The inner shell drops the mark and its parent: it is still found, as a descendant, while the chain lives.

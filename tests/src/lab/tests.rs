@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 const DAEMON: &str = "setsid sleep 300 & setsid sh -c 'sleep 300' & exit 0";
 
 #[tokio::test]
-async fn a_dropped_lab_leaves_no_process_and_no_directory() -> Result<()> {
+async fn dropped_lab_leaves_no_process_and_no_directory() -> Result<()> {
     let lab = Lab::new()?;
     ensure!(lab.command("sh").args(["-c", DAEMON]).status().await?.success());
     let (mark, dir) = (lab.mark().clone(), lab.dir().to_owned());
@@ -25,7 +25,7 @@ async fn a_dropped_lab_leaves_no_process_and_no_directory() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_killed_lab_started_ends_all_the_same() -> Result<()> {
+async fn reaper_ends_what_a_killed_lab_started() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let home = dir.path().join("lab");
     std::fs::create_dir(&home)?;
@@ -44,7 +44,7 @@ async fn what_a_killed_lab_started_ends_all_the_same() -> Result<()> {
 }
 
 #[test]
-fn a_person_s_own_linchpin_is_out_of_reach() -> Result<()> {
+fn settings_of_the_user_do_not_reach_a_lab() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "1");
     let command = lab.command("true");
     let get = |name: &str| command.as_std().get_envs().find(|(key, _)| *key == name).and_then(|(_, value)| value);
@@ -58,7 +58,7 @@ fn a_person_s_own_linchpin_is_out_of_reach() -> Result<()> {
 
 /// Which way the scenarios in network namespaces take is told, and when they have none, why.
 #[test]
-fn how_network_namespaces_are_had_is_told() -> Result<()> {
+fn lab_netns_reports_how_it_gets_a_namespace() -> Result<()> {
     let program = kit::program("lab-netns")?;
     let output = Command::new(&program).output()?;
     let said = String::from_utf8_lossy(&output.stdout);

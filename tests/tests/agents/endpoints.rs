@@ -57,7 +57,7 @@ async fn works_with_prefixed_names(agent: &mut impl Agent, note: Value) -> Resul
 }
 
 #[tokio::test]
-async fn an_agent_works_through_the_shim() -> Result<()> {
+async fn agent_works_through_the_shim() -> Result<()> {
     let scene = EndpointLab::new().await?;
     let mut agent = scene.lab.shim(&[]).await?;
     works_with_prefixed_names(&mut agent, scene.note()).await?;
@@ -66,7 +66,7 @@ async fn an_agent_works_through_the_shim() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_works_over_http() -> Result<()> {
+async fn agent_works_over_http() -> Result<()> {
     let scene = EndpointLab::new().await?;
     let mut agent = scene.lab.http("/mcp").await?;
     ensure!(agent.session().is_some(), "a legacy session has an id");
@@ -77,7 +77,7 @@ async fn an_agent_works_over_http() -> Result<()> {
 
 /// What a server says directly and what it says through its own door must be the same, field by field and in order.
 #[tokio::test]
-async fn an_instance_s_own_door_changes_nothing() -> Result<()> {
+async fn endpoint_of_one_instance_changes_nothing() -> Result<()> {
     let scene = EndpointLab::new().await?;
     let line = kit::everything()?;
     let (program, arguments) = line.split_first().context("an empty command line")?;
@@ -109,7 +109,7 @@ async fn an_instance_s_own_door_changes_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn progress_comes_back_on_its_call_with_the_agent_s_own_token() -> Result<()> {
+async fn progress_returns_with_the_token_of_the_agent() -> Result<()> {
     let scene = EndpointLab::new().await?;
     let arguments = json!({"duration": 0.2, "steps": 4});
     let params = json!({"name": "everything__trigger-long-running-operation", "arguments": arguments,
@@ -139,7 +139,7 @@ async fn hears(lab: &Lab, agent: &mut Stdio, wanted: impl Fn(&[String]) -> bool)
 }
 
 #[tokio::test]
-async fn an_agent_hears_when_an_instance_comes_or_goes() -> Result<()> {
+async fn agent_is_notified_when_instances_come_and_go() -> Result<()> {
     let scene = EndpointLab::new().await?;
     let lab = &scene.lab;
     let mut agent = lab.shim(&[]).await?;
@@ -156,7 +156,7 @@ async fn an_agent_hears_when_an_instance_comes_or_goes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_http_agent_hears_on_its_stream() -> Result<()> {
+async fn http_agent_is_notified_on_its_stream() -> Result<()> {
     let scene = EndpointLab::new().await?;
     let mut agent: Http = scene.lab.http("/mcp").await?;
     let mut stream = agent.listen().await?;
@@ -172,7 +172,7 @@ async fn an_http_agent_hears_on_its_stream() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_shim_starts_a_hub_when_none_runs_and_can_show_one_instance_only() -> Result<()> {
+async fn shim_starts_a_hub_and_can_show_one_instance() -> Result<()> {
     let lab = Lab::new()?;
     lab.detached("one", &kit::echo("one")?).await?;
     lab.detached("two", &kit::echo("two")?).await?;

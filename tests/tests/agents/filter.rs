@@ -23,7 +23,7 @@ async fn both_are_usable(lab: &Lab) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_choice_of_the_shim_holds_over_the_hub_s_death() -> Result<()> {
+async fn shim_filter_survives_the_death_of_the_hub() -> Result<()> {
     let lab = two_server_lab().await?;
     let mut agent = lab.shim(&["--only", "files", "--except", "files/*/write_*,linchpin/*/restart"]).await?;
     both_are_usable(&lab).await?;
@@ -45,7 +45,7 @@ async fn a_choice_of_the_shim_holds_over_the_hub_s_death() -> Result<()> {
 }
 
 #[tokio::test]
-async fn tools_of_an_npm_server_are_searched_and_called_through_the_shim() -> Result<()> {
+async fn npm_server_tools_are_searched_through_the_shim() -> Result<()> {
     let lab = two_server_lab().await?;
     let mut agent = lab.shim(&["--tools", "search", "--project"]).await?;
     both_are_usable(&lab).await?;

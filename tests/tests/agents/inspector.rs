@@ -16,7 +16,7 @@ async fn inspect(lab: &Lab, path: &str, arguments: &[&str]) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn it_lists_calls_reads_and_prompts() -> Result<()> {
+async fn inspector_lists_calls_reads_and_prompts() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let _everything = lab.instance("everything", &kit::everything()?)?;

@@ -35,7 +35,7 @@ impl Shell {
 }
 
 #[tokio::test]
-async fn its_connections_outlive_the_hub() -> Result<()> {
+async fn mcpdo_connections_survive_the_hub() -> Result<()> {
     let shell = Shell { lab: Lab::new()?, line: kit::mcpdo()? };
     let lab = &shell.lab;
     lab.detached("everything", &kit::everything()?).await?;

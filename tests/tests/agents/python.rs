@@ -44,7 +44,7 @@ async fn works(agent: &mut Driven) -> Result<()> {
 }
 
 #[tokio::test]
-async fn it_works_over_http_in_every_mode() -> Result<()> {
+async fn python_sdk_works_over_http_in_every_mode() -> Result<()> {
     let lab = everything_lab().await?;
     let _hub = lab.hub().await?;
     lab.usable("everything").await?;
@@ -59,7 +59,7 @@ async fn it_works_over_http_in_every_mode() -> Result<()> {
 }
 
 #[tokio::test]
-async fn it_works_through_the_shim_and_over_a_dead_hub() -> Result<()> {
+async fn python_sdk_survives_the_hub_through_the_shim() -> Result<()> {
     let lab = everything_lab().await?;
     let binary = lab.binary().display().to_string();
     for (mode, version) in MODES {

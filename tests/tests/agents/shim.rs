@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 #[tokio::test]
-async fn bad_lines_and_requests_out_of_turn_are_answered_and_it_goes_on() -> Result<()> {
+async fn invalid_lines_and_early_requests_are_answered() -> Result<()> {
     let lab = Lab::new()?;
     let mut shim = lab.bare_shim()?;
     shim.send_as(&json!("early"), "tools/list", json!({})).await?;
@@ -40,7 +40,7 @@ async fn bad_lines_and_requests_out_of_turn_are_answered_and_it_goes_on() -> Res
 }
 
 #[tokio::test]
-async fn what_the_hub_refuses_before_it_reads_the_id_is_an_answer_all_the_same() -> Result<()> {
+async fn request_refused_before_its_id_is_read_is_answered() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_MAX_MESSAGE_BYTES", "65536");
     let mut shim = lab.shim(&[]).await?;
     let id = shim.send("tools/call", json!({"name": "none", "arguments": {"text": "x".repeat(1 << 17)}})).await?;
@@ -52,7 +52,7 @@ async fn what_the_hub_refuses_before_it_reads_the_id_is_an_answer_all_the_same()
 }
 
 #[tokio::test]
-async fn a_call_under_way_when_the_hub_is_killed_is_interrupted_once() -> Result<()> {
+async fn call_in_flight_is_interrupted_once_by_a_killed_hub() -> Result<()> {
     let lab = Lab::new()?;
     lab.serve("slow").await?;
     let mut shim = lab.shim(&[]).await?;
@@ -75,7 +75,7 @@ async fn a_call_under_way_when_the_hub_is_killed_is_interrupted_once() -> Result
 }
 
 #[tokio::test]
-async fn a_cancelled_request_has_no_answer_and_costs_no_session() -> Result<()> {
+async fn cancelled_request_gets_no_answer_and_ends_no_session() -> Result<()> {
     let lab = Lab::new()?;
     lab.serve("slow").await?;
     let mut shim = lab.shim(&[]).await?;
@@ -95,7 +95,7 @@ async fn a_cancelled_request_has_no_answer_and_costs_no_session() -> Result<()> 
 }
 
 #[tokio::test]
-async fn it_goes_with_its_agent_and_leaves_no_session() -> Result<()> {
+async fn shim_ends_with_its_agent() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_LOG", "linchpin_hub=debug");
     let mut shim = lab.shim(&[]).await?;
     shim.ping().await?;

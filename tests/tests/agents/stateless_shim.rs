@@ -46,7 +46,7 @@ async fn echoes(agent: &mut Stdio, tool: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_without_session_works_over_the_hub_s_death() -> Result<()> {
+async fn stateless_agent_survives_the_death_of_the_hub() -> Result<()> {
     let lab = Lab::new()?;
     lab.detached("first", &kit::echo("one")?).await?;
     let mut agent = lab.bare_shim()?;
@@ -73,7 +73,7 @@ async fn an_agent_without_session_works_over_the_hub_s_death() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_such_an_agent_cancels_is_given_up() -> Result<()> {
+async fn stateless_cancellation_reaches_the_server() -> Result<()> {
     let lab = Lab::new()?;
     lab.detached("slow", &kit::echo("slow")?).await?;
     let mut agent = lab.bare_shim()?;

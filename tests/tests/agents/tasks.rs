@@ -69,7 +69,7 @@ async fn reported(agent: &mut Stdio, task: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_task_on_stdio_is_asked_answered_and_fetched_over_the_hub_s_death() -> Result<()> {
+async fn task_on_stdio_is_answered_and_survives_the_hub() -> Result<()> {
     let lab = Lab::new()?;
     lab.detached("research", &kit::everything()?).await?;
     let mut agent = agent(&lab).await?;
@@ -84,7 +84,7 @@ async fn a_task_on_stdio_is_asked_answered_and_fetched_over_the_hub_s_death() ->
 
 /// This server keeps tasks by session, and a hub that was started again has another one with it.
 #[tokio::test]
-async fn a_task_behind_a_url_is_asked_answered_and_fetched_and_one_that_is_lost_is_an_error() -> Result<()> {
+async fn task_behind_a_url_is_fetched_and_a_lost_one_is_an_error() -> Result<()> {
     let port = free_port()?;
     let lab = Lab::new()?.with("PORT", &port.to_string());
     lab.detached_at("research", &format!("http://127.0.0.1:{port}/mcp"), &kit::everything_http()?).await?;
@@ -102,7 +102,7 @@ async fn a_task_behind_a_url_is_asked_answered_and_fetched_and_one_that_is_lost_
 
 /// An agent of 2026-07-28 that repeats no argument in a header, because over stdio there is none.
 #[tokio::test]
-async fn over_stdio_no_argument_is_repeated_and_none_is_missed() -> Result<()> {
+async fn stdio_requests_need_no_parameter_headers() -> Result<()> {
     let port = free_port()?;
     let lab = Lab::new()?.with("PORT", &port.to_string());
     lab.detached("pipe", &kit::conformance_server("stdio")?).await?;

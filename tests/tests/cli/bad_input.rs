@@ -25,7 +25,7 @@ async fn still_works(agent: &mut impl Agent) -> Result<()> {
 }
 
 #[tokio::test]
-async fn broken_messages_get_the_right_code_and_the_session_goes_on() -> Result<()> {
+async fn invalid_messages_get_the_right_code_in_a_live_session() -> Result<()> {
     let lab = shop().await?;
     let _hub = lab.hub().await?;
     lab.usable("shop").await?;
@@ -56,7 +56,7 @@ async fn broken_messages_get_the_right_code_and_the_session_goes_on() -> Result<
 }
 
 #[tokio::test]
-async fn unknown_tools_and_missing_arguments_are_told() -> Result<()> {
+async fn unknown_tools_and_missing_arguments_are_reported() -> Result<()> {
     let lab = shop().await?;
     let _hub = lab.hub().await?;
     lab.usable("shop").await?;
@@ -91,7 +91,7 @@ async fn unknown_tools_and_missing_arguments_are_told() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_command_that_does_not_exist_registers_nothing() -> Result<()> {
+async fn missing_command_registers_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let plain = lab.project("x")?.join("plain");
     std::fs::write(&plain, "not executable")?;
@@ -111,7 +111,7 @@ async fn a_command_that_does_not_exist_registers_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_taken_name_names_its_holder_and_the_ways_out() -> Result<()> {
+async fn taken_name_reports_its_holder_and_next_steps() -> Result<()> {
     let lab = shop().await?;
     let _hub = lab.hub().await?;
     let holder = lab.usable("shop").await?;
@@ -147,7 +147,7 @@ async fn a_taken_name_names_its_holder_and_the_ways_out() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_taken_port_and_a_second_hub_are_told() -> Result<()> {
+async fn taken_port_and_second_hub_are_reported() -> Result<()> {
     let lab = Lab::new()?;
     let stranger = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     let taken = stranger.local_addr()?.port().to_string();
@@ -167,7 +167,7 @@ async fn a_taken_port_and_a_second_hub_are_told() -> Result<()> {
 }
 
 #[tokio::test]
-async fn without_a_hub_and_without_leave_to_start_one_the_exit_code_is_5() -> Result<()> {
+async fn verbs_without_a_hub_exit_with_5() -> Result<()> {
     let lab = Lab::new()?;
     for arguments in [&["status", "--json"][..], &["tools", "--json"], &["call", "x", "{}", "--json"]] {
         let problem = lab.verb(arguments).await?.problem(5)?;
@@ -177,7 +177,7 @@ async fn without_a_hub_and_without_leave_to_start_one_the_exit_code_is_5() -> Re
 }
 
 #[tokio::test]
-async fn a_home_that_cannot_be_used_is_told_and_not_repaired() -> Result<()> {
+async fn unusable_home_is_reported_and_not_repaired() -> Result<()> {
     let lab = Lab::new()?;
     std::fs::write(lab.home(), "a file")?;
     let unusable = ["home_unusable", "permission_denied"];
@@ -201,7 +201,7 @@ async fn a_home_that_cannot_be_used_is_told_and_not_repaired() -> Result<()> {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_used_name_the_key() -> Result<()> {
+async fn invalid_settings_are_reported_with_their_key() -> Result<()> {
     let lab = Lab::new()?;
     std::fs::create_dir(lab.home())?;
     std::fs::set_permissions(lab.home(), std::fs::Permissions::from_mode(0o700))?;

@@ -65,7 +65,7 @@ async fn within(lab: &Lab, dir: &Path, arguments: &[&str]) -> Result<Output> {
 }
 
 #[tokio::test]
-async fn an_agents_servers_are_taken_over_used_through_the_one_entry_and_given_back() -> Result<()> {
+async fn imported_servers_are_used_and_given_back_on_undo() -> Result<()> {
     let lab = Lab::new()?;
     let project = lab.project("shop")?;
     let files = counted(&lab, "files", "0")?;
@@ -96,7 +96,7 @@ async fn an_agents_servers_are_taken_over_used_through_the_one_entry_and_given_b
 
 /// Many first uses are one start.
 #[tokio::test]
-async fn twenty_first_calls_at_once_start_one() -> Result<()> {
+async fn twenty_first_calls_start_the_server_once() -> Result<()> {
     let lab = Lab::new()?;
     declare(&lab, &[("files", counted(&lab, "files", "0.3")?)])?;
     let _hub = lab.hub().await?;
@@ -116,7 +116,7 @@ async fn twenty_first_calls_at_once_start_one() -> Result<()> {
 
 /// Fault 2.
 #[tokio::test]
-async fn a_hub_that_is_killed_while_a_server_starts_leaves_one_server_and_the_next_hub_uses_it() -> Result<()> {
+async fn server_starting_under_a_killed_hub_is_started_once() -> Result<()> {
     let lab = Lab::new()?;
     declare(&lab, &[("files", counted(&lab, "files", "2")?)])?;
     let mut agent = lab.shim(&[]).await?;
@@ -137,7 +137,7 @@ async fn a_hub_that_is_killed_while_a_server_starts_leaves_one_server_and_the_ne
 }
 
 #[tokio::test]
-async fn a_stopped_one_is_listed_as_it_was_and_started_by_its_next_call_over_hubs() -> Result<()> {
+async fn stopped_server_stays_listed_and_its_next_call_starts_it() -> Result<()> {
     let lab = Lab::new()?;
     declare(&lab, &[("files", counted(&lab, "files", "0")?)])?;
     let mut hub = lab.hub().await?;
@@ -166,7 +166,7 @@ async fn a_stopped_one_is_listed_as_it_was_and_started_by_its_next_call_over_hub
 
 /// Fault 66: a list that others may write names no command that is run. Fault 67: what is run stands in the list then.
 #[tokio::test]
-async fn edits_are_noticed_and_only_a_private_list_starts_anything() -> Result<()> {
+async fn declared_servers_start_only_from_a_private_list() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "1500");
     let _hub = lab.hub().await?;
     let mut agent = lab.http("/mcp").await?;
@@ -199,7 +199,7 @@ async fn edits_are_noticed_and_only_a_private_list_starts_anything() -> Result<(
 }
 
 #[tokio::test]
-async fn a_start_that_fails_is_told_with_what_was_written_and_is_no_storm() -> Result<()> {
+async fn failed_start_is_reported_with_its_output_and_backs_off() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "1500");
     let script = format!("echo x >> {}; echo the boiler burst >&2; exit 3", starts(&lab, "crash").display());
     let (missing, crash) = (json!({"command": "no-such-program"}), json!({"command": "sh", "args": ["-c", script]}));
@@ -224,7 +224,7 @@ async fn a_start_that_fails_is_told_with_what_was_written_and_is_no_storm() -> R
 
 /// Fault 68: environment and headers are in no record, log, argument, status or journal.
 #[tokio::test]
-async fn secrets_stay_in_the_list_and_reach_only_whom_they_are_for() -> Result<()> {
+async fn secrets_of_declared_servers_reach_only_their_server() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "3000");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/mcp", listener.local_addr()?);
@@ -294,7 +294,7 @@ async fn in_front_of(plain: u16) -> Result<(u16, String)> {
 
 /// Fault 66: who cannot prove the name in an https URL gets no header.
 #[tokio::test]
-async fn a_server_behind_tls_is_used_if_it_proves_its_name_and_else_gets_nothing() -> Result<()> {
+async fn tls_server_is_used_only_if_it_proves_its_name() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "4000");
     let port = lab.port() + 1;
     let mut server = lab.command("node");

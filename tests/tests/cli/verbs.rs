@@ -23,7 +23,7 @@ fn has(value: &Value, fields: &[&str]) -> Result<()> {
 }
 
 #[tokio::test]
-async fn status_has_its_documented_shape() -> Result<()> {
+async fn status_json_has_its_documented_shape() -> Result<()> {
     let (lab, hub) = shop_lab().await?;
     let status = lab.status().await?;
     assert_eq!(status["schema_version"], 1);
@@ -70,7 +70,7 @@ async fn tools_are_listed_and_called() -> Result<()> {
 }
 
 #[tokio::test]
-async fn explain_tells_the_way_to_the_present_state() -> Result<()> {
+async fn explain_shows_the_transitions_of_a_link() -> Result<()> {
     let (lab, _hub) = shop_lab().await?;
     let explained = lab.verb(["explain", "shop", "--json"]).await?.json()?;
     assert_eq!(explained["schema_version"], 1);
@@ -122,7 +122,7 @@ async fn logs_are_kept_and_followed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn restart_and_stop_do_what_they_say() -> Result<()> {
+async fn restart_and_stop_act_on_the_named_process() -> Result<()> {
     let (lab, _hub) = shop_lab().await?;
     let before = lab.usable("shop").await?;
     let process = before["processes"][0]["name"].as_str().context("a process has a name")?;
@@ -148,7 +148,7 @@ async fn restart_and_stop_do_what_they_say() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_hub_stops_when_told_and_ends_well_on_a_signal() -> Result<()> {
+async fn hub_stops_on_request_and_on_signals() -> Result<()> {
     let lab = Lab::new()?;
     let mut hub = lab.hub().await?;
     let token = lab.verb(["token"]).await?.exits(0)?.stdout;
@@ -166,7 +166,7 @@ async fn the_hub_stops_when_told_and_ends_well_on_a_signal() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_reading_verb_starts_the_hub_in_the_background() -> Result<()> {
+async fn status_starts_the_hub_in_the_background() -> Result<()> {
     let lab = Lab::new()?;
     let output = linchpin_tests::lab::verb::Output::of(lab.linchpin(["status", "--json"])).await?;
     let pid = output.json()?["hub"]["pid"].clone();
@@ -175,7 +175,7 @@ async fn a_reading_verb_starts_the_hub_in_the_background() -> Result<()> {
 }
 
 #[tokio::test]
-async fn every_verb_explains_itself() -> Result<()> {
+async fn every_verb_has_a_help_text() -> Result<()> {
     let lab = Lab::new()?;
     let help = lab.verb(["--help"]).await?.exits(0)?.stdout;
     for verb in ["hub", "run", "mcp", "status", "tools", "call", "explain", "logs", "token", "stop", "restart"] {

@@ -87,7 +87,7 @@ async fn goes_on(lab: &Lab, agent: &Http) -> Result<()> {
 
 /// Fault 2.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_outlives_a_kill_of_the_hub_with_all_it_had() -> Result<()> {
+async fn session_survives_a_killed_hub_with_its_state() -> Result<()> {
     let lab = tool_lab().await?;
     let agent = begun(&lab).await?;
     is_kept(&lab, "error").await?;
@@ -103,7 +103,7 @@ async fn a_session_outlives_a_kill_of_the_hub_with_all_it_had() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hub_that_is_stopped_leaves_its_journal_as_one_file_and_the_next_one_goes_on() -> Result<()> {
+async fn stopped_hub_leaves_one_journal_file_for_the_next() -> Result<()> {
     let lab = tool_lab().await?;
     let agent = begun(&lab).await?;
     is_kept(&lab, "error").await?;
@@ -129,7 +129,7 @@ async fn told(lab: &Lab) -> Result<(Vec<Value>, Vec<Value>)> {
 
 /// Fault 30.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_that_is_damaged_is_kept_and_told_of_and_the_hub_goes_on() -> Result<()> {
+async fn damaged_journal_is_kept_reported_and_replaced() -> Result<()> {
     let lab = tool_lab().await?;
     let agent = begun(&lab).await?;
     is_kept(&lab, "error").await?;
@@ -155,7 +155,7 @@ async fn a_journal_that_is_damaged_is_kept_and_told_of_and_the_hub_goes_on() -> 
 
 /// Fault 26.
 #[test]
-fn a_journal_without_room_costs_nobody_a_call_and_has_everything_again_when_there_is() -> Result<()> {
+fn journal_without_space_fails_no_call_and_catches_up() -> Result<()> {
     within(Changes::Mounts, "journal::inner_no_room")
 }
 
@@ -196,7 +196,7 @@ async fn inner_no_room() -> Result<()> {
 
 /// Fault 31.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_locks_the_journal_holds_up_nobody_and_all_is_written_later() -> Result<()> {
+async fn locked_journal_delays_nobody_and_catches_up() -> Result<()> {
     let lab = tool_lab().await?;
     let agent = begun(&lab).await?;
     is_kept(&lab, "error").await?;
@@ -228,7 +228,7 @@ async fn instance(lab: &Lab) -> Result<Value> {
 
 /// Faults 2 and 5.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hub_that_was_killed_shows_the_lists_of_who_does_not_answer_yet() -> Result<()> {
+async fn restarted_hub_shows_lists_of_silent_instances() -> Result<()> {
     let lab = tool_lab().await?;
     let agent = begun(&lab).await?;
     is_kept(&lab, "error").await?;

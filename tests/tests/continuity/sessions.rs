@@ -59,7 +59,7 @@ async fn outlives_the_instance(lab: &Lab, agent: &mut impl Agent) -> Result<()> 
 }
 
 #[tokio::test]
-async fn a_session_through_the_shim_outlives_server_instance_and_hub() -> Result<()> {
+async fn shim_session_survives_server_instance_and_hub() -> Result<()> {
     let lab = everything_lab().await?;
     let mut agent = lab.shim(&[]).await?;
     echoes(&lab, &mut agent, "at first").await?;
@@ -81,7 +81,7 @@ async fn a_session_through_the_shim_outlives_server_instance_and_hub() -> Result
 }
 
 #[tokio::test]
-async fn an_http_session_outlives_server_instance_and_hub() -> Result<()> {
+async fn http_session_survives_server_instance_and_hub() -> Result<()> {
     let lab = everything_lab().await?;
     let mut hub = lab.hub().await?;
     let mut agent = lab.http("/mcp").await?;
@@ -102,7 +102,7 @@ async fn an_http_session_outlives_server_instance_and_hub() -> Result<()> {
 /// A call of a tool that may have changed something, under way when its server or the hub dies, is an error that says
 /// so; it is not executed a second time, and the session goes on.
 #[tokio::test]
-async fn a_call_in_flight_is_told_that_it_was_interrupted() -> Result<()> {
+async fn call_in_flight_reports_its_interruption() -> Result<()> {
     let lab = Lab::new()?;
     lab.detached("slow", &kit::echo("slow")?).await?;
     let mut agent = lab.shim(&[]).await?;
@@ -127,7 +127,7 @@ async fn a_call_in_flight_is_told_that_it_was_interrupted() -> Result<()> {
 
 /// A tool that only reads, by its own word, is asked again: the agent sees nothing of its server's death.
 #[tokio::test]
-async fn a_reading_call_in_flight_is_asked_again() -> Result<()> {
+async fn read_only_call_in_flight_is_repeated() -> Result<()> {
     let lab = everything_lab().await?;
     let mut agent = lab.shim(&[]).await?;
     let server = server_pid(&lab).await?;
@@ -144,7 +144,7 @@ async fn a_reading_call_in_flight_is_asked_again() -> Result<()> {
 
 /// Everything at once, as after a crash of the whole desktop session: only the shim and the keeper live on (fault 4).
 #[tokio::test]
-async fn a_session_outlives_all_of_them_killed_together() -> Result<()> {
+async fn session_survives_server_instance_and_hub_killed_together() -> Result<()> {
     let lab = everything_lab().await?;
     let mut agent = lab.shim(&[]).await?;
     echoes(&lab, &mut agent, "at first").await?;
@@ -161,7 +161,7 @@ async fn a_session_outlives_all_of_them_killed_together() -> Result<()> {
 /// Fault 2: a hub that has just started learns of its instances all at once. Who lists in that moment is shown all or
 /// waits, and never a part.
 #[tokio::test]
-async fn a_list_right_after_the_hub_s_death_is_whole() -> Result<()> {
+async fn list_right_after_a_hub_death_is_complete() -> Result<()> {
     let lab = Lab::new()?;
     for number in 0..8 {
         lab.detached(&format!("s{number}"), &kit::echo("x")?).await?;

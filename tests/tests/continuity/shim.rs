@@ -29,7 +29,7 @@ async fn level(lab: &Lab, wanted: &str) -> Result<()> {
 /// Fault 2: the session that an agent has through the shim keeps its level, its subscriptions and what it knows, and it
 /// is told of nothing that did not change.
 #[tokio::test]
-async fn level_subscriptions_and_lists_outlive_the_hub_through_the_shim() -> Result<()> {
+async fn shim_session_keeps_level_subscriptions_and_lists() -> Result<()> {
     let lab = Lab::new()?;
     lab.serve("tool").await?;
     let mut shim = lab.shim(&[]).await?;

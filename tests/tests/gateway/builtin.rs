@@ -33,7 +33,7 @@ async fn failed(agent: &Http, tool: &str, arguments: Value) -> Result<(String, V
 }
 
 #[tokio::test]
-async fn they_are_listed_last_and_say_what_they_do() -> Result<()> {
+async fn builtin_tools_are_listed_last_with_annotations() -> Result<()> {
     let mut lab = builtin_lab().await?;
     lab.start("zebra").await?;
     let agent = lab.agent("/mcp").await?;
@@ -51,7 +51,7 @@ async fn they_are_listed_last_and_say_what_they_do() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_sees_why_an_instance_does_not_answer_while_none_is_up() -> Result<()> {
+async fn builtin_tools_explain_an_instance_that_is_down() -> Result<()> {
     let mut lab = builtin_lab().await?;
     let agent = lab.agent("/mcp").await?;
     let (text, status) = told(&agent, "linchpin__status", json!({})).await?;
@@ -78,7 +78,7 @@ async fn an_agent_sees_why_an_instance_does_not_answer_while_none_is_up() -> Res
 }
 
 #[tokio::test]
-async fn an_agent_reads_the_log_and_restarts_what_is_supervised() -> Result<()> {
+async fn builtin_tools_read_logs_and_restart_processes() -> Result<()> {
     let lab = builtin_lab().await?;
     let agent = lab.agent("/mcp").await?;
     let pid = async || -> Result<Value> {
@@ -109,7 +109,7 @@ async fn an_agent_reads_the_log_and_restarts_what_is_supervised() -> Result<()> 
 }
 
 #[tokio::test]
-async fn instances_are_resources_and_their_coming_is_told() -> Result<()> {
+async fn instances_are_resources_and_changes_are_announced() -> Result<()> {
     let mut lab = builtin_lab().await?;
     // All that servers offer is hidden, so what is told is of the instances themselves.
     let agent = lab.agent("/mcp?except=*/*/?*").await?;
@@ -134,7 +134,7 @@ async fn instances_are_resources_and_their_coming_is_told() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_connection_does_not_see_they_do_not_show() -> Result<()> {
+async fn builtin_tools_respect_the_filter_of_the_connection() -> Result<()> {
     let mut lab = builtin_lab().await?;
     lab.start("blog").await?;
     let agent = lab.agent("/mcp?only=shop").await?;
@@ -151,7 +151,7 @@ async fn what_a_connection_does_not_see_they_do_not_show() -> Result<()> {
 }
 
 #[tokio::test]
-async fn settings_take_them_away_all_or_some() -> Result<()> {
+async fn builtin_tools_are_disabled_by_settings() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let agent = lab.agent("/mcp").await?;
     assert!(agent.names("tools").await?.is_empty() && agent.names("resources").await?.is_empty());
@@ -169,7 +169,7 @@ async fn settings_take_them_away_all_or_some() -> Result<()> {
 }
 
 #[tokio::test]
-async fn who_subscribed_to_an_instance_is_told_when_it_changes() -> Result<()> {
+async fn instance_changes_are_sent_to_subscribers() -> Result<()> {
     let mut lab = builtin_lab().await?;
     lab.start("blog").await?;
     let agent = lab.agent("/mcp").await?;
@@ -201,7 +201,7 @@ async fn who_subscribed_to_an_instance_is_told_when_it_changes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_name_in_the_template_of_the_logs_is_completed() -> Result<()> {
+async fn log_template_completes_instance_names() -> Result<()> {
     let mut lab = builtin_lab().await?;
     lab.start("blog").await?;
     let agent = lab.agent("/mcp").await?;

@@ -25,7 +25,7 @@ async fn facts(agent: &Http, tool: &str) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn tools_of_two_instances_stand_side_by_side() -> Result<()> {
+async fn tools_of_two_instances_are_listed_side_by_side() -> Result<()> {
     let lab = two().await?;
     let all = lab.agent("/mcp").await?;
     let names = all.names("tools").await?;
@@ -47,7 +47,7 @@ async fn tools_of_two_instances_stand_side_by_side() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_not_rewritten_stays_byte_for_byte() -> Result<()> {
+async fn unknown_fields_pass_byte_for_byte() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;
@@ -63,7 +63,7 @@ async fn what_is_not_rewritten_stays_byte_for_byte() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_unknown_tool_is_named_with_its_neighbours() -> Result<()> {
+async fn unknown_tool_error_suggests_near_names() -> Result<()> {
     let lab = two().await?;
     let agent = lab.agent("/mcp").await?;
     for name in ["shop__ecko", "shp__echo", "echo"] {
@@ -84,7 +84,7 @@ async fn an_unknown_tool_is_named_with_its_neighbours() -> Result<()> {
 }
 
 #[tokio::test]
-async fn progress_finds_its_own_request() -> Result<()> {
+async fn progress_reaches_its_own_request() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let (a, b) = (lab.agent("/mcp").await?, lab.agent("/mcp").await?);
@@ -103,7 +103,7 @@ async fn progress_finds_its_own_request() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_cancellation_reaches_the_request_that_is_meant() -> Result<()> {
+async fn cancellation_reaches_its_own_request() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let (a, b) = (lab.agent("/mcp").await?, lab.agent("/mcp").await?);
@@ -132,7 +132,7 @@ async fn a_cancellation_reaches_the_request_that_is_meant() -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_client_is_shown_the_log_it_wants() -> Result<()> {
+async fn log_messages_respect_the_level_of_each_client() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let (loud, quiet) = (lab.agent("/mcp").await?, lab.agent("/i/shop/mcp").await?);
@@ -156,7 +156,7 @@ async fn each_client_is_shown_the_log_it_wants() -> Result<()> {
 }
 
 #[tokio::test]
-async fn prompts_and_completions_go_to_their_server() -> Result<()> {
+async fn prompts_and_completions_reach_their_server() -> Result<()> {
     let lab = two().await?;
     let agent = lab.agent("/mcp").await?;
     assert_eq!(agent.names("prompts").await?, ["blog__greet", "shop__greet"]);
@@ -178,7 +178,7 @@ async fn prompts_and_completions_go_to_their_server() -> Result<()> {
 }
 
 #[tokio::test]
-async fn resources_are_found_by_list_then_template_then_asking() -> Result<()> {
+async fn resources_are_found_by_list_template_and_query() -> Result<()> {
     let lab = two().await?;
     let agent = lab.agent("/mcp").await?;
     assert_eq!(agent.names("resources").await?, ["fix://blog/1", "both://x", "fix://shop/1"]);
@@ -195,7 +195,7 @@ async fn resources_are_found_by_list_then_template_then_asking() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_subscription_is_shared_and_survives_a_restart_of_the_server() -> Result<()> {
+async fn shared_subscription_survives_a_server_restart() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let (a, b) = (lab.agent("/mcp").await?, lab.agent("/i/shop/mcp").await?);
@@ -225,7 +225,7 @@ async fn a_subscription_is_shared_and_survives_a_restart_of_the_server() -> Resu
 }
 
 #[tokio::test]
-async fn a_server_that_asks_its_client_gets_an_answer() -> Result<()> {
+async fn server_question_outside_a_call_is_answered() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     until("both were answered", PATIENCE, async || {

@@ -91,11 +91,11 @@ async fn keeps_the_score(revision: Revision, directly: usize, only: [&str; 7]) -
 }
 
 #[tokio::test]
-async fn the_hub_keeps_the_score_of_2025_11_25() -> Result<()> {
+async fn hub_keeps_the_conformance_score_of_2025_11_25() -> Result<()> {
     keeps_the_score(LEGACY, 33, LEGACY_ONLY).await
 }
 
 #[tokio::test]
-async fn the_hub_keeps_the_score_of_2026_07_28() -> Result<()> {
+async fn hub_keeps_the_conformance_score_of_2026_07_28() -> Result<()> {
     keeps_the_score(MODERN, 50, MODERN_ONLY).await
 }

@@ -195,18 +195,18 @@ async fn meets_all(dialect: Dialect) -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_older_client_meets_every_server() -> Result<()> {
+async fn session_based_client_works_with_every_server() -> Result<()> {
     meets_all(Dialect::SessionBased).await
 }
 
 #[tokio::test]
-async fn a_modern_client_meets_every_server() -> Result<()> {
+async fn stateless_client_works_with_every_server() -> Result<()> {
     meets_all(Dialect::Stateless).await
 }
 
 /// What an address says of itself is the server's own, its extensions too.
 #[tokio::test]
-async fn what_a_server_says_of_itself_crosses_over() -> Result<()> {
+async fn server_info_and_extensions_are_translated() -> Result<()> {
     let scene = DialectLab::new(&["both", "modern"]).await?;
     for name in ["both-url", "both-stdio", "modern-url", "modern-stdio"] {
         for dialect in [Dialect::SessionBased, Dialect::Stateless] {
@@ -227,7 +227,7 @@ async fn what_a_server_says_of_itself_crosses_over() -> Result<()> {
 /// A server on stdio that ends when it is asked for a session is found out with one more life, and one that was killed
 /// is used again; what clients subscribed to is told by its next life.
 #[tokio::test]
-async fn a_server_without_sessions_is_found_out_and_used_over_its_lives() -> Result<()> {
+async fn stateless_server_is_detected_and_survives_restarts() -> Result<()> {
     let scene = DialectLab::new(&["modern"]).await?;
     let lab = &scene.lab;
     let lives = |name: &str| {
@@ -262,7 +262,7 @@ async fn a_server_without_sessions_is_found_out_and_used_over_its_lives() -> Res
 
 /// The Python SDK in both of its eras, in front of servers that speak the other one only.
 #[tokio::test]
-async fn the_python_sdk_meets_servers_of_the_other_era() -> Result<()> {
+async fn python_sdk_works_with_servers_of_the_other_dialect() -> Result<()> {
     let scene = DialectLab::new(&["older", "modern"]).await?;
     let url = scene.lab.hub_facts()?.url;
     for (mode, server) in [("legacy", "modern"), ("2026-07-28", "older"), ("auto", "modern"), ("auto", "older")] {

@@ -19,7 +19,7 @@ async fn refused(agent: &Http, tool: &str) -> Result<String> {
 }
 
 #[tokio::test]
-async fn what_an_address_does_not_name_is_neither_listed_nor_callable() -> Result<()> {
+async fn tools_outside_the_filter_are_neither_listed_nor_callable() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     lab.start("blog").await?;
@@ -41,7 +41,7 @@ async fn what_an_address_does_not_name_is_neither_listed_nor_callable() -> Resul
 }
 
 #[tokio::test]
-async fn the_settings_hold_at_every_address_and_a_connection_cannot_widen_them() -> Result<()> {
+async fn settings_apply_at_every_path_and_cannot_be_widened() -> Result<()> {
     let mut lab = GatewayLab::with(|settings| {
         settings.gateway.allow = patterns("shop");
         settings.gateway.deny = patterns("*/*/echo");
@@ -62,7 +62,7 @@ async fn the_settings_hold_at_every_address_and_a_connection_cannot_widen_them()
 }
 
 #[tokio::test]
-async fn a_choice_outlives_the_hub_and_its_session_is_good_for_it_only() -> Result<()> {
+async fn filter_survives_the_hub_and_binds_its_session() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     lab.start("blog").await?;
@@ -80,7 +80,7 @@ async fn a_choice_outlives_the_hub_and_its_session_is_good_for_it_only() -> Resu
 }
 
 #[tokio::test]
-async fn a_project_comes_first_and_may_stand_alone() -> Result<()> {
+async fn project_instances_come_first_and_may_be_shown_alone() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("blog").await?;
     lab.start("shop").await?;
@@ -95,7 +95,7 @@ async fn a_project_comes_first_and_may_stand_alone() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_address_that_cannot_be_read_is_refused() -> Result<()> {
+async fn invalid_filter_in_the_url_is_refused() -> Result<()> {
     let lab = GatewayLab::new().await?;
     for query in ["onyl=shop", "only=shop__echo", "project=here", "tools=some"] {
         let error = lab.agent(&format!("/mcp?{query}")).await.expect_err("it began a session");

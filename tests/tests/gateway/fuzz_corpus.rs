@@ -6,7 +6,7 @@ use linchpin_tests::mutate::{Mutator, corpus};
 
 /// Fault 61: bytes that nobody chose. `make fuzz` goes on for as long as one likes.
 #[test]
-fn no_reader_differs_on_the_corpus_or_on_what_is_made_of_it() -> Result<()> {
+fn readers_agree_on_the_corpus_and_its_mutations() -> Result<()> {
     let corpus = corpus()?;
     ensure!(corpus.len() > 30, "the corpus is not all there: {} inputs", corpus.len());
     for (name, input) in &corpus {

@@ -36,7 +36,7 @@ fn call(id: &str, arguments: &str) -> String {
 
 /// Fault 61: every kind of message that is odd, and what is answered.
 #[tokio::test]
-async fn odd_messages_get_the_right_code_or_pass_as_they_are() -> Result<()> {
+async fn odd_messages_get_the_right_code_or_pass_unchanged() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?).await?;
     let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
     for (body, status, code) in [
@@ -78,7 +78,7 @@ async fn odd_messages_get_the_right_code_or_pass_as_they_are() -> Result<()> {
 
 /// Fault 61: two requests under one id, at once, each get an answer; and a thousand cancellations of nothing do nothing.
 #[tokio::test]
-async fn ids_that_are_used_twice_get_two_answers() -> Result<()> {
+async fn duplicate_request_ids_get_their_own_answers() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?).await?;
     let posts = (0..50).map(|n| agent.post_raw(call("7", &format!(r#"{{"message":"{n}"}}"#))));
     for (n, response) in futures_util::future::join_all(posts).await.into_iter().enumerate() {
@@ -101,7 +101,7 @@ const ALL: usize = 64 << 20;
 /// Fault 61: messages beyond the bound are refused before they are there; messages within it, but too many at once, are told
 /// to come again, and the hub's memory stays bounded.
 #[tokio::test]
-async fn large_messages_are_bounded_one_by_one_and_together() -> Result<()> {
+async fn large_messages_are_bounded_singly_and_together() -> Result<()> {
     let bounds = Lab::new()?
         .with("LINCHPIN_GATEWAY_MAX_MESSAGE_BYTES", &MOST.to_string())
         .with("LINCHPIN_GATEWAY_MAX_BUFFERED_BYTES", &ALL.to_string());
@@ -164,7 +164,7 @@ async fn refused_together(url: &str, head: impl Fn(&str) -> String) -> Result<Ve
 
 /// Fault 62: a client that never reads the answers to its calls is cut off, and what it held is given back.
 #[tokio::test]
-async fn who_never_reads_is_cut_off() -> Result<()> {
+async fn client_that_never_reads_is_disconnected() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?.with("LINCHPIN_HUB_UNREAD_TIMEOUT_MS", "1000")).await?;
     let facts = lab.hub_facts()?;
     let session = agent.session().context("no session")?.to_owned();
@@ -190,7 +190,7 @@ async fn who_never_reads_is_cut_off() -> Result<()> {
 
 /// Fault 62: sessions without end. They displace each other, not the agent's, and the journal has none of them.
 #[tokio::test]
-async fn sessions_that_are_begun_without_end_displace_each_other() -> Result<()> {
+async fn flood_of_new_sessions_evicts_only_its_own() -> Result<()> {
     const FLOOD: usize = 3000;
     let (lab, mut agent) = with_agent(Lab::new()?.with("LINCHPIN_GATEWAY_MAX_SESSIONS", "100")).await?;
     let _stream = agent.listen().await?;
@@ -224,7 +224,7 @@ const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","param
 
 /// Fault 62: more streams than may be, and more than there are descriptors for. Who is too many is told when to come again.
 #[tokio::test]
-async fn streams_without_end_leave_room_for_requests() -> Result<()> {
+async fn flood_of_streams_leaves_room_for_requests() -> Result<()> {
     let clients = usize::try_from(most_files()?)?.saturating_sub(500).min(10_000);
     ensure!(clients >= 1000, "this system allows {} open files: too few for this test", most_files()?);
     let bounds = Lab::new()?
@@ -268,7 +268,7 @@ async fn stream(url: &str, token: &str) -> Result<(Connection, u16)> {
 
 /// Fault 62: a hub that may open few files makes room for what it can serve.
 #[tokio::test]
-async fn a_hub_with_few_descriptors_refuses_and_goes_on() -> Result<()> {
+async fn hub_with_few_descriptors_refuses_and_goes_on() -> Result<()> {
     let lab = Lab::new()?;
     let mut command = lab.command("sh");
     command.args(["-c", "ulimit -n 200; exec \"$0\" hub"]).arg(lab.binary());
@@ -293,7 +293,7 @@ async fn a_hub_with_few_descriptors_refuses_and_goes_on() -> Result<()> {
 
 /// Fault 62: news without end, subscriptions without end.
 #[tokio::test]
-async fn what_a_client_makes_servers_hear_is_bounded() -> Result<()> {
+async fn client_notifications_to_servers_are_bounded() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?).await?;
     lab.detached("hostile", &kit::hostile("plain", &lab.dir().join("starts"))?).await?;
     lab.usable("hostile").await?;
@@ -327,7 +327,7 @@ async fn what_a_client_makes_servers_hear_is_bounded() -> Result<()> {
 
 /// Fault 61 and 65: a session's id that is guessed, cut, lengthened or of another address is nobody's.
 #[tokio::test]
-async fn a_session_cannot_be_guessed() -> Result<()> {
+async fn session_id_cannot_be_guessed() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?).await?;
     let own = agent.session().context("no session")?.to_owned();
     let mut guesses = vec![own[..own.len() - 1].to_owned(), format!("{own}A"), own.to_uppercase(), "x".repeat(60_000)];

@@ -49,7 +49,7 @@ async fn act(agent: &mut Http, what: &str) -> Result<linchpin_tests::agent::Repl
 
 /// Fault 61 and 63: garbage between messages, answers to nobody, answers twice, and what is no answer at all.
 #[tokio::test]
-async fn what_is_no_answer_is_told_and_what_is_none_of_ours_is_left_out() -> Result<()> {
+async fn invalid_answers_are_reported_and_strays_are_dropped() -> Result<()> {
     let lab = hostile_lab("plain").await?;
     lab.usable("hostile").await?;
     let mut agent = lab.http("/mcp").await?;
@@ -79,7 +79,7 @@ async fn what_is_no_answer_is_told_and_what_is_none_of_ours_is_left_out() -> Res
 
 /// Fault 63: floods of everything that a server may send on its own. What they cause is bounded, and others are served.
 #[tokio::test]
-async fn a_flood_costs_its_server_and_nobody_else() -> Result<()> {
+async fn server_flood_affects_no_other_server() -> Result<()> {
     let lab = hostile_lab("plain").await?;
     let instance = lab.usable("hostile").await?;
     let (mut flooded, mut agent) = (lab.http("/mcp").await?, lab.http("/mcp").await?);
@@ -103,7 +103,7 @@ async fn a_flood_costs_its_server_and_nobody_else() -> Result<()> {
 
 /// Fault 63: a list that changes whenever it is given, so that being told and asking again never ends.
 #[tokio::test]
-async fn a_list_that_changes_all_the_time_is_fetched_at_the_hub_s_pace() -> Result<()> {
+async fn constantly_changing_list_is_fetched_at_a_bounded_rate() -> Result<()> {
     let lab = hostile_lab("flaps").await?;
     lab.usable("hostile").await?;
     let mut agent = lab.http("/mcp").await?;
@@ -128,7 +128,7 @@ async fn lists(agent: &mut Http) -> Result<u64> {
 
 /// Fault 63: a line without an end.
 #[tokio::test]
-async fn a_line_without_end_is_cut_off_and_the_server_started_again() -> Result<()> {
+async fn endless_line_is_cut_off_and_the_server_restarted() -> Result<()> {
     let lab = hostile_in(Lab::new()?.with("LINCHPIN_INSTANCE_MAX_LINE_BYTES", "4194304"), "plain").await?;
     let instance = lab.usable("hostile").await?;
     let mut agent = lab.http("/mcp").await?;
@@ -144,7 +144,7 @@ async fn a_line_without_end_is_cut_off_and_the_server_started_again() -> Result<
 
 /// Fault 63: lists without end, in circles, of everything, of nothing.
 #[tokio::test]
-async fn lists_that_are_none_are_left_out_and_a_huge_one_is_shown() -> Result<()> {
+async fn invalid_lists_are_left_out_and_a_huge_one_is_shown() -> Result<()> {
     let lab = hostile_lab("names").await?;
     for mode in ["circle", "endless", "refused"] {
         lab.detached(mode, &kit::hostile(mode, &starts(&lab))?).await?;
@@ -186,7 +186,7 @@ async fn lists_that_are_none_are_left_out_and_a_huge_one_is_shown() -> Result<()
 
 /// Fault 63: one that never answers `initialize`, and one that answers it and ends, again and again.
 #[tokio::test]
-async fn who_never_begins_or_ends_at_once_is_not_started_in_a_storm() -> Result<()> {
+async fn server_that_ends_at_once_is_restarted_with_backoff() -> Result<()> {
     let lab = hostile_in(Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "500"), "leaves").await?;
     lab.detached("silent", &kit::hostile("silent", &lab.dir().join("silent"))?).await?;
     let mut agent = lab.http("/mcp").await?;
@@ -207,7 +207,7 @@ async fn who_never_begins_or_ends_at_once_is_not_started_in_a_storm() -> Result<
 
 /// Fault 64: the hub as a server of its own instance, by the shim and by a URL.
 #[tokio::test]
-async fn a_hub_that_is_its_own_server_says_so() -> Result<()> {
+async fn hub_as_its_own_server_is_refused_as_a_loop() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_HUB_TOKEN_REQUIRED", "false").with("LINCHPIN_GATEWAY_WAIT_MS", "500");
     lab.hub().await.map(drop)?;
     lab.echo_instances(&["calm"]).await?;

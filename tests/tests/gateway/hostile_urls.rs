@@ -127,7 +127,7 @@ async fn act_of(agent: &mut Http, what: &str) -> Result<linchpin_tests::agent::R
 
 /// Fault 63: answers without an end, or cut off, or nobody's, or in the wrong form.
 #[tokio::test]
-async fn an_answer_that_is_none_is_told_and_one_without_end_cut_off() -> Result<()> {
+async fn invalid_http_answers_are_reported_and_endless_ones_cut() -> Result<()> {
     let (lab, _held) = hostile_url_lab().await?;
     let mut agent = lab.http("/mcp").await?;
     for (what, word) in [
@@ -159,7 +159,7 @@ async fn instance_pid(lab: &Lab) -> Result<u32> {
 
 /// Fault 63: a server that asks and asks, and does not take the answers, keeps no place from the calls to it.
 #[tokio::test]
-async fn who_asks_without_end_is_answered_within_bounds() -> Result<()> {
+async fn endless_requests_of_a_server_are_answered_in_bounds() -> Result<()> {
     let (lab, held) = hostile_url_lab().await?;
     let (mut flooded, mut agent) = (lab.http("/mcp").await?, lab.http("/mcp").await?);
     let flood = act_of(&mut flooded, "pings");

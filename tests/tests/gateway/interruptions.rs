@@ -24,7 +24,7 @@ async fn kill(pid: i64) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_server_killed_between_calls_is_a_pause() -> Result<()> {
+async fn server_killed_between_calls_only_delays_the_next() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;
@@ -38,7 +38,7 @@ async fn a_server_killed_between_calls_is_a_pause() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_call_that_was_under_way_is_an_error_and_not_made_twice() -> Result<()> {
+async fn call_in_flight_fails_and_is_not_repeated() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;
@@ -51,7 +51,7 @@ async fn a_call_that_was_under_way_is_an_error_and_not_made_twice() -> Result<()
 }
 
 #[tokio::test]
-async fn a_call_that_does_no_harm_is_made_again() -> Result<()> {
+async fn read_only_call_is_repeated_after_a_server_death() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;
@@ -60,7 +60,7 @@ async fn a_call_that_does_no_harm_is_made_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_instance_killed_and_started_again_is_a_pause() -> Result<()> {
+async fn instance_killed_and_restarted_only_delays_calls() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;
@@ -76,7 +76,7 @@ async fn an_instance_killed_and_started_again_is_a_pause() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_session_outlives_the_hub() -> Result<()> {
+async fn session_survives_a_hub_without_a_journal() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;
@@ -97,7 +97,7 @@ async fn a_session_outlives_the_hub() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_answer_to_a_hub_that_died_is_nobody_elses() -> Result<()> {
+async fn answer_for_a_dead_hub_reaches_no_other_call() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;
@@ -122,7 +122,7 @@ async fn an_answer_to_a_hub_that_died_is_nobody_elses() -> Result<()> {
 }
 
 #[tokio::test]
-async fn many_calls_over_many_deaths_are_answered_once_each() -> Result<()> {
+async fn calls_across_server_deaths_are_answered_once_each() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;

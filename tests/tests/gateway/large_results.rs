@@ -11,7 +11,7 @@ use serde_json::json;
 const SIZES: [usize; 4] = [1, 16_385, 300_001, 3_000_003];
 
 #[tokio::test]
-async fn a_large_result_arrives_byte_for_byte() -> Result<()> {
+async fn large_result_arrives_byte_for_byte() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let _instance = lab.instance("large", &kit::echo("x")?)?;

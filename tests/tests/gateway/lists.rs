@@ -9,7 +9,7 @@ use std::time::Duration;
 const CHANGED: &str = "notifications/tools/list_changed";
 
 #[tokio::test]
-async fn instances_that_come_and_go_are_told() -> Result<()> {
+async fn instances_that_come_and_go_are_announced() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     let agent = lab.agent("/mcp").await?;
     assert!(agent.names("tools").await?.is_empty());
@@ -24,7 +24,7 @@ async fn instances_that_come_and_go_are_told() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_list_that_a_server_changes_is_told_with_the_right_content() -> Result<()> {
+async fn changed_list_is_announced_with_its_new_content() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/i/shop/mcp").await?;
@@ -37,7 +37,7 @@ async fn a_list_that_a_server_changes_is_told_with_the_right_content() -> Result
 }
 
 #[tokio::test]
-async fn a_list_that_is_another_after_a_restart_is_told_and_an_equal_one_is_not() -> Result<()> {
+async fn restart_announces_a_list_only_if_it_changed() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;
@@ -56,7 +56,7 @@ async fn a_list_that_is_another_after_a_restart_is_told_and_an_equal_one_is_not(
 }
 
 #[tokio::test]
-async fn lists_are_served_while_a_server_is_down_until_its_grace_is_over() -> Result<()> {
+async fn lists_of_a_dead_server_are_kept_for_the_grace_period() -> Result<()> {
     let mut lab = GatewayLab::with(|settings| {
         settings.gateway.grace = Duration::from_millis(1500);
         settings.gateway.wait = Duration::from_millis(300);
@@ -84,7 +84,7 @@ async fn lists_are_served_while_a_server_is_down_until_its_grace_is_over() -> Re
 }
 
 #[tokio::test]
-async fn the_first_list_waits_for_an_instance_that_is_coming() -> Result<()> {
+async fn first_list_waits_for_a_starting_instance() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     lab.restart_hub().await?;

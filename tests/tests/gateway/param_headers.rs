@@ -122,7 +122,7 @@ async fn call(lab: &GatewayLab, arguments: &Value, more: &[(&str, &str)]) -> Res
 }
 
 #[tokio::test]
-async fn headers_that_repeat_arguments_are_checked_and_made() -> Result<()> {
+async fn parameter_headers_are_checked_and_rewritten() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let (web, instance) = web(&lab).await?;
     let listed = lab.agent("/mcp").await?.names("tools").await?;
@@ -156,7 +156,7 @@ async fn headers_that_repeat_arguments_are_checked_and_made() -> Result<()> {
 }
 
 #[tokio::test]
-async fn tasks_of_the_extension_are_named_and_told_of() -> Result<()> {
+async fn extension_tasks_are_renamed_and_announced() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let (web, instance) = web(&lab).await?;
     let client = lab.stateless("/mcp").with_capabilities(json!({"extensions": {TASKS: {}}}));

@@ -6,7 +6,7 @@ use linchpin_tests::agent::stream::Stream;
 use serde_json::json;
 
 #[tokio::test]
-async fn a_call_goes_on_and_its_stream_is_taken_up_again() -> Result<()> {
+async fn broken_call_stream_is_resumed_without_a_second_call() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let (agent, other) = (lab.agent("/i/a/mcp").await?, lab.agent("/i/a/mcp").await?);
@@ -40,7 +40,7 @@ async fn a_call_goes_on_and_its_stream_is_taken_up_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_clients_own_stream_goes_on_after_what_it_has_read() -> Result<()> {
+async fn client_stream_resumes_after_the_last_read_event() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let agent = lab.agent("/i/a/mcp").await?;
@@ -66,7 +66,7 @@ async fn a_clients_own_stream_goes_on_after_what_it_has_read() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_older_client_gets_no_event_without_data() -> Result<()> {
+async fn older_client_gets_no_event_without_data() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let params = json!({"name": "progress", "arguments": {"steps": 1, "say": "s"}, "_meta": {"progressToken": "p"}});
@@ -84,7 +84,7 @@ async fn an_older_client_gets_no_event_without_data() -> Result<()> {
 /// Fault 2: the answer to a call that a hub had under way when it died is nowhere. Who comes back for it is told so, in
 /// place of waiting for good.
 #[tokio::test]
-async fn a_call_whose_hub_is_gone_is_told_to_who_comes_back_for_it() -> Result<()> {
+async fn resuming_a_call_of_a_dead_hub_reports_interruption() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let agent = lab.agent("/i/a/mcp").await?;

@@ -27,7 +27,7 @@ fn wrapped(tool: &str, arguments: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_few_tools_stand_for_all() -> Result<()> {
+async fn three_search_tools_stand_for_all_tools() -> Result<()> {
     let mut lab = two_instance_lab().await?;
     let agent = lab.agent("/mcp?tools=search").await?;
     assert!(agent.about()["instructions"].as_str().is_some_and(|told| told.contains(META[0])), "{}", agent.about());
@@ -51,7 +51,7 @@ async fn a_few_tools_stand_for_all() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_call_through_it_is_a_call() -> Result<()> {
+async fn call_tool_behaves_like_a_direct_call() -> Result<()> {
     let lab = two_instance_lab().await?;
     let agent = lab.agent("/mcp?tools=search&except=blog").await?;
     let call = json!({"name": META[2], "arguments": wrapped("shop__progress", &json!({"steps": 2, "say": "on"})),
@@ -91,7 +91,7 @@ async fn a_call_through_it_is_a_call() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_list_of_a_few_does_not_change_with_the_instances() -> Result<()> {
+async fn search_tool_list_is_independent_of_instances() -> Result<()> {
     let lab = two_instance_lab().await?;
     let listing = lab.agent("/mcp").await?;
     // Lists that come in only now would be news.
@@ -111,7 +111,7 @@ async fn a_list_of_a_few_does_not_change_with_the_instances() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_settings_may_say_so_and_a_connection_otherwise() -> Result<()> {
+async fn search_mode_is_set_by_settings_or_by_connection() -> Result<()> {
     let mut lab = GatewayLab::with(|settings| {
         settings.gateway.tools = linchpin_shared::settings::Tools::Search;
         settings.gateway.own_tools = true;

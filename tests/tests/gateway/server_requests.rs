@@ -33,7 +33,7 @@ async fn outcome(call: &mut Stream) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn each_question_reaches_the_client_whose_call_asked_it() -> Result<()> {
+async fn question_reaches_the_client_whose_call_caused_it() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let (one, two) = (able(&lab, "/mcp").await?, able(&lab, "/i/a/mcp").await?);
@@ -56,7 +56,7 @@ async fn each_question_reaches_the_client_whose_call_asked_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn errors_of_a_client_reach_the_server_and_a_late_answer_harms_nobody() -> Result<()> {
+async fn client_errors_reach_the_server_and_late_answers_are_dropped() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let agent = able(&lab, "/i/a/mcp").await?;
@@ -75,7 +75,7 @@ async fn errors_of_a_client_reach_the_server_and_a_late_answer_harms_nobody() ->
 }
 
 #[tokio::test]
-async fn a_server_that_gives_up_cancels_the_question() -> Result<()> {
+async fn server_that_gives_up_cancels_its_question() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let agent = able(&lab, "/i/a/mcp").await?;
@@ -89,7 +89,7 @@ async fn a_server_that_gives_up_cancels_the_question() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_cannot_is_not_asked_and_the_server_is_told() -> Result<()> {
+async fn client_without_the_capability_is_not_asked() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let _able = able(&lab, "/i/a/mcp").await?;
@@ -107,7 +107,7 @@ async fn a_client_that_cannot_is_not_asked_and_the_server_is_told() -> Result<()
 }
 
 #[tokio::test]
-async fn where_two_clients_could_be_meant_neither_is_asked() -> Result<()> {
+async fn ambiguous_question_is_sent_to_no_client() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let (one, two) = (able(&lab, "/i/a/mcp").await?, able(&lab, "/i/a/mcp").await?);
@@ -125,7 +125,7 @@ async fn where_two_clients_could_be_meant_neither_is_asked() -> Result<()> {
 }
 
 #[tokio::test]
-async fn changed_roots_are_told_to_the_servers() -> Result<()> {
+async fn changed_roots_are_announced_to_servers() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let agent = able(&lab, "/mcp").await?;

@@ -17,7 +17,7 @@ async fn send(client: &Http, id: Value, method: &str, params: Value) -> Result<R
 }
 
 #[tokio::test]
-async fn a_request_needs_no_session_and_gets_what_its_version_wants() -> Result<()> {
+async fn stateless_request_is_answered_without_a_session() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     for (path, tool) in [("/mcp", "a__echo"), ("/i/a/mcp", "echo"), ("/i/a/main/mcp", "echo")] {
@@ -41,7 +41,7 @@ async fn a_request_needs_no_session_and_gets_what_its_version_wants() -> Result<
 }
 
 #[tokio::test]
-async fn what_is_not_of_this_version_is_refused_with_its_status() -> Result<()> {
+async fn methods_of_other_versions_are_refused() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let client = lab.stateless("/i/a/mcp");
@@ -60,7 +60,7 @@ async fn what_is_not_of_this_version_is_refused_with_its_status() -> Result<()> 
 }
 
 #[tokio::test]
-async fn a_stream_gives_what_was_asked_for_and_names_its_request() -> Result<()> {
+async fn subscription_stream_delivers_what_was_asked_for() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let client = lab.stateless("/mcp");
@@ -88,7 +88,7 @@ async fn a_stream_gives_what_was_asked_for_and_names_its_request() -> Result<()>
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_has_cancelled() -> Result<()> {
+async fn client_disconnect_cancels_its_call() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let client = lab.stateless("/i/a/mcp");
@@ -109,7 +109,7 @@ async fn a_client_that_goes_away_has_cancelled() -> Result<()> {
 
 /// What a server of an older version asks is asked by `input_required`, and the call goes on with the answer.
 #[tokio::test]
-async fn what_an_older_server_asks_crosses_over() -> Result<()> {
+async fn question_of_a_session_based_server_is_translated() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("a").await?;
     let client = lab.stateless("/mcp");
@@ -146,7 +146,7 @@ async fn what_an_older_server_asks_crosses_over() -> Result<()> {
 
 /// A tool of an older server that can only be called as a task is called as one, and its result is the answer.
 #[tokio::test]
-async fn a_tool_that_needs_a_task_of_an_older_server_is_called_as_one() -> Result<()> {
+async fn task_only_tool_is_called_as_a_task() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("task").await?;
     let client = lab.stateless("/mcp");
@@ -191,7 +191,7 @@ async fn a_tool_that_needs_a_task_of_an_older_server_is_called_as_one() -> Resul
 }
 
 #[tokio::test]
-async fn the_hub_s_own_tools_need_no_session_either() -> Result<()> {
+async fn builtin_tools_need_no_session() -> Result<()> {
     let mut lab = GatewayLab::with(|settings| settings.gateway.own_tools = true).await?;
     lab.start("shop").await?;
     let client = lab.stateless("/mcp");

@@ -36,7 +36,7 @@ async fn listed(agent: &Http, params: Value) -> Result<(Vec<String>, Value)> {
 }
 
 #[tokio::test]
-async fn a_task_is_followed_to_its_result() -> Result<()> {
+async fn task_is_followed_to_its_result() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("task").await?;
     for (path, tool) in [("/mcp", "task__job"), ("/i/task/mcp", "job")] {
@@ -71,7 +71,7 @@ async fn a_task_is_followed_to_its_result() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nobody_else_has_it() -> Result<()> {
+async fn task_is_invisible_to_other_clients() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("task").await?;
     let (agent, other) = (lab.agent("/mcp").await?, lab.agent("/mcp").await?);
@@ -95,7 +95,7 @@ async fn nobody_else_has_it() -> Result<()> {
 
 /// What a task asks reaches the client that has it, wherever it listens, and its answer the server.
 #[tokio::test]
-async fn what_a_task_asks_reaches_whose_it_is() -> Result<()> {
+async fn question_of_a_task_reaches_its_owner() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("task").await?;
     let (agent, other) = (able(&lab, "/mcp").await?, able(&lab, "/mcp").await?);
@@ -127,7 +127,7 @@ async fn what_a_task_asks_reaches_whose_it_is() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_task_outlives_the_hub_and_ends_with_its_server() -> Result<()> {
+async fn task_survives_the_hub_and_ends_with_its_server() -> Result<()> {
     let mut lab = GatewayLab::with(|settings| settings.gateway.wait = std::time::Duration::from_secs(2)).await?;
     lab.start("task").await?;
     let agent = lab.agent("/mcp").await?;
@@ -148,7 +148,7 @@ async fn a_task_outlives_the_hub_and_ends_with_its_server() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_list_is_of_all_servers_page_by_page() -> Result<()> {
+async fn task_list_covers_all_servers_page_by_page() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("task1").await?;
     lab.start("task2").await?;

@@ -8,7 +8,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn each_version_is_agreed_on() -> Result<()> {
+async fn each_protocol_version_is_negotiated() -> Result<()> {
     let lab = GatewayLab::new().await?;
     for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
         let agent = lab.client("/mcp").begin_as(version).await?;
@@ -22,7 +22,7 @@ async fn each_version_is_agreed_on() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_refused_with_a_problem() -> Result<()> {
+async fn invalid_messages_are_refused_with_a_problem() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let agent = lab.agent("/mcp").await?;
     let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
@@ -50,7 +50,7 @@ async fn what_is_no_message_is_refused_with_a_problem() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_message_beyond_the_bound_is_refused() -> Result<()> {
+async fn message_beyond_the_limit_is_refused() -> Result<()> {
     let lab = GatewayLab::with(|settings| settings.gateway.max_message_bytes = 1000).await?;
     let agent = lab.agent("/mcp").await?;
     let response = agent.post(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "x".repeat(2000))).send().await?;
@@ -60,7 +60,7 @@ async fn a_message_beyond_the_bound_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_session_is_needed_and_must_be_ours() -> Result<()> {
+async fn requests_need_a_session_id_of_this_hub() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let agent = lab.agent("/mcp").await?;
     let own = agent.session().context("no session")?;
@@ -90,7 +90,7 @@ async fn a_session_is_needed_and_must_be_ours() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_stream_is_one_and_ends_when_replaced() -> Result<()> {
+async fn session_has_one_stream_that_a_new_one_replaces() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let agent = lab.agent("/mcp").await?;
     let mut first = agent.listen().await?;
@@ -109,7 +109,7 @@ async fn the_stream_is_one_and_ends_when_replaced() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_address_of_nothing_is_not_found() -> Result<()> {
+async fn path_of_an_unknown_instance_is_not_found() -> Result<()> {
     let mut lab =
         GatewayLab::with(|settings| settings.gateway.list_wait = std::time::Duration::from_millis(300)).await?;
     lab.start("shop").await?;
@@ -124,7 +124,7 @@ async fn an_address_of_nothing_is_not_found() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_stream_gets_the_answer_alone() -> Result<()> {
+async fn client_that_accepts_no_stream_gets_plain_json() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
     lab.start("shop").await?;
     let agent = lab.agent("/mcp").await?;

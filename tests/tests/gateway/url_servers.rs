@@ -109,7 +109,7 @@ async fn instance(lab: &GatewayLab, servers: &[(&str, &str)]) -> Result<Instance
 }
 
 #[tokio::test]
-async fn several_servers_of_one_instance_are_told_apart() -> Result<()> {
+async fn servers_of_one_instance_are_told_apart() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let ((_a, a), (_b, b)) = (web("a", &["go", "only"]).await?, web("b", &["go"]).await?);
     let instance = instance(&lab, &[("a", &a), ("b", &b)]).await?;
@@ -131,7 +131,7 @@ async fn several_servers_of_one_instance_are_told_apart() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_forgotten_session_is_begun_anew_and_the_call_made_once() -> Result<()> {
+async fn forgotten_session_is_renewed_and_the_call_made_once() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let (web, url) = web("a", &["go"]).await?;
     let instance = instance(&lab, &[("a", &url)]).await?;
@@ -150,7 +150,7 @@ async fn a_forgotten_session_is_begun_anew_and_the_call_made_once() -> Result<()
 }
 
 #[tokio::test]
-async fn many_who_find_the_session_lost_begin_one() -> Result<()> {
+async fn concurrent_calls_renew_a_lost_session_once() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let (web, url) = web("a", &["go"]).await?;
     let instance = instance(&lab, &[("a", &url)]).await?;
@@ -172,7 +172,7 @@ async fn many_who_find_the_session_lost_begin_one() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_tell_is_asked() -> Result<()> {
+async fn server_without_list_changed_is_asked_again() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let (web, url) = web("a", &["go"]).await?;
     let instance = instance(&lab, &[("a", &url)]).await?;
@@ -185,7 +185,7 @@ async fn a_server_that_does_not_tell_is_asked() -> Result<()> {
 }
 
 #[tokio::test]
-async fn clients_that_can_do_other_things_have_another_session() -> Result<()> {
+async fn capability_sets_have_their_own_server_sessions() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let (a, url) = web("a", &["go"]).await?;
     let instance = instance(&lab, &[("a", &url)]).await?;
@@ -203,7 +203,7 @@ async fn clients_that_can_do_other_things_have_another_session() -> Result<()> {
 
 /// A server that speaks 2026-07-28 answers such a client itself, and sees the headers as they belong to what it is asked.
 #[tokio::test]
-async fn a_client_without_session_reaches_a_server_without_session() -> Result<()> {
+async fn stateless_client_reaches_a_stateless_server() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let (a, url) = web("a", &["go"]).await?;
     let instance = instance(&lab, &[("a", &url)]).await?;
@@ -226,7 +226,7 @@ async fn a_client_without_session_reaches_a_server_without_session() -> Result<(
 
 /// A server without sessions and without a stream of its own: its answer to the hub's GET ends nothing.
 #[tokio::test]
-async fn a_server_that_has_no_stream_is_not_begun_anew() -> Result<()> {
+async fn server_without_a_stream_is_initialized_once() -> Result<()> {
     let lab = GatewayLab::new().await?;
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
     let (said, looked) = (Arc::clone(&asked), Arc::clone(&asked));

@@ -83,7 +83,7 @@ impl Scene {
 /// Fault 48: eight hours of sleep. Every link is asked at once, one instance wakes later than the hub, and the ladder is
 /// held; nothing is restarted and no link is made again.
 #[tokio::test]
-async fn after_a_night_of_sleep_every_link_is_asked_and_none_is_lost() -> Result<()> {
+async fn links_are_checked_and_kept_after_a_night_of_sleep() -> Result<()> {
     let mut scene = Scene::new().await?;
     let late = Identity::of(scene.witnesses[3].pid()?)?;
     late.signal(Signal::STOP)?;
@@ -124,7 +124,7 @@ async fn dark_wakes_make_no_new_connection() -> Result<()> {
 
 /// Fault 47: the time of day is set by an hour, by ten years in both directions, and to 1970.
 #[tokio::test]
-async fn the_time_of_day_moves_no_timer() -> Result<()> {
+async fn time_of_day_changes_move_no_timer() -> Result<()> {
     let scene = Scene::new().await?;
     for seconds in [3600, -3600, 10 * YEAR, -10 * YEAR, -56 * YEAR] {
         scene.clock.time_of_day_off_by(seconds)?;
@@ -138,7 +138,7 @@ async fn the_time_of_day_moves_no_timer() -> Result<()> {
 
 /// Fault 47: a life that begins in 1970, by its own clock, follows one of this century, and is the newer one.
 #[tokio::test]
-async fn a_life_that_begins_before_the_last_one_is_the_newer_one() -> Result<()> {
+async fn generation_that_starts_in_1970_is_still_the_newer_one() -> Result<()> {
     let (clock, lab) = Clock::in_lab(Lab::new()?)?;
     let _hub = lab.hub().await?;
     lab.detached("shop", &kit::echo("shop")?).await?;

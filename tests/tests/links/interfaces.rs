@@ -18,7 +18,7 @@ async fn two(lab: &Lab) -> Result<[Witness; 2]> {
 
 /// Fault 41: an interface comes, changes its address, goes down and up and away. Links are over loopback and stay.
 #[test]
-fn interfaces_and_addresses_that_change_touch_no_link() -> Result<()> {
+fn interface_and_address_changes_affect_no_link() -> Result<()> {
     isolated(async |net| {
         let lab = Lab::new()?;
         let _hub = lab.hub().await?;
@@ -56,7 +56,7 @@ fn interfaces_and_addresses_that_change_touch_no_link() -> Result<()> {
 
 /// Fault 42: loopback itself goes down. The hub waits; when it is up again, every link is back with the same instance.
 #[test]
-fn without_loopback_the_hub_waits_and_restarts_nothing() -> Result<()> {
+fn hub_without_loopback_waits_and_restarts_nothing() -> Result<()> {
     isolated(async |net| {
         let lab = Lab::new()?;
         let hub = lab.hub().await?;
@@ -96,7 +96,7 @@ async fn take_all_ports_to(port: u16) -> Result<Vec<TcpStream>> {
 
 /// Fault 43: no port is left to dial from. The error says so, and the link is back when there is one.
 #[test]
-fn without_a_port_to_dial_from_the_link_says_so_and_comes_back() -> Result<()> {
+fn link_without_a_free_local_port_reports_it_and_recovers() -> Result<()> {
     isolated(async |net| {
         let lab = Lab::new()?;
         let _hub = lab.hub().await?;

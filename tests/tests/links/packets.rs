@@ -67,19 +67,19 @@ async fn vanishing(net: Net, packets: Packets) -> Result<()> {
 
 /// Fault 35: both directions of a busy connection are lost.
 #[test]
-fn a_busy_link_without_packets_is_found_and_comes_back() -> Result<()> {
+fn busy_link_without_packets_is_detected_and_recovers() -> Result<()> {
     isolated(async |net| vanishing(net, Packets::Both).await)
 }
 
 /// Faults 35 and 39: only what the instance says is lost.
 #[test]
-fn a_link_that_loses_one_direction_is_found_and_comes_back() -> Result<()> {
+fn link_that_loses_one_direction_is_detected_and_recovers() -> Result<()> {
     isolated(async |net| vanishing(net, Packets::From).await)
 }
 
 /// Fault 35: an idle connection on which nothing is sent but PINGs.
 #[test]
-fn an_idle_link_without_packets_is_found_and_comes_back() -> Result<()> {
+fn idle_link_without_packets_is_detected_and_recovers() -> Result<()> {
     isolated(async |net| {
         let scene = Scene::new().await?;
         net.drop(Packets::Both, &scene.port())?;
@@ -92,7 +92,7 @@ fn an_idle_link_without_packets_is_found_and_comes_back() -> Result<()> {
 
 /// Fault 35: what is lost is the way to a new connection only. The one that is held goes on, and is not given up.
 #[test]
-fn lost_connection_requests_do_not_touch_the_connection_that_is_held() -> Result<()> {
+fn lost_syn_packets_do_not_affect_an_open_connection() -> Result<()> {
     isolated(async |net| {
         let scene = Scene::new().await?;
         let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
@@ -112,7 +112,7 @@ fn lost_connection_requests_do_not_touch_the_connection_that_is_held() -> Result
 
 /// Fault 36: a connection that is reset in the middle of a call is made again at once; the call is told and not repeated.
 #[test]
-fn a_reset_in_mid_call_is_told_and_the_link_is_back_at_once() -> Result<()> {
+fn reset_during_a_call_is_reported_and_the_link_recovers() -> Result<()> {
     isolated(async |net| {
         let scene = Scene::new().await?;
         let mut agent = scene.lab.shim(&[]).await?;
@@ -136,7 +136,7 @@ fn a_reset_in_mid_call_is_told_and_the_link_is_back_at_once() -> Result<()> {
 
 /// Faults 36 and 37: a firewall answers every packet with a reset for a while.
 #[test]
-fn resets_for_a_while_are_outlived() -> Result<()> {
+fn link_recovers_after_a_firewall_resets_every_packet() -> Result<()> {
     isolated(async |net| {
         let scene = Scene::new().await?;
         let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
@@ -155,7 +155,7 @@ fn resets_for_a_while_are_outlived() -> Result<()> {
 
 /// Fault 37: refused from the first dial on, then accepted: connected once, and nothing had to be restarted for it.
 #[test]
-fn an_instance_that_is_refused_at_first_is_connected_when_it_accepts() -> Result<()> {
+fn instance_refused_at_first_is_connected_once_it_accepts() -> Result<()> {
     isolated(async |net| {
         let lab = Lab::new()?;
         let _hub = lab.hub().await?;
@@ -174,7 +174,7 @@ fn an_instance_that_is_refused_at_first_is_connected_when_it_accepts() -> Result
 
 /// Fault 39: almost a third of all packets is lost in both directions. Calls take longer; the breaker stays closed.
 #[test]
-fn heavy_loss_makes_calls_slower_and_trips_nothing() -> Result<()> {
+fn heavy_packet_loss_slows_calls_and_trips_no_breaker() -> Result<()> {
     isolated(async |net| {
         let scene = Scene::new().await?;
         let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
@@ -197,7 +197,7 @@ fn heavy_loss_makes_calls_slower_and_trips_nothing() -> Result<()> {
 
 /// Grade P of the ladder: when most links are lost together, the machine is suspected, and that is seen.
 #[test]
-fn links_that_are_lost_together_hold_the_ladder() -> Result<()> {
+fn links_lost_together_hold_all_recovery() -> Result<()> {
     isolated(async |net| {
         let scene = Scene::new().await?;
         let mut more = Vec::new();

@@ -67,31 +67,31 @@ async fn broken(way: Way, kinds: &[&str]) -> Result<()> {
 
 /// Fault 35: the proxy keeps the connection and loses all bytes.
 #[tokio::test]
-async fn a_black_hole_is_found_and_left() -> Result<()> {
+async fn black_hole_is_detected_and_the_link_recovers() -> Result<()> {
     broken(Way::BlackHole, &["ping_timeout", "hello_timeout"]).await
 }
 
 /// Faults 35 and 39: only what the instance says is lost.
 #[tokio::test]
-async fn a_half_open_connection_is_found_and_left() -> Result<()> {
+async fn half_open_connection_is_detected_and_the_link_recovers() -> Result<()> {
     broken(Way::HalfOpen, &["ping_timeout", "hello_timeout"]).await
 }
 
 /// Fault 36: every connection is reset, also each new one.
 #[tokio::test]
-async fn resets_are_outlived() -> Result<()> {
+async fn link_recovers_from_repeated_resets() -> Result<()> {
     broken(Way::Reset, &["reset", "closed"]).await
 }
 
 /// Fault 36: every connection is closed, also each new one.
 #[tokio::test]
-async fn closes_are_outlived() -> Result<()> {
+async fn link_recovers_from_repeated_closes() -> Result<()> {
     broken(Way::Close, &["reset", "closed"]).await
 }
 
 /// Fault 38: it accepts and never answers, from the first dial on. That is no connection; when it answers it is one.
 #[tokio::test]
-async fn who_accepts_and_never_answers_is_not_connected_until_it_does() -> Result<()> {
+async fn peer_that_never_answers_is_not_connected_until_it_does() -> Result<()> {
     let scene = Scene::new(Way::BlackHole).await?;
     let link = scene.lab.fails("shop", &["hello_timeout"]).await?;
     ensure!(link["connections"] == 0 && link["state"] != "gone", "{link}");
@@ -104,7 +104,7 @@ async fn who_accepts_and_never_answers_is_not_connected_until_it_does() -> Resul
 
 /// Fault 40: answers come one byte a second for a while. Others are not held up, and no call is executed twice.
 #[tokio::test]
-async fn one_byte_a_second_holds_up_nobody_else() -> Result<()> {
+async fn answer_of_one_byte_a_second_delays_no_other_link() -> Result<()> {
     let scene = Scene::new(Way::Forward).await?;
     let lab = &scene.lab;
     let (shop, other) = (Witness::of(lab, "shop").await?, Witness::of(lab, "other").await?);
@@ -126,7 +126,7 @@ async fn one_byte_a_second_holds_up_nobody_else() -> Result<()> {
 
 /// Fault 44: an instance that listens on `::1` only.
 #[tokio::test]
-async fn an_instance_on_ipv6_alone_is_reached() -> Result<()> {
+async fn instance_on_ipv6_only_is_reached() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let sim = Sim::start_at(&Home::at(lab.home()), "shop", Ipv6Addr::LOCALHOST.into()).await?;

@@ -16,7 +16,7 @@ async fn identity(lab: &Lab, name: &str) -> Result<Identity> {
 /// Fault 5: an instance that is stopped by a signal is unresponsive, which is not dead: its connection is kept, nothing
 /// is restarted, calls to it fail with the reason, and when it goes on everything does.
 #[tokio::test]
-async fn a_stopped_instance_is_unresponsive_and_goes_on_where_it_was() -> Result<()> {
+async fn stopped_instance_is_unresponsive_and_keeps_its_link() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "500");
     let _hub = lab.hub().await?;
     for name in ["shop", "other"] {
@@ -60,7 +60,7 @@ fn value(metrics: &Value, name: &str, instance: &str) -> Option<f64> {
 }
 
 #[tokio::test]
-async fn what_links_do_is_counted_and_a_healthy_link_is_never_dialled_again() -> Result<()> {
+async fn link_metrics_count_and_a_healthy_link_dials_once() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     lab.detached("shop", &kit::echo("shop")?).await?;

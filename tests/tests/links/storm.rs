@@ -28,7 +28,7 @@ async fn are(lab: &Lab, state: &str, number: usize) -> Result<()> {
 
 /// Faults 45 and 57: all links but one are cut in the same moment.
 #[tokio::test]
-async fn a_storm_of_lost_links_ends_at_the_limiter_s_rate() -> Result<()> {
+async fn lost_links_are_redialled_at_the_rate_of_the_limiter() -> Result<()> {
     let lab = Lab::new()?;
     let hub = lab.hub().await?;
     lab.detached("other", &kit::echo("other")?).await?;

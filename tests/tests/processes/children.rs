@@ -16,7 +16,7 @@ fn trap(dir: &Path, name: &str, mark: &Path) -> Result<()> {
 
 /// Fault 67: the hub that a verb starts is the verb's own executable, whatever `PATH` and the directory hold.
 #[tokio::test]
-async fn a_hub_is_never_found_by_path() -> Result<()> {
+async fn hub_executable_is_never_searched_in_path() -> Result<()> {
     let lab = Lab::new()?;
     let dir = tempfile::tempdir()?;
     let mark = dir.path().join("mark");
@@ -43,7 +43,7 @@ async fn a_hub_is_never_found_by_path() -> Result<()> {
 
 /// Fault 67: a directory of the home that is a link, wherever it leads, is not used.
 #[tokio::test]
-async fn a_directory_that_is_a_link_is_refused() -> Result<()> {
+async fn home_directory_that_is_a_link_is_refused() -> Result<()> {
     for name in ["", "instances", "instances/quarantine", "logs"] {
         let lab = Lab::new()?;
         let elsewhere = lab.state("elsewhere");
@@ -67,7 +67,7 @@ async fn a_directory_that_is_a_link_is_refused() -> Result<()> {
 
 /// Fault 67 and 68: a child has the caller's environment and descriptors, none of ours, and nothing that is secret.
 #[tokio::test]
-async fn a_child_is_given_no_secret_and_no_descriptor() -> Result<()> {
+async fn child_gets_no_secret_and_no_descriptor() -> Result<()> {
     let lab = Lab::new()?.with("CALLERS_OWN", "kept");
     lab.json(&["status"]).await?;
     let script =

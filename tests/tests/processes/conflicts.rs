@@ -109,7 +109,7 @@ impl Terminal {
 }
 
 #[tokio::test]
-async fn a_conflict_says_who_has_the_name_and_what_to_do() -> Result<()> {
+async fn conflict_names_the_holder_and_the_next_steps() -> Result<()> {
     let lab = Lab::new()?;
     detached(&lab, "one", &[], &["sleep", "600"]).await?.exits(0)?;
     let record = live(&lab, "shop")?;
@@ -145,7 +145,7 @@ async fn a_conflict_says_who_has_the_name_and_what_to_do() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_person_at_a_terminal_is_asked() -> Result<()> {
+async fn conflict_at_a_terminal_asks_the_person() -> Result<()> {
     let lab = Lab::new()?;
     let project = lab.project("two")?;
     detached(&lab, "one", &[], &["sleep", "600"]).await?.exits(0)?;
@@ -218,12 +218,12 @@ async fn taken_over_after(flags: &[&str], make_hard: impl AsyncFnOnce(&Lab) -> R
 }
 
 #[tokio::test]
-async fn an_instance_with_a_keeper_is_taken_over_and_not_started_again() -> Result<()> {
+async fn instance_with_a_keeper_is_taken_over_and_not_restarted() -> Result<()> {
     taken_over_after(&[], async |_| Ok(())).await
 }
 
 #[tokio::test]
-async fn an_instance_that_is_stopped_is_taken_over() -> Result<()> {
+async fn stopped_instance_is_taken_over() -> Result<()> {
     taken_over_after(&[], async |lab| {
         for process in everybody(lab).iter().filter(|process| process.pid != lab.hub_facts().map_or(0, |hub| hub.pid)) {
             process.signal(Signal::STOP)?;
@@ -235,7 +235,7 @@ async fn an_instance_that_is_stopped_is_taken_over() -> Result<()> {
 
 /// Fault 9: who does not end when asked is killed, its keeper first.
 #[tokio::test]
-async fn an_instance_that_does_not_end_is_killed_with_its_keeper() -> Result<()> {
+async fn instance_that_ignores_sigterm_is_killed_with_its_keeper() -> Result<()> {
     let lab = Lab::new()?;
     // Its agent would wait an hour for its process, which does not listen, and has children that left its group.
     let script =
@@ -260,7 +260,7 @@ async fn an_instance_that_does_not_end_is_killed_with_its_keeper() -> Result<()>
 }
 
 #[tokio::test]
-async fn a_foreign_registration_is_taken_over_with_its_program() -> Result<()> {
+async fn external_registration_is_taken_over_with_its_program() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "300");
     let port = free_port()?.to_string();
     let script = format!("trap '' TERM; python3 -m http.server --bind 127.0.0.1 {port} & wait; wait");
@@ -304,7 +304,7 @@ async fn a_foreign_registration_is_taken_over_with_its_program() -> Result<()> {
 
 /// Fault 16: the program that keeps the port is named.
 #[tokio::test]
-async fn a_program_that_outlives_the_other_and_keeps_its_port_is_named() -> Result<()> {
+async fn program_that_keeps_the_port_after_a_take_over_is_named() -> Result<()> {
     let lab = Lab::new()?;
     let port = free_port()?;
     // It binds, and leaves on purpose a child that has inherited the socket.
@@ -337,7 +337,7 @@ async fn a_program_that_outlives_the_other_and_keeps_its_port_is_named() -> Resu
 }
 
 #[tokio::test]
-async fn an_instance_cannot_take_over_the_one_it_runs_in() -> Result<()> {
+async fn instance_cannot_take_over_the_one_it_runs_in() -> Result<()> {
     let lab = Lab::new()?;
     let project = lab.project("inside")?;
     let inside = format!(

@@ -22,7 +22,7 @@ async fn reap(child: &mut Child) -> Result<Option<i32>> {
 }
 
 #[tokio::test]
-async fn of_twenty_hubs_at_once_one_serves_and_the_others_say_so() -> Result<()> {
+async fn twenty_background_hubs_leave_one_serving() -> Result<()> {
     let lab = Lab::on_any_port()?;
     let start = |_| lab.linchpin(["hub", "--background"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut hubs = (0..CROWD).map(start).collect::<std::io::Result<Vec<Child>>>()?;
@@ -46,7 +46,7 @@ async fn of_twenty_hubs_at_once_one_serves_and_the_others_say_so() -> Result<()>
 }
 
 #[tokio::test]
-async fn twenty_verbs_at_once_start_one_hub_and_all_get_it() -> Result<()> {
+async fn twenty_verbs_at_once_share_one_new_hub() -> Result<()> {
     let lab = Lab::on_any_port()?;
     // Also over a hub that was killed: its file is there and names nobody.
     for round in 0..2 {
@@ -69,7 +69,7 @@ async fn twenty_verbs_at_once_start_one_hub_and_all_get_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn token_and_port_outlive_kills_and_stops() -> Result<()> {
+async fn token_and_port_survive_kills_and_stops() -> Result<()> {
     let lab = Lab::on_any_port()?;
     lab.json(&["status"]).await?;
     let facts = || -> Result<_> { Ok((lab.hub_file()?["token"].clone(), lab.hub_file()?["port"].clone())) };
@@ -86,7 +86,7 @@ async fn token_and_port_outlive_kills_and_stops() -> Result<()> {
 }
 
 #[tokio::test]
-async fn stopped_is_said_when_it_is_so_and_calls_under_way_end_well() -> Result<()> {
+async fn hub_stop_returns_after_calls_in_flight_have_ended() -> Result<()> {
     let lab = Lab::on_any_port()?;
     lab.serve("slow").await?;
     let hub = lab.hub_process()?;
@@ -116,7 +116,7 @@ async fn stopped_is_said_when_it_is_so_and_calls_under_way_end_well() -> Result<
 }
 
 #[tokio::test]
-async fn a_hub_whose_place_was_removed_makes_it_again() -> Result<()> {
+async fn hub_creates_its_removed_home_again() -> Result<()> {
     let lab = Lab::on_any_port()?;
     lab.json(&["status"]).await?;
     let (hub, token) = (lab.hub_process()?, lab.hub_file()?["token"].clone());
@@ -136,7 +136,7 @@ async fn a_hub_whose_place_was_removed_makes_it_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_hub_whose_home_is_anothers_now_stops_and_leaves_its_file_alone() -> Result<()> {
+async fn hub_that_lost_its_home_to_another_hub_stops() -> Result<()> {
     let lab = Lab::on_any_port()?;
     lab.json(&["status"]).await?;
     let first = lab.hub_process()?;
@@ -158,7 +158,7 @@ async fn a_hub_whose_home_is_anothers_now_stops_and_leaves_its_file_alone() -> R
 }
 
 #[tokio::test]
-async fn a_hub_stopped_on_purpose_stays_so_until_a_message_needs_it() -> Result<()> {
+async fn stopped_hub_stays_stopped_until_a_message_needs_it() -> Result<()> {
     let lab = Lab::on_any_port()?;
     let mut shim = lab.shim(&[]).await?;
     shim.ping().await?;
@@ -180,7 +180,7 @@ async fn a_hub_stopped_on_purpose_stays_so_until_a_message_needs_it() -> Result<
 }
 
 #[tokio::test]
-async fn a_followed_log_ends_with_the_hub() -> Result<()> {
+async fn followed_log_ends_with_the_hub() -> Result<()> {
     let lab = Lab::on_any_port()?;
     lab.json(&["status"]).await?;
     lab.launch(&["run", "--name", "talker", "--", "sh", "-c", "echo spoken; exec sleep 300"])?;

@@ -45,7 +45,7 @@ const STUBBORN: &str = "(setsid sh -c 'trap \"\" TERM; sleep 3001' &); exec slee
 
 /// In front, nobody starts it again: nothing is left, and the exit code says that it failed.
 #[tokio::test]
-async fn an_agent_that_panics_ends_all_that_it_ran_and_fails() -> Result<()> {
+async fn panicking_agent_ends_its_processes_and_fails() -> Result<()> {
     for place in ["agent", "agent-task", "supervisor"] {
         let lab = Lab::new()?.with("LINCHPIN_PANIC", place).with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "500");
         let _hub = lab.hub().await?;
@@ -66,7 +66,7 @@ async fn an_agent_that_panics_ends_all_that_it_ran_and_fails() -> Result<()> {
 
 /// Under a keeper it is started again, whichever part panicked; a keeper that panics is started again by its agent.
 #[tokio::test]
-async fn what_panics_in_the_background_is_started_again() -> Result<()> {
+async fn panicking_background_process_is_restarted() -> Result<()> {
     for place in ["agent-task", "supervisor", "keeper", "keeper-task"] {
         let lab = Lab::new()?.with("LINCHPIN_PANIC", place).with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "500");
         let words = ["run", "--name", "shop", "--detach", "--", "sh", "-c", STUBBORN];
@@ -117,7 +117,7 @@ fn words_of(pid: u32) -> Vec<String> {
 
 /// The hub: no half of one goes on, "stopped on purpose" is not said, and the next verb has a hub again.
 #[tokio::test]
-async fn a_hub_that_panics_is_started_by_who_needs_it() -> Result<()> {
+async fn panicking_hub_is_replaced_by_the_next_verb() -> Result<()> {
     for place in ["hub", "hub-task"] {
         let lab = Lab::new()?.with("LINCHPIN_PANIC", place);
         let mut hub = lab.hub().await?;
@@ -137,7 +137,7 @@ async fn a_hub_that_panics_is_started_by_who_needs_it() -> Result<()> {
 
 /// Who holds the place of a foreign program gives it up; the program goes on.
 #[tokio::test]
-async fn a_registrar_that_panics_unregisters_and_leaves_the_program_alone() -> Result<()> {
+async fn panicking_registrar_unregisters_and_spares_the_program() -> Result<()> {
     for place in ["registrar", "registrar-task"] {
         let lab = Lab::new()?.with("LINCHPIN_PANIC", place);
         let program = linchpin_tests::lab::running::Running::start(sleep(&lab), lab.dir().join("out/program.log"))?;
@@ -168,7 +168,7 @@ fn sleep(lab: &Lab) -> tokio::process::Command {
 
 /// A signal that comes while a name is taken over cancels that at once and leaves nothing, also in the background.
 #[tokio::test]
-async fn a_signal_before_it_is_registered_leaves_nothing() -> Result<()> {
+async fn signal_before_registration_leaves_nothing() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "60000");
     for (flags, signal) in [(&[][..], Signal::INT), (&[], Signal::TERM), (&["--detach"], Signal::INT)] {
         let stays = ["--no-autostart", "run", "--name", "shop", "--", "sh", "-c", "trap '' TERM; exec sleep 3004"];
@@ -208,7 +208,7 @@ async fn a_signal_before_it_is_registered_leaves_nothing() -> Result<()> {
 
 /// The keeper is as patient with what a killed agent left as its agent; a second signal ends that.
 #[tokio::test]
-async fn a_second_signal_ends_the_patience_of_a_keeper() -> Result<()> {
+async fn second_signal_makes_a_keeper_kill_at_once() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "60000");
     lab.verb(["run", "--name", "shop", "--detach", "--", "sh", "-c", STUBBORN]).await?.exits(0)?;
     let left = running(&lab, "sleep 3001").await?;

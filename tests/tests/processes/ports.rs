@@ -57,7 +57,7 @@ async fn run(lab: &Lab, flags: &[&str], command: &[&str]) -> Result<Output> {
 }
 
 #[tokio::test]
-async fn a_command_gets_a_port_and_what_it_listens_on_is_told() -> Result<()> {
+async fn command_gets_a_port_and_its_listening_ports_are_shown() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     run(&lab, &[], &["python3", "-c", SERVER]).await?.exits(0)?;
@@ -101,7 +101,7 @@ async fn a_command_gets_a_port_and_what_it_listens_on_is_told() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_port_that_somebody_chose_is_left_as_it_is() -> Result<()> {
+async fn port_chosen_by_the_user_is_kept() -> Result<()> {
     let show = ["sh", "-c", "echo \"port=<$PORT>\"; sleep 600"];
     for (settings, env, flags, told) in [
         (None, Some("4711"), &[][..], "port=<4711>"),
@@ -139,7 +139,7 @@ async fn a_port_that_somebody_chose_is_left_as_it_is() -> Result<()> {
 
 /// Fault 16: a port that is taken is not tried again and again; who has it is named, also as an instance of ours.
 #[tokio::test]
-async fn who_has_the_port_is_named_before_anything_is_started() -> Result<()> {
+async fn holder_of_a_taken_port_is_named_before_the_start() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
@@ -179,7 +179,7 @@ async fn who_has_the_port_is_named_before_anything_is_started() -> Result<()> {
 
 /// Fault 16: the port of an instance is taken while it is down; it waits, names who has it, and goes on when it is free.
 #[tokio::test]
-async fn a_process_whose_port_was_taken_waits_for_it_and_names_who_has_it() -> Result<()> {
+async fn process_waits_for_its_taken_port_and_names_the_holder() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_INSTANCE_BACKOFF_MIN_MS", "300");
     let _hub = lab.hub().await?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -202,7 +202,7 @@ async fn a_process_whose_port_was_taken_waits_for_it_and_names_who_has_it() -> R
 
 /// Fault 16: a port that the program itself insists on.
 #[tokio::test]
-async fn a_program_that_crashes_on_a_taken_port_is_told_whose_it_is() -> Result<()> {
+async fn crash_on_a_taken_port_names_the_holder() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let us = TcpListener::bind("127.0.0.1:0")?;
@@ -221,7 +221,7 @@ async fn a_program_that_crashes_on_a_taken_port_is_told_whose_it_is() -> Result<
 
 /// Fault 16: what an instance left that was killed is called that.
 #[tokio::test]
-async fn an_orphan_of_ours_that_has_the_port_is_called_one() -> Result<()> {
+async fn orphan_that_holds_the_port_is_reported_as_an_orphan() -> Result<()> {
     let lab = Lab::new()?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
     let listen = format!("import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(600)");

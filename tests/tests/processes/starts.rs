@@ -34,7 +34,7 @@ fn served(lab: &Lab) -> Result<usize> {
 
 /// Fault 15: of 50 hubs that start at once exactly one serves; the others say which, and end well.
 #[tokio::test]
-async fn of_many_hubs_that_start_at_once_one_serves() -> Result<()> {
+async fn fifty_hubs_started_at_once_leave_one_serving() -> Result<()> {
     let lab = Lab::new()?;
     let start = || lab.linchpin(["--json", "hub"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut all = (0..CROWD).map(|_| start()).collect::<std::io::Result<Vec<_>>>()?;
@@ -61,7 +61,7 @@ async fn of_many_hubs_that_start_at_once_one_serves() -> Result<()> {
 
 /// Fault 15: 50 verbs that all need a hub, with none running: one is started, and every verb gets its answer.
 #[tokio::test]
-async fn many_verbs_that_need_a_hub_start_one() -> Result<()> {
+async fn fifty_verbs_that_need_a_hub_start_exactly_one() -> Result<()> {
     let lab = Lab::new()?;
     let verbs: [&[&str]; 5] =
         [&["status", "--json"], &["tools", "--json"], &["token"], &["mcp"], &["status", "nobody", "--json"]];
@@ -86,7 +86,7 @@ async fn many_verbs_that_need_a_hub_start_one() -> Result<()> {
 
 /// Fault 15: instances that all need a hub, and a hub that is killed at that moment: there is one hub, and it has them all.
 #[tokio::test]
-async fn instances_that_start_while_the_hub_dies_have_one_hub() -> Result<()> {
+async fn instances_started_while_the_hub_dies_share_one_hub() -> Result<()> {
     let lab = Lab::new()?;
     for round in 0..3 {
         let names: Vec<String> = (0..5).map(|number| format!("one-{round}-{number}")).collect();
@@ -151,7 +151,7 @@ async fn one_has_the_name(lab: &Lab, projects: [&str; 2], round: usize) -> Resul
 }
 
 #[tokio::test]
-async fn of_two_instances_of_one_project_one_has_the_name() -> Result<()> {
+async fn name_goes_to_one_of_two_instances_of_one_project() -> Result<()> {
     let lab = Lab::new()?;
     for round in 0..ROUNDS {
         one_has_the_name(&lab, ["one", "one"], round).await?;
@@ -160,7 +160,7 @@ async fn of_two_instances_of_one_project_one_has_the_name() -> Result<()> {
 }
 
 #[tokio::test]
-async fn of_two_instances_of_different_projects_one_has_the_name() -> Result<()> {
+async fn name_goes_to_one_of_two_instances_of_two_projects() -> Result<()> {
     let lab = Lab::new()?;
     for round in 0..ROUNDS {
         one_has_the_name(&lab, ["one", "two"], round).await?;
@@ -170,7 +170,7 @@ async fn of_two_instances_of_different_projects_one_has_the_name() -> Result<()>
 
 /// Several want to take over at once: whoever is last has the name, and of all others nothing is left.
 #[tokio::test]
-async fn of_many_that_take_over_at_once_one_has_the_name() -> Result<()> {
+async fn name_goes_to_one_of_many_concurrent_take_overs() -> Result<()> {
     let lab = Lab::new()?;
     let mut all = Vec::new();
     for number in 0..6 {

@@ -55,7 +55,7 @@ fn hub_log(lab: &Lab) -> Result<String> {
 
 /// Fault 4, from the hub's side: nobody starts the killed instance again, so the hub ends what it left, and no more.
 #[tokio::test]
-async fn the_hub_ends_what_a_killed_instance_left() -> Result<()> {
+async fn hub_ends_the_processes_that_a_killed_instance_left() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     // The last one left on purpose.
@@ -112,7 +112,7 @@ async fn hub_keeper_and_agent_killed_together_leave_nothing() -> Result<()> {
 
 /// "Stopped" is not said of an instance that was killed in the midst of its stop until the hub has ended what it left.
 #[tokio::test]
-async fn stopped_is_said_when_everything_is_gone_also_after_a_kill() -> Result<()> {
+async fn stop_returns_when_nothing_is_left_even_after_a_kill() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let mut agent = instance(&lab, "shop", "trap '' TERM; (sleep 2021 &); sleep 2022")?;
@@ -134,7 +134,7 @@ async fn stopped_is_said_when_everything_is_gone_also_after_a_kill() -> Result<(
 
 /// Fault 11: a real chain of `sh -c`, npx and node.
 #[tokio::test]
-async fn the_leaf_of_a_chain_of_wrappers_goes_with_its_tree_and_frees_its_port() -> Result<()> {
+async fn wrapper_chain_ends_with_its_leaf_and_frees_the_port() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     for round in 0..2 {
@@ -170,7 +170,7 @@ async fn the_leaf_of_a_chain_of_wrappers_goes_with_its_tree_and_frees_its_port()
 
 /// Fault 2: a hub's death is no instance's business.
 #[tokio::test]
-async fn a_hub_that_is_killed_restarts_no_instance_and_loses_no_line() -> Result<()> {
+async fn killed_hub_restarts_no_instance_and_loses_no_log_line() -> Result<()> {
     let lab = Lab::new()?;
     let script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.003; done";
     let agent = detached(&lab, "counter", &[], &["sh", "-c", script]).await?;
@@ -196,7 +196,7 @@ async fn a_hub_that_is_killed_restarts_no_instance_and_loses_no_line() -> Result
 
 /// Fault 18: a hub and a shim go on without their file; the hub that the shim starts is the new one where there is one.
 #[tokio::test]
-async fn a_hub_outlives_its_executable() -> Result<()> {
+async fn hub_outlives_its_executable() -> Result<()> {
     let lab = Lab::new()?;
     let binary = lab.project("bin")?.join("linchpin");
     let deleted = format!("{} (deleted)", binary.display());

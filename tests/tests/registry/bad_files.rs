@@ -26,13 +26,13 @@ fn pipe(path: &Path) -> Result<()> {
 
 /// Fault 20.
 #[test]
-fn junk_of_every_kind_concerns_nobody_else() -> Result<()> {
-    within(Changes::Mounts, "bad_files::inner_junk")
+fn bad_files_of_every_kind_affect_no_other_instance() -> Result<()> {
+    within(Changes::Mounts, "bad_files::inner_bad_files")
 }
 
 /// Fault 20: what earlier hubs put aside, and this one, is kept within bounds.
 #[tokio::test]
-async fn the_quarantine_cannot_fill_the_disk() -> Result<()> {
+async fn quarantine_stays_within_its_bounds() -> Result<()> {
     let lab = Lab::new()?;
     let quarantine = lab.home().join("instances/quarantine");
     lab.json(&["status"]).await?;
@@ -56,7 +56,7 @@ async fn the_quarantine_cannot_fill_the_disk() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "run by the first test, where it can make a device"]
-async fn inner_junk() -> Result<()> {
+async fn inner_bad_files() -> Result<()> {
     let lab = Lab::new()?;
     lab.json(&["status"]).await?;
     lab.launch(&["run", "--name", "shop", "--", "sleep", "300"])?;

@@ -107,7 +107,7 @@ const JUNK: &str = "00000000-0000-0000-0000-000000000007.json";
 
 /// Fault 3: registering, writing again, changing and unregistering.
 #[tokio::test]
-async fn an_instance_that_dies_at_any_step_leaves_a_registry_that_is_whole() -> Result<()> {
+async fn instance_killed_at_any_step_leaves_a_whole_registry() -> Result<()> {
     let mut scene = CrashLab::new().await?;
     let orders = [register("shop"), Order::Update { port: 2, fill: 5000 }, Order::Ensure, Order::Unregister];
     let steps = scene.die_at_every_step(&orders, async |_| Ok(())).await?;
@@ -117,7 +117,7 @@ async fn an_instance_that_dies_at_any_step_leaves_a_registry_that_is_whole() -> 
 
 /// Fault 3: writing again what was removed under it.
 #[tokio::test]
-async fn an_owner_that_dies_while_it_mends_its_record_leaves_nothing() -> Result<()> {
+async fn owner_killed_while_rewriting_its_record_leaves_nothing() -> Result<()> {
     let mut scene = CrashLab::new().await?;
     let orders = [register("shop"), Order::LetGo, Order::Sweep, register("shop"), Order::Ensure];
     let steps = scene.die_at_every_step(&orders, async |_| Ok(())).await?;
@@ -127,7 +127,7 @@ async fn an_owner_that_dies_while_it_mends_its_record_leaves_nothing() -> Result
 
 /// Fault 3: sweeping, putting aside and tidying up.
 #[tokio::test]
-async fn who_dies_at_any_step_of_tidying_up_leaves_it_to_the_next() -> Result<()> {
+async fn cleanup_killed_at_any_step_is_finished_by_the_next() -> Result<()> {
     let mut scene = CrashLab::new().await?;
     let dead = async |scene: &CrashLab| -> Result<()> {
         let mut dead = Worker::start(scene.home.root())?;
@@ -162,7 +162,7 @@ async fn starts_and_stops(lab: &Lab, mut hub: Running) -> Result<bool> {
 
 /// Fault 3: the hub's start and its stop. The next one serves, with the token that agents know.
 #[tokio::test]
-async fn a_hub_that_dies_at_any_step_of_start_or_stop_is_followed_by_one_that_serves() -> Result<()> {
+async fn hub_killed_at_any_step_is_followed_by_one_that_serves() -> Result<()> {
     let lab = Lab::new()?;
     let library = preload::library("crash")?;
     let mut first = lab.hub().await?;

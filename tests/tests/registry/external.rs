@@ -73,7 +73,7 @@ async fn not_there(lab: &Lab, name: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_foreign_program_is_an_instance_until_it_ends() -> Result<()> {
+async fn external_program_is_an_instance_until_it_ends() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let (mut program, nowhere) = (sleeper(&lab)?, Nowhere::new()?);
@@ -98,7 +98,7 @@ async fn a_foreign_program_is_an_instance_until_it_ends() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_holder_unregisters_when_it_is_asked_to_end_and_looks_dead_when_it_is_killed() -> Result<()> {
+async fn registrar_unregisters_on_a_signal_and_looks_dead_if_killed() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let (mut program, nowhere) = (sleeper(&lab)?, Nowhere::new()?);
@@ -115,7 +115,7 @@ async fn the_holder_unregisters_when_it_is_asked_to_end_and_looks_dead_when_it_i
 }
 
 #[tokio::test]
-async fn what_cannot_be_registered_is_a_problem() -> Result<()> {
+async fn invalid_registrations_are_refused_with_a_problem() -> Result<()> {
     let lab = Lab::new()?;
     let mut program = sleeper(&lab)?;
     let pid = program.pid().to_string();
@@ -153,7 +153,7 @@ async fn called(listener: &TcpListener) -> Result<()> {
 
 /// One id, another port: in a new life of a foreign program, and within a life. The hub is told; it does not poll here.
 #[tokio::test]
-async fn who_moves_to_another_port_is_called_there_at_once() -> Result<()> {
+async fn program_that_changes_its_port_is_dialled_there_at_once() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_DISCOVERY_POLL_MS", "3600000");
     let _hub = lab.hub().await?;
     let here = (Ipv4Addr::LOCALHOST, 0);
@@ -179,7 +179,7 @@ async fn who_moves_to_another_port_is_called_there_at_once() -> Result<()> {
 
 /// A program that embeds the library goes without a word and comes back: on another port, as another life, connected.
 #[tokio::test]
-async fn an_embedded_program_that_comes_back_is_connected_at_its_new_port() -> Result<()> {
+async fn restarted_embedded_program_is_connected_at_its_new_port() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_DISCOVERY_POLL_MS", "3600000");
     let _hub = lab.hub().await?;
     let start = async || -> Result<Instance> {
@@ -218,7 +218,7 @@ fn example() -> Result<String> {
 }
 
 #[tokio::test]
-async fn the_python_example_of_the_document_is_an_instance() -> Result<()> {
+async fn python_example_of_the_docs_is_an_instance() -> Result<()> {
     let lab = Lab::new()?;
     let file = lab.dir().join("example.py");
     std::fs::write(&file, example()?)?;
@@ -255,7 +255,7 @@ async fn the_python_example_of_the_document_is_an_instance() -> Result<()> {
 /// A real MCP server on Streamable HTTP that was started by somebody else: agents use it through the hub, on few
 /// connections; Linchpin does not stop it; and when it ends, it is gone.
 #[tokio::test]
-async fn a_foreign_mcp_server_is_used_through_the_hub() -> Result<()> {
+async fn external_mcp_server_is_used_through_the_hub() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let (mut program, url) = everything_over_http(&lab).await?;

@@ -12,7 +12,7 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 
 #[tokio::test]
-async fn twenty_instances_at_once_are_all_there_and_all_go() -> Result<()> {
+async fn twenty_instances_start_together_and_all_stop() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let names: Vec<String> = (0..20).map(|number| format!("fleet-{number}")).collect();
@@ -61,7 +61,7 @@ fn only_record(registry: &Path) -> Result<std::path::PathBuf> {
 }
 
 #[tokio::test]
-async fn bad_records_are_told_and_harm_no_other() -> Result<()> {
+async fn bad_records_are_reported_and_affect_no_other() -> Result<()> {
     let lab = Lab::new()?;
     let hub = lab.hub().await?;
     lab.detached("good", &kit::echo("good")?).await?;

@@ -33,7 +33,7 @@ async fn works(lab: Lab) -> Result<Lab> {
 
 /// Fault 33: long for a socket's path, long for a line, and names that no text has.
 #[tokio::test]
-async fn a_home_may_have_any_name() -> Result<()> {
+async fn home_may_have_any_name_and_length() -> Result<()> {
     let long = |parts: usize| move |dir: &Path| (0..parts).fold(dir.to_owned(), |path, _| path.join("x".repeat(100)));
     for place in [long(2), long(15)] {
         let lab = works(Lab::with_home(place)?).await?;
@@ -48,7 +48,7 @@ async fn a_home_may_have_any_name() -> Result<()> {
 
 /// Fault 33: what a link in the path names may move, and the home is where it is.
 #[tokio::test]
-async fn a_home_below_a_link_is_fine() -> Result<()> {
+async fn home_below_a_link_works() -> Result<()> {
     let lab = Lab::with_home(|dir| dir.join("link/home"))?;
     std::fs::create_dir(lab.state("disk"))?;
     symlink(lab.state("disk"), lab.state("link"))?;
@@ -90,7 +90,7 @@ fn mode(path: &Path, mode: u32) -> Result<()> {
 
 /// Fault 32.
 #[tokio::test]
-async fn a_home_that_cannot_be_used_is_refused_and_nothing_is_made_elsewhere() -> Result<()> {
+async fn unusable_home_is_refused_and_no_other_is_created() -> Result<()> {
     let unusable = &["home_unusable"];
     let lab = Lab::new()?;
     let home = lab.home();
@@ -126,7 +126,7 @@ async fn a_home_that_cannot_be_used_is_refused_and_nothing_is_made_elsewhere() -
 
 /// Fault 32: what a verb under sudo leaves, and a home that is another user's.
 #[tokio::test]
-async fn what_belongs_to_another_user_is_refused() -> Result<()> {
+async fn files_of_another_user_in_the_home_are_refused() -> Result<()> {
     let lab = Lab::new()?;
     if !rustix::process::geteuid().is_root() {
         // What an ordinary user has of others is what root has.
@@ -152,7 +152,7 @@ async fn what_belongs_to_another_user_is_refused() -> Result<()> {
 
 /// Fault 33: a file system without locks, as NFS may be: every `flock` of every process fails.
 #[tokio::test]
-async fn a_file_system_without_locks_is_lived_on() -> Result<()> {
+async fn file_system_without_locks_is_supported() -> Result<()> {
     let library = preload::library("deny")?;
     let lab = works(Lab::new()?.with("LD_PRELOAD", &library.display().to_string()).with("DENY", "flock")).await?;
     let hub = lab.hub_process()?;

@@ -71,8 +71,8 @@ async fn swept(lab: &Lab, record: &Path) -> Result<()> {
 /// Fault 14: a stranger has the pid of a dead instance, and that of a dead hub. Nobody takes it for them, and no verb,
 /// no sweep and no take-over signals it.
 #[test]
-fn who_has_a_reused_pid_is_neither_adopted_nor_signalled() -> Result<()> {
-    with_own_pids("ownership::who_has_a_reused_pid_is_neither_adopted_nor_signalled", reused_pids)
+fn reused_pid_is_neither_adopted_nor_signalled() -> Result<()> {
+    with_own_pids("ownership::reused_pid_is_neither_adopted_nor_signalled", reused_pids)
 }
 
 async fn reused_pids() -> Result<()> {
@@ -127,7 +127,7 @@ async fn hub_of_a_reused_pid(lab: &Lab, mut hub: Running, record: &Path, bytes: 
 /// Faults 14, 23: the lease file of who lives is removed. That proves nothing, and neither does taking a new one: the
 /// record stays, the name is not free, and the owner takes a lease again.
 #[tokio::test]
-async fn a_lease_that_was_removed_is_no_proof_of_death() -> Result<()> {
+async fn removed_lease_file_does_not_prove_death() -> Result<()> {
     let lab = Lab::new()?;
     let (_, registry) = prepared(&lab)?;
     let (mut shop, mut other) = (Worker::start(&lab.home())?, Worker::start(&lab.home())?);
@@ -151,7 +151,7 @@ async fn a_lease_that_was_removed_is_no_proof_of_death() -> Result<()> {
 
 /// Fault 21: a record of an earlier boot names a pid that lives and a port that somebody listens on.
 #[tokio::test]
-async fn a_record_of_an_earlier_boot_is_swept_and_nobody_is_called_by_it() -> Result<()> {
+async fn record_of_an_earlier_boot_is_swept_and_never_dialled() -> Result<()> {
     let lab = Lab::new()?;
     let (_, registry) = prepared(&lab)?;
     let mut stranger = Stranger::start()?;
@@ -179,7 +179,7 @@ async fn a_record_of_an_earlier_boot_is_swept_and_nobody_is_called_by_it() -> Re
 /// Fault 22: the holder of the directory lock is stopped. Who writes is told so within a bound, and by whom it is held;
 /// who reads is not kept. Continued or killed, it is in nobody's way.
 #[tokio::test]
-async fn a_stopped_holder_of_the_lock_is_named_and_holds_up_no_reader() -> Result<()> {
+async fn stopped_lock_holder_is_named_and_blocks_no_reader() -> Result<()> {
     let lab = Lab::new()?;
     let (_, registry) = prepared(&lab)?;
     let mut shop = Worker::start(&lab.home())?;
@@ -212,7 +212,7 @@ async fn a_stopped_holder_of_the_lock_is_named_and_holds_up_no_reader() -> Resul
 
 /// Where a file system has no locks, pid and start ticks decide: one name, one owner, and the dead are swept.
 #[tokio::test]
-async fn without_locks_the_very_process_decides() -> Result<()> {
+async fn process_identity_decides_without_file_locks() -> Result<()> {
     let lab = Lab::new()?;
     let (_, registry) = prepared(&lab)?;
     let library: PathBuf = preload::library("deny")?;

@@ -12,18 +12,18 @@ async fn race(seed: u64) -> Result<()> {
 
 /// Faults 1, 4, 20, 22, 23: nothing alive is missing, nothing dead is left, nothing is torn, no name is held twice.
 #[tokio::test]
-async fn whatever_they_do_the_registry_shows_who_lives_first_seed() -> Result<()> {
+async fn registry_matches_its_model_after_races_seed_1() -> Result<()> {
     race(1).await
 }
 
 /// Faults 1, 4, 20, 22, 23, from another seed.
 #[tokio::test]
-async fn whatever_they_do_the_registry_shows_who_lives_second_seed() -> Result<()> {
+async fn registry_matches_its_model_after_races_seed_2() -> Result<()> {
     race(2).await
 }
 
 /// Faults 1, 4, 20, 22, 23, from another seed.
 #[tokio::test]
-async fn whatever_they_do_the_registry_shows_who_lives_third_seed() -> Result<()> {
+async fn registry_matches_its_model_after_races_seed_3() -> Result<()> {
     race(3).await
 }

@@ -23,13 +23,13 @@ const JUNK: u32 = 50;
 
 /// Fault 26.
 #[test]
-fn a_full_disk_stops_nobody_and_is_told() -> Result<()> {
+fn full_disk_stops_nothing_and_is_reported() -> Result<()> {
     within(Changes::Mounts, "storage::inner_full")
 }
 
 /// Fault 27.
 #[test]
-fn a_disk_without_inodes_stops_nobody_and_is_told() -> Result<()> {
+fn lack_of_inodes_stops_nothing_and_is_reported() -> Result<()> {
     within(Changes::Mounts, "storage::inner_no_inodes")
 }
 
@@ -195,7 +195,7 @@ async fn a_hub_that_has_no_room_says_so(lab: &Lab, lack: Lack) -> Result<()> {
 
 /// Fault 28: what is open can be written and nothing new, as far as that can be had without a disk that fails.
 #[test]
-fn a_read_only_home_stops_nobody_and_is_told() -> Result<()> {
+fn read_only_home_stops_nothing_and_is_reported() -> Result<()> {
     within(Changes::Mounts, "storage::inner_read_only")
 }
 

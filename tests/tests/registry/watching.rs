@@ -94,7 +94,7 @@ fn watches(lab: &Lab) -> Result<usize> {
 
 /// Fault 25.
 #[test]
-fn without_file_watches_the_hub_polls_and_says_so_and_hears_again_later() -> Result<()> {
+fn hub_without_file_watches_polls_reports_it_and_recovers() -> Result<()> {
     within(Changes::Limits, "watching::inner_without_watches")
 }
 
@@ -169,7 +169,7 @@ async fn whole(lab: &Lab) -> Result<()> {
 
 /// Faults 23, 32: the registry goes, then all of the home; the instance is never lost from sight.
 #[tokio::test]
-async fn a_registry_that_goes_is_made_again_by_who_lives() -> Result<()> {
+async fn removed_registry_is_created_again_by_live_instances() -> Result<()> {
     let lab = watched_lab().await?;
     let (home, instances, aside) = (lab.home(), lab.home().join("instances"), lab.state("aside"));
     remove_whole(&instances)?;
@@ -196,7 +196,7 @@ async fn a_registry_that_goes_is_made_again_by_who_lives() -> Result<()> {
 
 /// Fault 23: a link in the place of the registry is refused and told, until it is gone.
 #[tokio::test]
-async fn a_registry_that_became_a_link_is_not_read() -> Result<()> {
+async fn registry_replaced_by_a_link_is_not_read() -> Result<()> {
     let lab = watched_lab().await?;
     let (instances, aside) = (lab.home().join("instances"), lab.state("aside"));
     std::fs::rename(&instances, &aside)?;
@@ -244,7 +244,7 @@ async fn all_are_listed(lab: &Lab, number: u64) -> Result<()> {
 
 /// Fault 24: 10,000 at once, while the hub answers.
 #[tokio::test]
-async fn ten_thousand_at_once_are_all_found() -> Result<()> {
+async fn ten_thousand_records_at_once_are_all_found() -> Result<()> {
     let lab = Lab::new()?.with(NEVER.0, NEVER.1);
     lab.json(&["status"]).await?;
     let instances = lab.home().join("instances");

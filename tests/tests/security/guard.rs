@@ -58,7 +58,7 @@ const FOREIGN_PAGES: [&str; 8] = [
 
 /// Fault 65: on every route, by every method, with the token and without it.
 #[tokio::test]
-async fn every_route_is_guarded() -> Result<()> {
+async fn every_route_checks_host_origin_and_token() -> Result<()> {
     let lab = Lab::new()?;
     lab.json(&["status"]).await?;
     let (hub, token, own) = (lab.hub_process()?, token(&lab)?, "Host: 127.0.0.1");
@@ -124,7 +124,7 @@ async fn forms_and_sockets_of_other_sites_are_refused() -> Result<()> {
 
 /// Fault 65: HTTP/2 is not spoken here, so its `:authority` names nobody.
 #[tokio::test]
-async fn http2_without_asking_is_refused() -> Result<()> {
+async fn http2_is_refused() -> Result<()> {
     let lab = Lab::new()?;
     lab.json(&["status"]).await?;
     let (status, answer) = lab.raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0").await?;
@@ -139,7 +139,7 @@ async fn http2_without_asking_is_refused() -> Result<()> {
 
 /// Fault 65: no state change on GET.
 #[tokio::test]
-async fn reading_changes_nothing() -> Result<()> {
+async fn get_requests_change_nothing() -> Result<()> {
     let lab = Lab::new()?;
     lab.json(&["status"]).await?;
     lab.serve("shop").await?;
@@ -159,7 +159,7 @@ async fn reading_changes_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn heads_are_bounded() -> Result<()> {
+async fn request_heads_are_bounded() -> Result<()> {
     let lab = Lab::new()?;
     lab.json(&["status"]).await?;
     let health = async |headers: &[&str]| ask(&lab, "GET", "/health", headers).await;
@@ -194,7 +194,7 @@ fn files(dir: &Path, found: &mut Vec<(String, String)>) -> Result<()> {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_any_log_or_answer() -> Result<()> {
+async fn logs_and_answers_contain_no_secret() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_LOG", "trace");
     lab.serve("shop").await?;
     let mut shim = lab.shim(&[]).await?;
@@ -249,7 +249,7 @@ impl Door {
 }
 
 #[tokio::test]
-async fn foreign_hosts_and_origins_and_missing_tokens_are_refused() -> Result<()> {
+async fn foreign_hosts_origins_and_wrong_tokens_are_refused() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let facts = lab.hub_facts()?;

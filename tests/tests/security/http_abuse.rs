@@ -27,7 +27,7 @@ fn is_over(mut stream: &TcpStream) -> Result<bool> {
 
 /// Fault 58: slowloris.
 #[tokio::test]
-async fn connections_that_only_wait_shut_nobody_out() -> Result<()> {
+async fn slow_heads_do_not_block_other_clients() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_HUB_MAX_CONNECTIONS", &MOST.to_string());
     lab.json(&["status"]).await?;
     let mut waiting = Vec::new();
@@ -49,7 +49,7 @@ async fn connections_that_only_wait_shut_nobody_out() -> Result<()> {
 
 /// Fault 62: streams that nobody reads take all places.
 #[tokio::test]
-async fn when_all_are_busy_one_more_is_told_so() -> Result<()> {
+async fn busy_hub_refuses_one_more_connection_with_503() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_HUB_MAX_CONNECTIONS", "2");
     lab.json(&["status"]).await?;
     let head = format!(
@@ -79,7 +79,7 @@ async fn when_all_are_busy_one_more_is_told_so() -> Result<()> {
 
 /// Fault 58: slow body.
 #[tokio::test]
-async fn a_body_that_does_not_come_is_given_up() -> Result<()> {
+async fn missing_body_times_out() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_MESSAGE_TIMEOUT_MS", "300");
     lab.json(&["status"]).await?;
     let head = format!(
@@ -95,7 +95,7 @@ async fn a_body_that_does_not_come_is_given_up() -> Result<()> {
 
 /// Fault 59. Each of these hides a second request, which would stop the hub, where a lenient reader would find one.
 #[tokio::test]
-async fn no_request_hides_in_another() -> Result<()> {
+async fn smuggled_requests_are_not_executed() -> Result<()> {
     let lab = Lab::new()?;
     lab.json(&["status"]).await?;
     let hub = lab.hub_process()?;
@@ -132,7 +132,7 @@ async fn no_request_hides_in_another() -> Result<()> {
 
 /// Fault 59: 10,000 fields, a gigabyte that is only announced, and noise.
 #[tokio::test]
-async fn what_is_too_much_is_refused_before_it_is_read() -> Result<()> {
+async fn oversized_requests_are_refused_before_they_are_read() -> Result<()> {
     let lab = Lab::new()?;
     lab.json(&["status"]).await?;
     let (hub, token) = (lab.hub_process()?, lab.hub_facts()?.token);

@@ -54,7 +54,7 @@ impl Imposter {
 
 /// Fault 66: a hub that stops has given up its port while its process still runs.
 #[tokio::test]
-async fn who_takes_the_port_of_a_hub_that_drains_gets_nothing() -> Result<()> {
+async fn impostor_on_the_port_of_a_draining_hub_gets_nothing() -> Result<()> {
     let lab = Lab::on_any_port()?;
     lab.serve("slow").await?;
     let mut shim = lab.shim(&[]).await?;
@@ -82,7 +82,7 @@ async fn who_takes_the_port_of_a_hub_that_drains_gets_nothing() -> Result<()> {
 
 /// Fault 66: whatever the file says, a verb believes only a proof.
 #[tokio::test]
-async fn a_verb_tells_who_is_not_the_hub_and_sends_nothing() -> Result<()> {
+async fn verb_names_an_impostor_and_sends_it_nothing() -> Result<()> {
     let lab = Lab::on_any_port()?;
     lab.json(&["status"]).await?;
     let (file, token) = (lab.hub_file()?, lab.hub_facts()?.token);

@@ -70,8 +70,8 @@ fn deeds(home: &Path, files: &[PathBuf], hub: &Identity) -> Vec<String> {
 
 /// Fault 66: by the home's mode, and were its directories open, by each file's own.
 #[tokio::test]
-async fn another_user_reads_nothing_and_plants_nothing() -> Result<()> {
-    if !may_be_another_user("other_users::another_user_reads_nothing_and_plants_nothing")? {
+async fn other_user_can_neither_read_nor_plant_anything() -> Result<()> {
+    if !may_be_another_user("other_users::other_user_can_neither_read_nor_plant_anything")? {
         return Ok(());
     }
     let lab = Lab::on_any_port()?;
@@ -147,8 +147,8 @@ fn plant(lab: &Lab, name: &str, port: u16) -> Result<PathBuf> {
 
 /// Fault 66: records, leases and quarantine entries that are not ours alone.
 #[tokio::test]
-async fn what_another_user_planted_is_named_and_never_believed() -> Result<()> {
-    if !may_be_another_user("other_users::what_another_user_planted_is_named_and_never_believed")? {
+async fn planted_files_are_named_and_never_trusted() -> Result<()> {
+    if !may_be_another_user("other_users::planted_files_are_named_and_never_trusted")? {
         return Ok(());
     }
     let lab = Lab::on_any_port()?;
@@ -215,8 +215,8 @@ async fn refused(lab: &Lab) -> Result<()> {
 
 /// Fault 66: whatever it says, a hub file of another user leads nobody to that user.
 #[tokio::test]
-async fn a_hub_file_of_another_user_is_refused() -> Result<()> {
-    if !may_be_another_user("other_users::a_hub_file_of_another_user_is_refused")? {
+async fn hub_file_of_another_user_is_refused() -> Result<()> {
+    if !may_be_another_user("other_users::hub_file_of_another_user_is_refused")? {
         return Ok(());
     }
     let lab = Lab::on_any_port()?;
@@ -242,8 +242,8 @@ async fn a_hub_file_of_another_user_is_refused() -> Result<()> {
 
 /// Fault 66: a home that the other user put into the place of ours, which an open parent allows.
 #[tokio::test]
-async fn a_home_of_another_user_is_refused() -> Result<()> {
-    if !may_be_another_user("other_users::a_home_of_another_user_is_refused")? {
+async fn home_of_another_user_is_refused() -> Result<()> {
+    if !may_be_another_user("other_users::home_of_another_user_is_refused")? {
         return Ok(());
     }
     let lab = Lab::on_any_port()?;
@@ -279,8 +279,8 @@ async fn a_home_of_another_user_is_refused() -> Result<()> {
 
 /// Fault 66: another user listens where an instance, or a hub that was killed, used to.
 #[tokio::test]
-async fn who_listens_in_the_place_of_a_dead_one_gets_nothing() -> Result<()> {
-    if !may_be_another_user("other_users::who_listens_in_the_place_of_a_dead_one_gets_nothing")? {
+async fn listener_on_the_port_of_a_dead_process_gets_nothing() -> Result<()> {
+    if !may_be_another_user("other_users::listener_on_the_port_of_a_dead_process_gets_nothing")? {
         return Ok(());
     }
     let lab = Lab::on_any_port()?;

@@ -149,7 +149,7 @@ const VERBS: [&[&str]; 25] = [
 
 /// Fault 68.
 #[tokio::test]
-async fn what_is_secret_is_in_no_output_and_no_file_but_its_own() -> Result<()> {
+async fn secrets_appear_in_no_output_and_no_other_file() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_LOG", "trace").with("SERVICE_API_KEY", "planted-variable");
     let mut said = Said::default();
     shop(&lab, &mut said).await?;

@@ -1,6 +1,6 @@
 //! A private home, real agents in it, and a real hub's end of a connection.
 //!
-//! Owns [`Lab`]; [`hub`] speaks to an instance as the hub does, over HTTP/2 on TCP. Agents are the example `run`, in
+//! Owns [`InstanceLab`]; [`hub`] speaks to an instance as the hub does, over HTTP/2 on TCP. Agents are the example `run`, in
 //! processes of their own.
 //! Invariant: a lab ends with everything that was started in it, and says so if something stayed: every process of it
 //! carries the lab's directory in its environment.
@@ -35,12 +35,12 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     }
 }
 
-pub(crate) struct Lab {
+pub(crate) struct InstanceLab {
     dir: TempDir,
     settings: Vec<(&'static str, &'static str)>,
 }
 
-impl Lab {
+impl InstanceLab {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("project")).unwrap();
@@ -87,7 +87,7 @@ impl Lab {
         (agent, self.record(name, |record| record.process.pid == pid).await)
     }
 
-    /// As [`Lab::run`], with the MCP server of the fixtures.
+    /// As [`InstanceLab::run`], with the MCP server of the fixtures.
     pub(crate) async fn run_mcp(&self, name: &str) -> (Agent, Record) {
         self.run(name, &["--mcp"], &["python3", &fixture("server.py")]).await
     }
@@ -148,7 +148,7 @@ impl Lab {
 }
 
 /// What a test left behind goes with it, whether it failed or not; if it did not fail, leaving something is a failure.
-impl Drop for Lab {
+impl Drop for InstanceLab {
     fn drop(&mut self) {
         let left = self.processes(|_| true);
         for pid in &left {

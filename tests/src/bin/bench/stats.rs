@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_target_is_said() {
+    fn missed_target_is_reported() {
         let rows = [
             Row::time("a", Duration::from_millis(1), Duration::from_micros(500)),
             Row::time("bc", Duration::from_millis(1), Duration::from_millis(2)),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 #[test]
-fn a_healthy_home_is_well_and_nothing_in_it_changes() {
+fn healthy_home_passes_and_stays_unchanged() {
     let lab = DoctorLab::new();
     let shop = lab.live("shop");
     let before = lab.files();
@@ -42,7 +42,7 @@ fn a_healthy_home_is_well_and_nothing_in_it_changes() {
 }
 
 #[test]
-fn a_home_that_does_not_exist_is_well_and_is_not_made() {
+fn missing_home_passes_and_is_not_created() {
     let lab = DoctorLab::new();
     let place = lab.path("nowhere/deep");
     for arguments in [&["doctor", "--json"][..], &["doctor", "--json", "--fix"]] {
@@ -56,7 +56,7 @@ fn a_home_that_does_not_exist_is_well_and_is_not_made() {
 }
 
 #[test]
-fn an_open_home_is_told_and_mended_only_when_asked() {
+fn open_home_is_reported_and_repaired_only_on_request() {
     let lab = DoctorLab::new();
     let record = lab.plant("instances/a.json", b"{}");
     set_mode(lab.home.root(), 0o755);
@@ -77,7 +77,7 @@ fn an_open_home_is_told_and_mended_only_when_asked() {
 }
 
 #[test]
-fn what_others_could_write_is_not_made_ours() {
+fn world_writable_record_is_not_repaired() {
     let lab = DoctorLab::new();
     let record = lab.plant("instances/a.json", b"{}");
     set_mode(&record, 0o666);
@@ -87,7 +87,7 @@ fn what_others_could_write_is_not_made_ours() {
 }
 
 #[test]
-fn a_corrupt_record_beside_good_ones_is_named_and_left() {
+fn corrupt_record_is_named_and_left_in_place() {
     let lab = DoctorLab::new();
     let _shop = lab.live("shop");
     let broken = lab.plant("instances/00000000-0000-0000-0000-000000000009.json", b"{\"format\":1,");
@@ -103,7 +103,7 @@ fn a_corrupt_record_beside_good_ones_is_named_and_left() {
 }
 
 #[test]
-fn a_dead_record_is_swept_by_fix_and_a_live_one_never() {
+fn fix_sweeps_dead_records_and_never_live_ones() {
     let lab = DoctorLab::new();
     let _shop = lab.live("shop");
     // Its process (this one) runs, and its lease is free: nobody can say that it is dead.
@@ -128,7 +128,7 @@ fn a_dead_record_is_swept_by_fix_and_a_live_one_never() {
 }
 
 #[test]
-fn what_dead_writers_left_is_removed_by_fix() {
+fn fix_removes_leftovers_of_dead_writers() {
     let lab = DoctorLab::new();
     let ended = lab.dead("dead");
     let me = Identity::current().unwrap();
@@ -147,7 +147,7 @@ fn what_dead_writers_left_is_removed_by_fix() {
 }
 
 #[test]
-fn a_lock_that_a_stopped_process_holds_is_named_and_nothing_is_done_without_it() {
+fn stopped_lock_holder_is_named_and_fix_does_nothing() {
     let lab = DoctorLab::new();
     let dead = lab.dead("dead");
     let holder = lab.stopped_holder(&lab.registry.dir().join(".lock"));
@@ -163,7 +163,7 @@ fn a_lock_that_a_stopped_process_holds_is_named_and_nothing_is_done_without_it()
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_told() {
+fn invalid_settings_are_reported() {
     let lab = DoctorLab::new();
     lab.plant("config.toml", b"[hub]\nprot = 1\n");
     let said = lab.doctor(&[]);
@@ -175,7 +175,7 @@ fn settings_that_cannot_be_used_are_told() {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_a_file_makes_nobody_wait() {
+fn pipe_in_place_of_a_file_does_not_block() {
     let lab = DoctorLab::new();
     for name in ["config.toml", "hub.json", "instances/a.json", "instances/.lock"] {
         let made = std::process::Command::new("mkfifo").arg(lab.home.root().join(name)).status().unwrap();
@@ -187,7 +187,7 @@ fn a_pipe_in_the_place_of_a_file_makes_nobody_wait() {
 }
 
 #[test]
-fn a_running_hub_is_asked_and_one_that_does_not_answer_is_named() {
+fn running_hub_is_asked_and_a_silent_one_is_named() {
     let lab = DoctorLab::new();
     let (hub, file) = lab.hub(&[]);
     let said = lab.doctor(&[]);
@@ -212,7 +212,7 @@ fn a_running_hub_is_asked_and_one_that_does_not_answer_is_named() {
 }
 
 #[test]
-fn a_hub_without_a_token_is_told_whatever_our_own_settings_say() {
+fn hub_without_a_token_is_reported() {
     let lab = DoctorLab::new();
     let (_hub, _) = lab.hub(&[("LINCHPIN_HUB_TOKEN_REQUIRED", "false")]);
     let said = lab.doctor(&[]);
@@ -220,7 +220,7 @@ fn a_hub_without_a_token_is_told_whatever_our_own_settings_say() {
 }
 
 #[test]
-fn no_secret_is_in_any_output() {
+fn doctor_output_contains_no_secret() {
     let lab = DoctorLab::new();
     let _shop = lab.live("shop");
     let (_hub, file) = lab.hub(&[]);
@@ -265,7 +265,7 @@ fn no_secret_is_in_any_output() {
 }
 
 #[test]
-fn two_outputs_in_one_place_are_refused() {
+fn two_outputs_to_one_stream_are_refused() {
     let said = DoctorLab::new().doctor(&["--save", "-"]);
     assert_eq!((said.code, &said.json["code"]), (2, &json!("bad_request")), "{}", said.text);
 }

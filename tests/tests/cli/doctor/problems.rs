@@ -47,7 +47,7 @@ fn meets(mut verb: impl FnMut(&[&str]) -> Command, expected: &Expected<'_>) -> V
 }
 
 #[test]
-fn another_hub_of_this_home() {
+fn problem_of_a_second_hub() {
     let lab = DoctorLab::new();
     let (hub, file) = lab.hub(&[]);
     let other = file.port.checked_add(1).unwrap().to_string();
@@ -57,7 +57,7 @@ fn another_hub_of_this_home() {
 }
 
 #[test]
-fn a_port_that_another_program_has() {
+fn problem_of_a_taken_port() {
     let lab = DoctorLab::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -67,7 +67,7 @@ fn a_port_that_another_program_has() {
 }
 
 #[test]
-fn a_lock_that_is_not_free_in_time() {
+fn problem_of_a_held_lock() {
     let lab = DoctorLab::new();
     let holder = lab.stopped_holder(&lab.registry.dir().join(".lock"));
     let expected = Expected { code: "lock_timeout", observed: &["path", "pid", "command"], exit: 6 };
@@ -79,7 +79,7 @@ fn a_lock_that_is_not_free_in_time() {
 }
 
 #[test]
-fn what_the_system_does_not_allow() {
+fn problem_of_a_missing_permission() {
     let lab = DoctorLab::new();
     // A process of another user: where the tests run as root one that is given away, else the first of all.
     let root = rustix::process::geteuid().is_root();
@@ -91,7 +91,7 @@ fn what_the_system_does_not_allow() {
 }
 
 #[test]
-fn a_disk_without_space() {
+fn problem_of_a_full_disk() {
     let lab = DoctorLab::new();
     // A small file system over the home, full, in a mount namespace of the verb's own.
     let script = "mount -t tmpfs -o size=64k,mode=700 none \"$LINCHPIN_HOME\" || exit 77; dd if=/dev/zero \
@@ -106,7 +106,7 @@ fn a_disk_without_space() {
 }
 
 #[test]
-fn settings_and_names_and_commands_that_cannot_be_used() {
+fn problems_of_invalid_settings_names_and_commands() {
     let lab = DoctorLab::new();
     let verb = |words: &'static [&'static str]| {
         let lab = &lab;
@@ -125,7 +125,7 @@ fn settings_and_names_and_commands_that_cannot_be_used() {
 }
 
 #[test]
-fn what_the_dead_left_and_what_cannot_be_read() {
+fn problems_of_leftovers_and_unreadable_records() {
     let lab = DoctorLab::new();
     let (ended, id) = (lab.dead("dead"), "00000000-0000-0000-0000-000000000009");
     let broken = lab.plant(&format!("instances/{id}.json"), b"{\"format\":1,");
@@ -157,7 +157,7 @@ fn what_the_dead_left_and_what_cannot_be_read() {
 
 /// Fault 66: others could put another home into the place of ours.
 #[test]
-fn a_parent_that_others_can_write_is_told() {
+fn parent_writable_by_others_is_reported() {
     let lab = DoctorLab::new();
     let parent = lab.home.root().parent().unwrap().to_owned();
     set_mode(&parent, 0o777);

@@ -19,7 +19,7 @@ use table::Table;
 
 /// Faults 1, 2, 5 and 6, and lists that change over a restart: the processes.
 #[tokio::test]
-async fn no_process_that_dies_or_stops_ends_a_session() -> Result<()> {
+async fn sessions_survive_killed_and_stopped_processes() -> Result<()> {
     let mut matrix = Matrix::new(None).await?;
     let mut table = Table::new("processes", Fault::PROCESSES);
     for fault in Fault::PROCESSES {
@@ -31,7 +31,7 @@ async fn no_process_that_dies_or_stops_ends_a_session() -> Result<()> {
 
 /// Fault 35: the network between hub and instances, and between clients and hub.
 #[test]
-fn no_black_hole_ends_a_session() -> Result<()> {
+fn sessions_survive_black_holes() -> Result<()> {
     isolated(async |net| {
         let mut matrix = Matrix::new(Some(net)).await?;
         let mut table = Table::new("network", Fault::NETWORK);

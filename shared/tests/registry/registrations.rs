@@ -1,6 +1,6 @@
 //! Coming, going and names.
 
-use crate::lab::{Lab, record};
+use crate::lab::{RegistryLab, record};
 use linchpin_shared::problem::Code;
 use linchpin_shared::process::Signal;
 use linchpin_shared::registry::{Owner, Scan};
@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use uuid::Uuid;
 
 #[test]
-fn a_registration_is_seen_alive_then_dead_then_swept() {
-    let lab = Lab::new();
+fn registration_is_alive_then_dead_then_swept() {
+    let lab = RegistryLab::new();
     let registration = lab.register("shop");
     let scan = lab.scan();
     assert_eq!(scan.rejected, []);
@@ -26,8 +26,8 @@ fn a_registration_is_seen_alive_then_dead_then_swept() {
 }
 
 #[test]
-fn unregistering_leaves_nothing_but_the_directory_lock() {
-    let lab = Lab::new();
+fn unregistering_leaves_only_the_directory_lock() {
+    let lab = RegistryLab::new();
     lab.register("shop").unregister().unwrap();
     let mut left: Vec<_> = lab.registry.dir().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
     left.sort();
@@ -36,8 +36,8 @@ fn unregistering_leaves_nothing_but_the_directory_lock() {
 
 /// 1, 22: the kernel lets go of what a killed process held.
 #[test]
-fn a_killed_owner_is_dead_at_once_and_its_name_is_free() {
-    let lab = Lab::new();
+fn killed_owner_is_dead_at_once_and_frees_its_name() {
+    let lab = RegistryLab::new();
     let mut other = lab.start("shop", "/project");
     assert_eq!(other.outcome(), "registered");
     assert_eq!(lab.owners(), [(String::from("shop"), Owner::Alive)]);
@@ -50,8 +50,8 @@ fn a_killed_owner_is_dead_at_once_and_its_name_is_free() {
 
 /// 5: a stopped process is not a dead one.
 #[test]
-fn a_stopped_owner_is_alive() {
-    let lab = Lab::new();
+fn stopped_owner_is_alive() {
+    let lab = RegistryLab::new();
     let mut other = lab.start("shop", "/project");
     assert_eq!(other.outcome(), "registered");
     let identity = lab.scan().entries[0].record.process.clone();
@@ -64,8 +64,8 @@ fn a_stopped_owner_is_alive() {
 }
 
 #[test]
-fn a_taken_name_says_who_has_it_and_what_to_do() {
-    let lab = Lab::new();
+fn taken_name_reports_its_holder_and_next_steps() {
+    let lab = RegistryLab::new();
     let mut other = lab.start("shop", "/theirs");
     assert_eq!(other.outcome(), "registered");
     for project in ["/theirs", "/mine"] {
@@ -86,8 +86,8 @@ fn a_taken_name_says_who_has_it_and_what_to_do() {
 }
 
 #[test]
-fn a_name_is_taken_however_it_is_written() {
-    let lab = Lab::new();
+fn taken_name_is_recognised_in_any_spelling() {
+    let lab = RegistryLab::new();
     let mut theirs = lab.registry.register(record("shop", "/theirs")).unwrap();
     let path = lab.scan().entries[0].path.clone();
     let json = std::fs::read_to_string(&path).unwrap();
@@ -99,8 +99,8 @@ fn a_name_is_taken_however_it_is_written() {
 }
 
 #[test]
-fn an_owner_whose_record_is_unreadable_still_has_its_name() {
-    let lab = Lab::new();
+fn owner_of_an_unreadable_record_keeps_its_name() {
+    let lab = RegistryLab::new();
     let mut other = lab.start("shop", "/project");
     assert_eq!(other.outcome(), "registered");
     std::fs::write(&lab.scan().entries[0].path, b"{").unwrap();
@@ -110,8 +110,8 @@ fn an_owner_whose_record_is_unreadable_still_has_its_name() {
 }
 
 #[test]
-fn a_record_that_nobody_would_believe_is_not_written() {
-    let lab = Lab::new();
+fn invalid_record_is_not_written() {
+    let lab = RegistryLab::new();
     let mut far = record("shop", "/project");
     far.endpoint = String::from("http://10.0.0.1:80");
     assert_eq!(lab.registry.register(far).unwrap_err().code, Code::BadRecord);
