@@ -45,7 +45,8 @@ pub fn filesystem(root: &Path) -> Result<Vec<String>> {
     Ok(vec!["node".into(), script, root.display().to_string()])
 }
 
-/// The command line of server-memory on stdio; it stores its data in the file that the variable `MEMORY_FILE_PATH` names.
+/// The command line of server-memory on stdio; it stores its data in the file that the variable `MEMORY_FILE_PATH`
+/// names.
 ///
 /// # Errors
 /// If the kit is not installed.
@@ -62,7 +63,8 @@ pub fn counting(transport: &str, tools: &Path) -> Result<Vec<String>> {
     Ok(vec![program("counting-server")?.display().to_string(), transport.into(), tools.display().to_string()])
 }
 
-/// The command line of this workspace's echo server. Its tool is called `echo-NAME`, so that no two in a fleet are alike.
+/// The command line of this workspace's echo server. Its tool is called `echo-NAME`, so that no two in a fleet are
+/// alike.
 ///
 /// # Errors
 /// If it was not built.
@@ -70,8 +72,8 @@ pub fn echo(name: &str) -> Result<Vec<String>> {
     Ok(vec![program("echo-server")?.display().to_string(), name.to_owned()])
 }
 
-/// The command line of this workspace's server that misbehaves, here in this mode; each start of it adds a line to the file
-/// `starts`.
+/// The command line of this workspace's server that misbehaves, here in this mode; each start of it adds a line to the
+/// file `starts`.
 ///
 /// # Errors
 /// If it was not built.
@@ -79,8 +81,8 @@ pub fn hostile(mode: &str, starts: &Path) -> Result<Vec<String>> {
     Ok(vec![program("hostile-server")?.display().to_string(), mode.to_owned(), starts.display().to_string()])
 }
 
-/// The command line of the server in `tests/fixtures/mcp_server.py`, which answers as `name` and keeps what outlives it in
-/// the directory `state`.
+/// The command line of the server in `tests/fixtures/mcp_server.py`, which answers as `name` and keeps what outlives
+/// it in the directory `state`.
 ///
 /// # Errors
 /// If a path is not UTF-8.
@@ -157,8 +159,8 @@ pub fn eras_server(era: &str, notes: &Path, transport: &str) -> Result<Vec<Strin
     Ok(vec![program, era.to_owned(), notes.display().to_string(), transport.to_owned()])
 }
 
-/// A program of this workspace, for example `linchpin`: beside the running program (or one directory up from a test), or,
-/// for `linchpin` itself, where the variable `LINCHPIN_BIN` says.
+/// A program of this workspace, for example `linchpin`: beside the running program (or one directory up from a test),
+/// or, for `linchpin` itself, where the variable `LINCHPIN_BIN` says.
 ///
 /// # Errors
 /// If it was not built.

@@ -1,7 +1,7 @@
 //! Waiting for a condition.
 //!
-//! A wait ends at its bound, and its error tells the last state that was seen, because "timed out" alone explains nothing.
-//! Where an event can be awaited, await the event instead.
+//! A wait ends at its bound, and its error tells the last state that was seen, because "timed out" alone explains
+//! nothing. Where an event can be awaited, await the event instead.
 
 use anyhow::{Context, Result, anyhow};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! An agent over Streamable HTTP, in either dialect.
 //!
-//! It is one session at one URL (or, in the stateless dialect, one client): it sends exactly the headers and the session id
-//! that it was given, as SDKs do, and never initializes again by itself.
+//! It is one session at one URL (or, in the stateless dialect, one client): it sends exactly the headers and the
+//! session id that it was given, as SDKs do, and never initializes again by itself.
 
 use super::stream::{Answered, PATIENCE, Stream};
 use super::{ANSWER, Agent, Dialect, Reply, STATELESS_VERSION, VERSION, introduction, stateless_meta};

@@ -1,8 +1,8 @@
 //! MCP clients that are written by hand, so that a test decides what is sent and sees what is received.
 //!
-//! [`Agent`] is what every client can do. [`stdio`] drives a command over its pipes, [`http`] speaks Streamable HTTP, and
-//! [`driven`] drives the official SDKs. An agent is one session and never retries or begins again by itself, so a session
-//! that broke is seen as broken.
+//! [`Agent`] is what every client can do. [`stdio`] drives a command over its pipes, [`http`] speaks Streamable HTTP,
+//! and [`driven`] drives the official SDKs. An agent is one session and never retries or begins again by itself, so a
+//! session that broke is seen as broken.
 
 pub mod driven;
 pub mod http;

@@ -1,7 +1,8 @@
 //! An agent that drives an MCP command over its pipes: `linchpin mcp`, or a server directly.
 //!
-//! Every line of the command's standard output must be one JSON message; anything else is an error, as the specification
-//! has it. Requests may overlap ([`Stdio::send`], [`Stdio::answer`]), and a message that is not the awaited one is kept.
+//! Every line of the command's standard output must be one JSON message; anything else is an error, as the
+//! specification has it. Requests may overlap ([`Stdio::send`], [`Stdio::answer`]), and a message that is not the
+//! awaited one is kept.
 
 use super::{ANSWER, Agent, Reply, answer_to, introduction};
 use anyhow::{Context, Result, bail, ensure};
@@ -26,8 +27,8 @@ pub struct Stdio {
 }
 
 impl Stdio {
-    /// Starts the command and begins a session; its standard error is appended to `errors`. Returns the session and what
-    /// the server said of itself.
+    /// Starts the command and begins a session; its standard error is appended to `errors`. Returns the session and
+    /// what the server said of itself.
     ///
     /// # Errors
     /// If it cannot be started or does not answer as a server.

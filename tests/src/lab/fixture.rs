@@ -8,7 +8,8 @@ use anyhow::{Result, ensure};
 use std::path::PathBuf;
 
 impl Lab {
-    /// Starts an instance with the server of the fixtures in the foreground, and waits until the hub has a session with it.
+    /// Starts an instance with the server of the fixtures in the foreground, and waits until the hub has a session
+    /// with it.
     ///
     /// # Errors
     /// If that takes too long.

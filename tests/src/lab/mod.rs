@@ -33,8 +33,8 @@ use std::process::{Child, Stdio};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// The ports that labs give to their hubs. They are below those that Linux assigns by itself (`ip_local_port_range` begins
-/// at 32768), so only another lab could take one.
+/// The ports that labs give to their hubs. They are below those that Linux assigns by itself (`ip_local_port_range`
+/// begins at 32768), so only another lab could take one.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// Rounds of 10 ms within which the processes of a dropped lab must end.
@@ -182,7 +182,8 @@ impl Drop for Lab {
         if let Err(error) = self.mark.end_all(END_ROUNDS) {
             complain(&format!("{error:#}"));
         }
-        // Its standard input closes, so the reaper sees that the lab has ended; only the directory is left for it to remove.
+        // Its standard input closes, so the reaper sees that the lab has ended; only the directory is left for it to
+        // remove.
         drop(self.reaper.stdin.take());
         let _ = self.reaper.wait();
     }
@@ -209,7 +210,8 @@ fn start_reaper(mark: &Mark, dir: &Path) -> Result<Child> {
 }
 
 /// A port of [`PORTS`] that is free now, searched from a random start. Another lab could still take it before the hub
-/// does: 20,000 ports make that rare, and the hub then takes the next one and writes it to `hub.json`, which tests read.
+/// does: 20,000 ports make that rare, and the hub then takes the next one and writes it to `hub.json`, which tests
+/// read.
 ///
 /// # Errors
 /// If there is none.

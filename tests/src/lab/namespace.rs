@@ -1,8 +1,8 @@
-//! Tests that run again in namespaces of their own, because they change the machine: what is mounted, how many files may
-//! be watched, which pids are free, which users there are.
+//! Tests that run again in namespaces of their own, because they change the machine: what is mounted, how many files
+//! may be watched, which pids are free, which users there are.
 //!
-//! Nothing of such a change is visible outside or outlives the test. Where the machine allows no such namespace the test
-//! fails and says so.
+//! Nothing of such a change is visible outside or outlives the test. Where the machine allows no such namespace the
+//! test fails and says so.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;

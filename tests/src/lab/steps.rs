@@ -97,8 +97,8 @@ impl Lab {
         self.verb(arguments.into_iter().chain(words(server))).await?.exits(0).map(drop)
     }
 
-    /// Starts an echo server as an instance of each of these names (its tool is `NAME__echo-NAME`), and waits until all of
-    /// them can be used.
+    /// Starts an echo server as an instance of each of these names (its tool is `NAME__echo-NAME`), and waits until
+    /// all of them can be used.
     ///
     /// # Errors
     /// If that takes too long.
@@ -273,8 +273,8 @@ impl Lab {
         self.mark().processes().into_iter().filter(has).collect()
     }
 
-    /// The names of all files in the registry that belong to an instance: records and half-written records. Lease files may
-    /// stay, because whoever removes one must hold it.
+    /// The names of all files in the registry that belong to an instance: records and half-written records. Lease
+    /// files may stay, because whoever removes one must hold it.
     ///
     /// # Errors
     /// If the registry cannot be read.

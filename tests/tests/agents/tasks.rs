@@ -1,4 +1,5 @@
-//! Tasks of a real server through `linchpin mcp`, over the hub's death; and what HTTP wants of requests that came over stdio.
+//! Tasks of a real server through `linchpin mcp`, over the hub's death; and what HTTP wants of requests that came over
+//! stdio.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::stdio::Stdio;

@@ -267,7 +267,8 @@ async fn secrets_of_declared_servers_reach_only_their_server() -> Result<()> {
     lab.finish().await
 }
 
-/// A server behind TLS in front of a plain one, for `localhost`. Gives its port, and its certificate for those who check.
+/// A server behind TLS in front of a plain one, for `localhost`. Gives its port, and its certificate for those who
+/// check.
 async fn in_front_of(plain: u16) -> Result<(u16, String)> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
     let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());

@@ -1,5 +1,5 @@
-//! The client side of the official conformance suite: its servers are put behind an instance and called through the hub,
-//! so that what is judged is the hub's own half towards servers. The one who calls is `tests/kit/through_hub.py`.
+//! The client side of the official conformance suite: its servers are put behind an instance and called through the
+//! hub, so that what is judged is the hub's own half towards servers. The one who calls is `tests/kit/through_hub.py`.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::lab::verb::Output;
@@ -7,9 +7,9 @@ use linchpin_tests::{kit, lab::Lab};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All scenarios for clients that are not about authorization or skills, and the checks that are known to fail. The hub
-/// asks with `initialize` first, which the suite's servers of 2026-07-28 take for a request without what theirs must have;
-/// and it does not take up a stream of a server that broke.
+/// All scenarios for clients that are not about authorization or skills, and the checks that are known to fail. The
+/// hub asks with `initialize` first, which the suite's servers of 2026-07-28 take for a request without what theirs
+/// must have; and it does not take up a stream of a server that broke.
 const SCENARIOS: [(&str, &[&str]); 11] = [
     ("initialize", &[]),
     ("tools_call", &[]),

@@ -1,8 +1,8 @@
 //! Both dialects on both sides: each client meets each server, over HTTP and on stdio, through the hub.
 //!
 //! The servers are one program written with the official SDK, told which versions to speak. Every pair does the same
-//! things: lists, a call, progress, questions that must be answered, cancellation, a resource that changes and a list that
-//! changes.
+//! things: lists, a call, progress, questions that must be answered, cancellation, a resource that changes and a list
+//! that changes.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::driven::Driven;

@@ -1,4 +1,5 @@
-//! Clients that send too much, read too little and never end: each costs itself, and the agent beside it does not notice.
+//! Clients that send too much, read too little and never end: each costs itself, and the agent beside it does not
+//! notice.
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::StreamExt;
@@ -76,7 +77,8 @@ async fn odd_messages_get_the_right_code_or_pass_unchanged() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 61: two requests under one id, at once, each get an answer; and a thousand cancellations of nothing do nothing.
+/// Fault 61: two requests under one id, at once, each get an answer; and a thousand cancellations of nothing do
+/// nothing.
 #[tokio::test]
 async fn duplicate_request_ids_get_their_own_answers() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?).await?;
@@ -98,8 +100,8 @@ async fn duplicate_request_ids_get_their_own_answers() -> Result<()> {
 const MOST: usize = 32 << 20;
 const ALL: usize = 64 << 20;
 
-/// Fault 61: messages beyond the bound are refused before they are there; messages within it, but too many at once, are told
-/// to come again, and the hub's memory stays bounded.
+/// Fault 61: messages beyond the bound are refused before they are there; messages within it, but too many at once,
+/// are told to come again, and the hub's memory stays bounded.
 #[tokio::test]
 async fn large_messages_are_bounded_singly_and_together() -> Result<()> {
     let bounds = Lab::new()?
@@ -222,7 +224,8 @@ async fn flood_of_new_sessions_evicts_only_its_own() -> Result<()> {
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"flood","version":"1"}}}"#;
 
-/// Fault 62: more streams than may be, and more than there are descriptors for. Who is too many is told when to come again.
+/// Fault 62: more streams than may be, and more than there are descriptors for. Who is too many is told when to come
+/// again.
 #[tokio::test]
 async fn flood_of_streams_leaves_room_for_requests() -> Result<()> {
     let clients = usize::try_from(most_files()?)?.saturating_sub(500).min(10_000);

@@ -201,7 +201,8 @@ async fn capability_sets_have_their_own_server_sessions() -> Result<()> {
     instance.stop().await.map_err(anyhow::Error::from)
 }
 
-/// A server that speaks 2026-07-28 answers such a client itself, and sees the headers as they belong to what it is asked.
+/// A server that speaks 2026-07-28 answers such a client itself, and sees the headers as they belong to what it is
+/// asked.
 #[tokio::test]
 async fn stateless_client_reaches_a_stateless_server() -> Result<()> {
     let lab = GatewayLab::new().await?;

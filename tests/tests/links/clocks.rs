@@ -80,8 +80,8 @@ impl Scene {
     }
 }
 
-/// Fault 48: eight hours of sleep. Every link is asked at once, one instance wakes later than the hub, and the ladder is
-/// held; nothing is restarted and no link is made again.
+/// Fault 48: eight hours of sleep. Every link is asked at once, one instance wakes later than the hub, and the ladder
+/// is held; nothing is restarted and no link is made again.
 #[tokio::test]
 async fn links_are_checked_and_kept_after_a_night_of_sleep() -> Result<()> {
     let mut scene = Scene::new().await?;

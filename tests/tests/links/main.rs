@@ -1,4 +1,5 @@
-//! The links between hub and instances: what they show, and lost packets, broken connections, changed interfaces and clocks.
+//! The links between hub and instances: what they show, and lost packets, broken connections, changed interfaces and
+//! clocks.
 
 mod clocks;
 mod interfaces;

@@ -110,7 +110,8 @@ fn lost_syn_packets_do_not_affect_an_open_connection() -> Result<()> {
     })
 }
 
-/// Fault 36: a connection that is reset in the middle of a call is made again at once; the call is told and not repeated.
+/// Fault 36: a connection that is reset in the middle of a call is made again at once; the call is told and not
+/// repeated.
 #[test]
 fn reset_during_a_call_is_reported_and_the_link_recovers() -> Result<()> {
     isolated(async |net| {
@@ -183,8 +184,8 @@ fn heavy_packet_loss_slows_calls_and_trips_no_breaker() -> Result<()> {
         let link = scene.lab.link("shop").await?;
         net.heal()?;
         let calls = calls.finish().await?;
-        // TCP doubles its waits, so it is sometimes silent for as long as a dead connection may go unnoticed. That makes
-        // a new connection now and then, and no more than that.
+        // TCP doubles its waits, so it is sometimes silent for as long as a dead connection may go unnoticed. That
+        // makes a new connection now and then, and no more than that.
         let lost = link["connections"].as_u64().context("connections")? - 1;
         ensure!(lost <= 3 && calls.interrupted <= 2 * usize::try_from(lost)?, "{calls:?} {link}");
         ensure!(!link["transitions"].to_string().contains("tripped"), "{link}");

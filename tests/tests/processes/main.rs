@@ -1,4 +1,5 @@
-//! Processes: hubs, instances and their children that start, stop, panic, are killed or suspended, and want one name or port.
+//! Processes: hubs, instances and their children that start, stop, panic, are killed or suspended, and want one name
+//! or port.
 
 mod children;
 mod conflicts;

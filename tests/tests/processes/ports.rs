@@ -177,7 +177,8 @@ async fn holder_of_a_taken_port_is_named_before_the_start() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 16: the port of an instance is taken while it is down; it waits, names who has it, and goes on when it is free.
+/// Fault 16: the port of an instance is taken while it is down; it waits, names who has it, and goes on when it is
+/// free.
 #[tokio::test]
 async fn process_waits_for_its_taken_port_and_names_the_holder() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_INSTANCE_BACKOFF_MIN_MS", "300");

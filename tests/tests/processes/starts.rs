@@ -84,7 +84,8 @@ async fn fifty_verbs_that_need_a_hub_start_exactly_one() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 15: instances that all need a hub, and a hub that is killed at that moment: there is one hub, and it has them all.
+/// Fault 15: instances that all need a hub, and a hub that is killed at that moment: there is one hub, and it has them
+/// all.
 #[tokio::test]
 async fn instances_started_while_the_hub_dies_share_one_hub() -> Result<()> {
     let lab = Lab::new()?;

@@ -163,8 +163,8 @@ fn only_a_hello(told: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Faults 1 and 14: an instance is killed for good and a stranger gets its port. From the hub it may get a hello that was
-/// on its way, which only the instance could answer, and the instance's next life is found at its own address.
+/// Faults 1 and 14: an instance is killed for good and a stranger gets its port. From the hub it may get a hello that
+/// was on its way, which only the instance could answer, and the instance's next life is found at its own address.
 #[tokio::test]
 async fn stranger_on_the_port_of_a_dead_instance_learns_nothing() -> Result<()> {
     let lab = Lab::new()?;

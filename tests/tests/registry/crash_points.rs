@@ -48,8 +48,8 @@ impl CrashLab {
         Ok(Self { _dir: dir, registry, home, library: preload::library("crash")?, bystander })
     }
 
-    /// Lets a worker do this and die at every step of it, one after another; `before` each time, and `after` each death.
-    /// Returns how many steps there were.
+    /// Lets a worker do this and die at every step of it, one after another; `before` each time, and `after` each
+    /// death. Returns how many steps there were.
     async fn die_at_every_step(&mut self, orders: &[Order], before: impl AsyncFn(&Self) -> Result<()>) -> Result<u32> {
         for at in 1..MOST {
             before(self).await?;

@@ -1,5 +1,5 @@
-//! The home and the registry in it: who is registered, who owns a record, and what happens when files are damaged, missing
-//! or cannot be written.
+//! The home and the registry in it: who is registered, who owns a record, and what happens when files are damaged,
+//! missing or cannot be written.
 
 mod bad_files;
 mod crash_points;

@@ -1,5 +1,5 @@
-//! Another user of this machine: a thread with another uid, because the kernel checks the uid of a thread and not that of its
-//! process.
+//! Another user of this machine: a thread with another uid, because the kernel checks the uid of a thread and not that
+//! of its process.
 
 use anyhow::{Result, ensure};
 use rustix::fs::{Gid, Uid};

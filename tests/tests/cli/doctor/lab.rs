@@ -1,5 +1,5 @@
-//! The lab for the doctor: a home in which single things are wrong, and processes that hold something. Each ends with its
-//! owner.
+//! The lab for the doctor: a home in which single things are wrong, and processes that hold something. Each ends with
+//! its owner.
 
 use linchpin_hub::daemon::file::HubFile;
 use linchpin_shared::home::Home;

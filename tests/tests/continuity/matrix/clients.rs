@@ -44,8 +44,8 @@ pub(crate) struct Client {
     pub(crate) shim: bool,
     /// Whether it is told of changes.
     hears: bool,
-    /// Whether it follows changes without a session. After the hub's death that is its own to begin again over HTTP, and
-    /// through the shim it is told to look once, because something may have been missed.
+    /// Whether it follows changes without a session. After the hub's death that is its own to begin again over HTTP,
+    /// and through the shim it is told to look once, because something may have been missed.
     pub(crate) modern: bool,
     /// Whether it comes back for the answer to a call when its connection breaks.
     pub(crate) resumes: bool,
@@ -129,8 +129,8 @@ impl Client {
         listed.with_context(|| format!("{} lists", self.name))
     }
 
-    /// Whether it has a call under way when this happens. TypeScript's version 2 does not see that the stream of a call of
-    /// 2026-07-28 broke, and waits for a minute.
+    /// Whether it has a call under way when this happens. TypeScript's version 2 does not see that the stream of a
+    /// call of 2026-07-28 broke, and waits for a minute.
     pub(crate) fn may_call(&self, fault: Fault) -> bool {
         !(self.name.starts_with("TypeScript") && self.modern && !self.shim && fault == Fault::HubKilled)
     }
@@ -177,7 +177,8 @@ impl Client {
         }
     }
 
-    /// How often it was told since it was asked last that the list of tools is another; none if it does not follow that.
+    /// How often it was told since it was asked last that the list of tools is another; none if it does not follow
+    /// that.
     pub(crate) async fn told(&mut self) -> Result<Option<usize>> {
         let heard = match &mut self.wire {
             Wire::Http(_) => 0,

@@ -1,8 +1,8 @@
 //! Every kind of client with every kind of server, each client in one open session, over every fault.
 //!
-//! All clients are attached to one hub with all servers behind it, so a fault strikes all pairs at once. Each client has
-//! a call under way when it does, of a tool that counts its executions; then it lists, calls every server, and must be in
-//! the session that it began with. What came of it is compared with the tables of `docs/continuity.md`;
+//! All clients are attached to one hub with all servers behind it, so a fault strikes all pairs at once. Each client
+//! has a call under way when it does, of a tool that counts its executions; then it lists, calls every server, and
+//! must be in the session that it began with. What came of it is compared with the tables of `docs/continuity.md`;
 //! `LINCHPIN_WRITE_DOCS=1` writes them.
 
 mod backends;
