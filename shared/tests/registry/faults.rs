@@ -1,4 +1,4 @@
-//! What happens to directories, files and locks.
+//! Faults of directories, files and locks.
 
 use crate::lab::{Other, RegistryLab, record};
 use linchpin_shared::problem::Code;
@@ -45,7 +45,7 @@ fn lost_lease_file_does_not_make_its_owner_dead() {
     assert!(lease.exists());
 }
 
-/// 21, 14: without a lease file the identity decides, and an earlier boot or a reused pid is not it.
+/// 21, 14: without a lease file the process identity decides, which differs after a boot or for a reused pid.
 #[test]
 fn record_of_an_earlier_boot_is_dead() {
     let lab = RegistryLab::new();
@@ -87,7 +87,7 @@ fn record_of_a_newer_format_is_read_and_never_rewritten() {
     assert_eq!(lab.scan().entries[0].record.version, "9.0.0");
 }
 
-/// 20, 66: every kind of file that cannot be believed, beside two good records.
+/// 20, 66: every kind of file that must not be trusted, beside two good records.
 #[test]
 fn bad_files_are_named_and_affect_no_other_record() {
     let lab = RegistryLab::new();
@@ -129,7 +129,7 @@ fn bad_files_are_named_and_affect_no_other_record() {
     assert_eq!(lab.owners().len(), 3);
 }
 
-/// 3: what a writer that was killed in the midst of it left.
+/// 3: the leftovers of a writer that was killed while writing.
 #[test]
 fn unfinished_write_is_no_record_and_is_removed() {
     let lab = RegistryLab::new();
@@ -139,7 +139,7 @@ fn unfinished_write_is_no_record_and_is_removed() {
     assert!(!left.exists());
 }
 
-/// The lease file is gone, so its lock proves nothing to others: the process does.
+/// Without a lease file, the process proves that the owner is alive.
 #[test]
 fn second_owner_is_refused_after_a_lost_lease_file() {
     let lab = RegistryLab::new();
@@ -158,7 +158,7 @@ fn owner_without_its_lease_file_still_unregisters() {
     registration.unregister().unwrap();
     assert_eq!(lab.scan(), Scan::default());
 
-    // Not the record of another, though: it came when the whole directory was gone.
+    // It must not remove the record of another owner, which came when the directory was gone.
     let lost = lab.register("shop");
     std::fs::rename(lab.registry.dir(), lab.root.path().join("aside")).unwrap();
     let mut other = lab.start("shop", "/project");
@@ -220,7 +220,7 @@ fn scans_and_sweeps_never_disturb_registrations() {
     });
 }
 
-/// 22: the holder of the directory lock is stopped; who waits is told so and named the holder.
+/// 22: the holder of the directory lock does not release it; a waiting writer learns the holder.
 #[test]
 fn stopped_lock_holder_is_named_and_readers_continue() {
     let lab = RegistryLab::new();

@@ -1,4 +1,4 @@
-//! Coming, going and names.
+//! Registering, unregistering and names.
 
 use crate::lab::{RegistryLab, record};
 use linchpin_shared::problem::Code;
@@ -34,7 +34,7 @@ fn unregistering_leaves_only_the_directory_lock() {
     assert_eq!(left, [".lock", ".names", "quarantine"]);
 }
 
-/// 1, 22: the kernel lets go of what a killed process held.
+/// 1, 22: the kernel frees the locks of a killed process.
 #[test]
 fn killed_owner_is_dead_at_once_and_frees_its_name() {
     let lab = RegistryLab::new();

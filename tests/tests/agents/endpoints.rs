@@ -1,4 +1,4 @@
-//! The main job on real servers: an agent lists, calls, reads and prompts through each door of the hub.
+//! The main feature on real servers: an agent lists, calls, reads and prompts through each endpoint of the hub.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::{ANSWER, Agent, http::Http, stdio::Stdio};
@@ -30,7 +30,7 @@ impl EndpointLab {
     }
 }
 
-/// All that an agent does on the aggregated endpoint, whatever the transport.
+/// Does everything that an agent does at the aggregated endpoint, with any transport.
 async fn works_with_prefixed_names(agent: &mut impl Agent, note: Value) -> Result<()> {
     let tools = agent.tools().await?;
     ensure!(tools.iter().any(|name| name == "everything__echo"), "{tools:?}");
@@ -75,7 +75,7 @@ async fn agent_works_over_http() -> Result<()> {
     scene.lab.finish().await
 }
 
-/// What a server says directly and what it says through its own door must be the same, field by field and in order.
+/// What a server answers directly and at its own endpoint must be the same, field by field and in order.
 #[tokio::test]
 async fn endpoint_of_one_instance_changes_nothing() -> Result<()> {
     let scene = EndpointLab::new().await?;
@@ -83,7 +83,7 @@ async fn endpoint_of_one_instance_changes_nothing() -> Result<()> {
     let (program, arguments) = line.split_first().context("an empty command line")?;
     let mut command = scene.lab.command(program);
     command.args(arguments);
-    // The hub offers a server on stdio all that any client can do, so that is what the direct run must offer too.
+    // The hub announces all client capabilities to a server on stdio, so the direct client must do the same.
     let able = json!({"sampling": {"context": {}, "tools": {}}, "elicitation": {"form": {}, "url": {}}, "roots": {"listChanged": true}});
     let (mut direct, _) = Stdio::open_with(command, &scene.lab.dir().join("out/direct.log"), able).await?;
     let mut through = scene.lab.http("/i/everything/mcp").await?;
@@ -103,7 +103,7 @@ async fn endpoint_of_one_instance_changes_nothing() -> Result<()> {
     let params = json!({"name": "get-structured-content", "arguments": {"location": "Chicago"}});
     let wanted = direct.request("tools/call", params.clone()).await?.result()?.to_string();
     assert_eq!(through.request("tools/call", params).await?.result()?.to_string(), wanted);
-    // It waits for answers to what it asked, so it does not end by itself.
+    // It waits for answers to its requests, so it does not end by itself.
     direct.kill().await?;
     scene.lab.finish().await
 }
@@ -126,8 +126,8 @@ async fn progress_returns_with_the_token_of_the_agent() -> Result<()> {
     scene.lab.finish().await
 }
 
-/// Lists again at each `list_changed`, as an agent does, until the list is as wanted. Other changes may come between:
-/// server-everything itself adds a tool when its session has begun.
+/// Lists again at each `list_changed`, as an agent does, until the list is as wanted. There may be other changes in
+/// between: server-everything itself adds a tool when its session has begun.
 async fn hears(lab: &Lab, agent: &mut Stdio, wanted: impl Fn(&[String]) -> bool) -> Result<()> {
     loop {
         let heard = agent.notification("notifications/tools/list_changed", ANSWER).await;

@@ -1,4 +1,5 @@
-//! What an agent is shown through the shim: chosen by flags, searched, and the hub's own tools, over the hub's death.
+//! What an agent is shown through the shim: filtered by flags, by search, and the builtin tools, also after the death
+//! of the hub.
 
 use anyhow::{Result, ensure};
 use linchpin_tests::agent::Agent;

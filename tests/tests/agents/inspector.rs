@@ -1,4 +1,4 @@
-//! The Inspector's command line against the hub's address.
+//! The command line of the Inspector with the URL of the hub.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::kit;

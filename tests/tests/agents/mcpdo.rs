@@ -1,4 +1,4 @@
-//! `mcpdo`, which comes with the Inspector: a command line whose daemon holds connections open, one of each era, over
+//! `mcpdo`, which comes with the Inspector: a command line whose daemon keeps connections open, in both dialects, over
 //! HTTP and through the shim.
 
 use anyhow::{Context, Result, ensure};
@@ -6,7 +6,7 @@ use linchpin_tests::kit;
 use linchpin_tests::lab::{Lab, leftovers, verb::Output};
 use serde_json::Value;
 
-/// A shell of somebody who uses it: its daemon is the lab's own.
+/// The shell of a user; the daemon belongs to the lab.
 struct Shell {
     lab: Lab,
     line: Vec<String>,
@@ -53,7 +53,7 @@ async fn mcpdo_connections_survive_the_hub() -> Result<()> {
         let (http, shim) = (format!("http-{era}"), format!("shim-{era}"));
         shell.runs(&["connect", &url, "--era", era, "--connection", &http, "--header", &token]).await?;
         let mut connect = vec!["connect", "--era", era, "--connection", &*shim];
-        // Of its environment it hands on only what every program needs.
+        // It passes on only the common part of its environment.
         connect.extend(inherited.iter().flat_map(|variable| ["-e", &**variable]));
         connect.extend(["--", &*binary, "mcp"]);
         shell.runs(&connect).await?;

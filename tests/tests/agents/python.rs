@@ -1,11 +1,11 @@
-//! The Python SDK as an independent client: both transports, both ways of finding out the era, and a hub that dies.
+//! The Python SDK as an independent client: both transports, all ways to find the version, and a hub that dies.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::driven::Driven;
 use linchpin_tests::{kit, lab::Lab};
 use serde_json::{Value, json};
 
-/// How the SDK is told to find out the version, and which one that comes to.
+/// The modes in which the SDK finds the version, and the version that it finds.
 const MODES: [(&str, &str); 3] = [("auto", "2026-07-28"), ("legacy", "2025-11-25"), ("2026-07-28", "2026-07-28")];
 
 async fn everything_lab() -> Result<Lab> {

@@ -1,4 +1,4 @@
-//! The shim: exactly one answer to each request, whatever the line and whatever happens to the hub.
+//! The shim: each request gets exactly one answer, whatever is sent and whatever happens to the hub.
 
 use anyhow::{Result, ensure};
 use linchpin_tests::agent::ANSWER;
@@ -22,7 +22,7 @@ async fn invalid_lines_and_early_requests_are_answered() -> Result<()> {
         assert_eq!(error["error"]["code"], -32700, "{line}: {error}");
         shim.ping().await?;
     }
-    // Each of these is a request, so each gets one answer, with its own id.
+    // Each of these is a request, so it gets one answer with its own id.
     let long = Value::String("x".repeat(1 << 20));
     shim.send_as(&long, "ping", json!({})).await?;
     let answer = shim.response(&long).await?;
@@ -99,7 +99,7 @@ async fn shim_ends_with_its_agent() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_LOG", "linchpin_hub=debug");
     let mut shim = lab.shim(&[]).await?;
     shim.ping().await?;
-    // Once more from the beginning, as some agents do: the shim then listens once, not twice.
+    // Some agents initialize twice; the shim must still listen only once.
     shim.initialize(&json!({})).await?;
     shim.ping().await?;
     let (took, rest) = shim.leave().await?;

@@ -1,4 +1,4 @@
-//! Agents of 2026-07-28 through the shim: no session, one pipe, and the hub's death in between.
+//! Stateless agents (2026-07-28) through the shim: no session, one pipe, and a hub that dies in between.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::stdio::Stdio;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
-/// The params with what every request of this dialect says.
+/// Adds to the params what every request of this dialect carries.
 fn params(mut params: Value) -> Value {
     for (key, value) in stateless_meta(&json!({})) {
         params["_meta"][key] = value;
@@ -33,7 +33,7 @@ async fn subscribed(agent: &mut Stdio) -> Result<u64> {
     Ok(id)
 }
 
-/// What comes next of a subscription.
+/// The method of the next message of a subscription.
 async fn news(agent: &mut Stdio, id: u64) -> Result<String> {
     let message = agent.first("news", ANSWER, |message| message["params"]["_meta"][SUBSCRIPTION] == id).await?;
     Ok(message["method"].as_str().context("no method")?.to_owned())
@@ -63,7 +63,7 @@ async fn stateless_agent_survives_the_death_of_the_hub() -> Result<()> {
     let told = news(&mut agent, subscription).await.with_context(|| lab.logs())?;
     assert_eq!(told, "notifications/tools/list_changed", "and no second acknowledgement");
 
-    // The subscription goes on in the second hub.
+    // The subscription continues in the second hub.
     agent.forget();
     lab.detached("second", &kit::echo("two")?).await?;
     assert_eq!(news(&mut agent, subscription).await?, "notifications/tools/list_changed");

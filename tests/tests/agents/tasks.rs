@@ -1,5 +1,5 @@
-//! Tasks of a real server through `linchpin mcp`, over the hub's death; and what HTTP wants of requests that came over
-//! stdio.
+//! Tasks of a real server through `linchpin mcp`, also after the death of the hub; and the headers that HTTP demands
+//! of requests from stdio.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::stdio::Stdio;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const TOOL: &str = "research__simulate-research-query";
 
-/// Begins a task whose server will ask which of several meanings is meant.
+/// Begins a task whose server will ask a question.
 async fn begun(agent: &mut Stdio) -> Result<String> {
     let arguments = json!({"topic": "python", "ambiguous": true});
     let params = json!({"name": TOOL, "arguments": arguments, "task": {"ttl": 120_000}});
@@ -34,7 +34,7 @@ async fn asks(agent: &mut Stdio, task: &str) -> Result<()> {
     anyhow::bail!("it did not ask in time")
 }
 
-/// Fetches its result, answering what it asks meanwhile.
+/// Fetches its result, and answers its question in the meantime.
 async fn fetched(agent: &mut Stdio, task: &str) -> Result<String> {
     let id = agent.send("tasks/result", json!({"taskId": task})).await?;
     let asked = agent.first("the question", ANSWER, |message| message["method"] == "elicitation/create").await?;
@@ -60,7 +60,7 @@ async fn agent(lab: &Lab) -> Result<Stdio> {
     Ok(agent)
 }
 
-/// Fetches the result of a task, and looks whether it is what the answer makes of it.
+/// Fetches the result of a task, and checks that it contains the answer.
 async fn reported(agent: &mut Stdio, task: &str) -> Result<()> {
     let report = fetched(agent, task).await?;
     ensure!(report.starts_with("# Research Report: python (") && report.contains("input_required"), "{report}");
@@ -83,7 +83,7 @@ async fn task_on_stdio_is_answered_and_survives_the_hub() -> Result<()> {
     lab.finish().await
 }
 
-/// This server keeps tasks by session, and a hub that was started again has another one with it.
+/// This server keeps tasks by session, and a new hub has another session with it.
 #[tokio::test]
 async fn task_behind_a_url_is_fetched_and_a_lost_one_is_an_error() -> Result<()> {
     let port = free_port()?;
@@ -101,7 +101,7 @@ async fn task_behind_a_url_is_fetched_and_a_lost_one_is_an_error() -> Result<()>
     lab.finish().await
 }
 
-/// An agent of 2026-07-28 that repeats no argument in a header, because over stdio there is none.
+/// A stateless agent that repeats no argument in a header, because stdio has none.
 #[tokio::test]
 async fn stdio_requests_need_no_parameter_headers() -> Result<()> {
     let port = free_port()?;

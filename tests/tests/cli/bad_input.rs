@@ -1,4 +1,4 @@
-//! Bad input: each kind gets a clear problem with a next step and the right exit code, and nothing is lost by it.
+//! Bad input: each kind gets a clear problem with a next step and the right exit code, and harms nothing else.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::Agent;

@@ -1,4 +1,4 @@
-//! `linchpin import`, and servers that the hub starts on first use, with real servers and agents' own files.
+//! `linchpin import`, and servers that the hub starts on first use, with real servers and the files of agents.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::Agent;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 const SECRET: &str = "hunter2-of-this-test";
 
-/// A server that counts its starts in a file, takes a while to begin, and then is server-filesystem.
+/// A server that counts its starts in a file, pauses, and then becomes server-filesystem.
 fn counted(lab: &Lab, name: &str, pause: &str) -> Result<Value> {
     let root = lab.project(name)?;
     let server = kit::filesystem(&root)?;
@@ -30,7 +30,7 @@ fn count(lab: &Lab, name: &str) -> usize {
     std::fs::read_to_string(starts(lab, name)).map_or(0, |text| text.lines().count())
 }
 
-/// Writes the list as an import does.
+/// Writes the list of declared servers as an import does.
 fn declare(lab: &Lab, servers: &[(&str, Value)]) -> Result<()> {
     let mut list = json!({"format": 1, "servers": {}});
     for (name, server) in servers {
@@ -57,7 +57,7 @@ async fn state(lab: &Lab, name: &str) -> Result<String> {
 
 const LIST: &str = "list_allowed_directories";
 
-/// A verb in the lab, in a directory, that may start a hub.
+/// Runs a verb, which may start a hub, in this directory.
 async fn within(lab: &Lab, dir: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = lab.command(lab.binary());
     command.args(arguments).current_dir(dir);
@@ -94,7 +94,7 @@ async fn imported_servers_are_used_and_given_back_on_undo() -> Result<()> {
     lab.finish().await
 }
 
-/// Many first uses are one start.
+/// Many first calls cause one start.
 #[tokio::test]
 async fn twenty_first_calls_start_the_server_once() -> Result<()> {
     let lab = Lab::new()?;
@@ -128,7 +128,7 @@ async fn server_starting_under_a_killed_hub_is_started_once() -> Result<()> {
     })
     .await?;
     lab.kill_hub().await?;
-    // It was not answered, so whatever the agent is told, its next call works in the same session.
+    // The first call may fail, but the next one works in the same session.
     let _ = agent.answer(first).await?;
     agent.call(&tool, json!({})).await?;
     ensure!(count(&lab, "files") == 1, "{} starts", count(&lab, "files"));
@@ -164,7 +164,8 @@ async fn stopped_server_stays_listed_and_its_next_call_starts_it() -> Result<()>
     lab.finish().await
 }
 
-/// Fault 66: a list that others may write names no command that is run. Fault 67: what is run stands in the list then.
+/// Fault 66: no command is run from a list that other users may write. Fault 67: the command is read from the list
+/// when it is run.
 #[tokio::test]
 async fn declared_servers_start_only_from_a_private_list() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "1500");
@@ -222,7 +223,7 @@ async fn failed_start_is_reported_with_its_output_and_backs_off() -> Result<()> 
     lab.finish().await
 }
 
-/// Fault 68: environment and headers are in no record, log, argument, status or journal.
+/// Fault 68: environment and headers appear in no record, log, argument, status or journal.
 #[tokio::test]
 async fn secrets_of_declared_servers_reach_only_their_server() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "3000");
@@ -267,8 +268,7 @@ async fn secrets_of_declared_servers_reach_only_their_server() -> Result<()> {
     lab.finish().await
 }
 
-/// A server behind TLS in front of a plain one, for `localhost`. Gives its port, and its certificate for those who
-/// check.
+/// Starts a TLS proxy for `localhost` in front of a plain server. Returns its port and its certificate.
 async fn in_front_of(plain: u16) -> Result<(u16, String)> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
     let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
@@ -293,7 +293,7 @@ async fn in_front_of(plain: u16) -> Result<(u16, String)> {
     Ok((port, made.cert.pem()))
 }
 
-/// Fault 66: who cannot prove the name in an https URL gets no header.
+/// Fault 66: a peer that cannot prove the name in an https URL gets no header.
 #[tokio::test]
 async fn tls_server_is_used_only_if_it_proves_its_name() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "4000");

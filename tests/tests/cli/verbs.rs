@@ -86,7 +86,7 @@ async fn explain_shows_the_transitions_of_a_link() -> Result<()> {
 async fn logs_are_kept_and_followed() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
-    // Says a line whenever the file grows: so the test decides when.
+    // It prints a line whenever the file grows, so the test decides when.
     let cue = lab.dir().join("cue");
     std::fs::write(&cue, "line-0\n")?;
     let follow = ["tail".to_owned(), "-n".into(), "+1".into(), "-f".into(), cue.display().to_string()];

@@ -1,4 +1,4 @@
-//! The journal: sessions over a kill of the hub, and what happens to its file.
+//! The journal: sessions that survive a kill of the hub, and damage to its file.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::{Identity, Signal};
@@ -55,7 +55,7 @@ async fn begun(lab: &Lab) -> Result<Http> {
     Ok(agent)
 }
 
-/// The same session has its subscription, its level and its lists.
+/// Checks that the session still has its subscription, its level and its lists.
 async fn goes_on(lab: &Lab, agent: &Http) -> Result<()> {
     until("the hub runs for a while", PATIENCE, async || {
         let status = lab.json(&["status"]).await?;
@@ -65,7 +65,7 @@ async fn goes_on(lab: &Lab, agent: &Http) -> Result<()> {
     .await?;
     let agent = agent.elsewhere(lab.client("/mcp")?.url());
     let mut stream = agent.listen().await?;
-    // Somebody else wants to see everything, so the server sends it.
+    // Another agent wants to see everything, so the server sends everything.
     let other = lab.http("/mcp").await?;
     asked(&other, "logging/setLevel", json!({"level": "debug"})).await?;
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -116,7 +116,7 @@ async fn stopped_hub_leaves_one_journal_file_for_the_next() -> Result<()> {
     lab.terminate().await
 }
 
-/// What status and doctor say of the journal.
+/// What `status` and `doctor` report about the journal.
 async fn told(lab: &Lab) -> Result<(Vec<Value>, Vec<Value>)> {
     let of_journal = |list: &Value, name: &str| {
         let all = list.as_array().cloned().unwrap_or_default();
@@ -144,7 +144,7 @@ async fn damaged_journal_is_kept_reported_and_replaced() -> Result<()> {
     .await?;
     let log = std::fs::read_to_string(lab.home().join("logs/hub-error.log"))?;
     ensure!(log.contains("put aside"), "{log}");
-    // The session goes on, as its id says whose it is, and is kept again.
+    // The session continues, because its signed id is enough, and is stored again.
     let agent = agent.elsewhere(lab.client("/mcp")?.url());
     ensure!(!agent.names("tools").await?.is_empty(), "no tools");
     asked(&agent, "logging/setLevel", json!({"level": "alert"})).await?;
@@ -209,7 +209,7 @@ async fn locked_journal_delays_nobody_and_catches_up() -> Result<()> {
         Ok(())
     })
     .await?;
-    // Longer than one batch is tried.
+    // Longer than the hub tries to write one batch.
     let end = tokio::time::Instant::now() + Duration::from_secs(2);
     while tokio::time::Instant::now() < end {
         ensure!(agent.try_call("tool__echo", json!({"text": 1})).await?.text()? == "tool: 1", "no answer");

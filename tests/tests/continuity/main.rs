@@ -1,4 +1,4 @@
-//! One session of an agent over the death of everything behind it.
+//! One session of an agent that survives the death of everything behind it.
 
 mod journal;
 mod matrix;

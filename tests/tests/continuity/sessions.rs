@@ -1,7 +1,7 @@
 //! One agent session over `kill -9` of the server, the instance and the hub (faults 1 and 2).
 //!
-//! The agents here never reconnect: a session that ended would fail the next call. So each success below is the same
-//! session's, and what was killed is proven to be another process afterwards.
+//! The agents here never reconnect: if a session ended, the next call would fail. So each success below is in the same
+//! session, and the tests check that the killed process was replaced.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::Identity;
@@ -73,7 +73,7 @@ async fn shim_session_survives_server_instance_and_hub() -> Result<()> {
     ensure!(lab.hub_facts()?.pid != before, "it was not another hub");
     assert_eq!(instance_pid(&lab).await?, instance, "a hub's death is no instance's business");
 
-    // And all of it once more, in the life of the second hub.
+    // The same once more with the second hub.
     outlives_the_server(&lab, &mut agent).await?;
     outlives_the_instance(&lab, &mut agent).await?;
     agent.close().await?;
@@ -99,8 +99,8 @@ async fn http_session_survives_server_instance_and_hub() -> Result<()> {
     lab.finish().await
 }
 
-/// A call of a tool that may have changed something, under way when its server or the hub dies, is an error that says
-/// so; it is not executed a second time, and the session goes on.
+/// A call of a tool that may change something, in flight when its server or the hub dies, ends with an error that says
+/// so; it is not executed again, and the session continues.
 #[tokio::test]
 async fn call_in_flight_reports_its_interruption() -> Result<()> {
     let lab = Lab::new()?;
@@ -125,7 +125,7 @@ async fn call_in_flight_reports_its_interruption() -> Result<()> {
     lab.finish().await
 }
 
-/// A tool that only reads, by its own word, is asked again: the agent sees nothing of its server's death.
+/// A call of a read-only tool is repeated, and the agent does not notice the death of the server.
 #[tokio::test]
 async fn read_only_call_in_flight_is_repeated() -> Result<()> {
     let lab = everything_lab().await?;
@@ -142,7 +142,7 @@ async fn read_only_call_in_flight_is_repeated() -> Result<()> {
     lab.finish().await
 }
 
-/// Everything at once, as after a crash of the whole desktop session: only the shim and the keeper live on (fault 4).
+/// Everything at once, as after a crash of the desktop session: only the shim and the keeper survive (fault 4).
 #[tokio::test]
 async fn session_survives_server_instance_and_hub_killed_together() -> Result<()> {
     let lab = everything_lab().await?;
@@ -158,8 +158,8 @@ async fn session_survives_server_instance_and_hub_killed_together() -> Result<()
     lab.finish().await
 }
 
-/// Fault 2: a hub that has just started learns of its instances all at once. Who lists in that moment is shown all or
-/// waits, and never a part.
+/// Fault 2: a new hub finds its instances one after another. A list at that moment is complete, possibly after a wait,
+/// and never partial.
 #[tokio::test]
 async fn list_right_after_a_hub_death_is_complete() -> Result<()> {
     let lab = Lab::new()?;

@@ -1,4 +1,4 @@
-//! What an agent asked for through the shim, over the hub's death: it is the same session.
+//! What an agent asked for through the shim survives the death of the hub, in the same session.
 
 use crate::journal::{URI, is_kept};
 use anyhow::{Result, ensure};
@@ -26,8 +26,8 @@ async fn level(lab: &Lab, wanted: &str) -> Result<()> {
     .await
 }
 
-/// Fault 2: the session that an agent has through the shim keeps its level, its subscriptions and what it knows, and it
-/// is told of nothing that did not change.
+/// Fault 2: the session that an agent has through the shim keeps its level, its subscriptions and its lists, and it
+/// gets no notification of what did not change.
 #[tokio::test]
 async fn shim_session_keeps_level_subscriptions_and_lists() -> Result<()> {
     let lab = Lab::new()?;

@@ -1,4 +1,4 @@
-//! The hub's own tools and resources: an agent sees what is wrong, and mends it.
+//! The builtin tools and resources of the hub, with which an agent sees what is wrong and repairs it.
 
 use crate::lab::GatewayLab;
 use anyhow::{Context, Result, ensure};
@@ -16,7 +16,7 @@ async fn builtin_lab() -> Result<GatewayLab> {
     Ok(lab)
 }
 
-/// The text and the structured content of a call that worked.
+/// The text and the structured content of a call that succeeds.
 async fn told(agent: &Http, tool: &str, arguments: Value) -> Result<(String, Value)> {
     let answered = agent.try_call(tool, arguments).await?;
     let result = answered.result()?;
@@ -24,7 +24,7 @@ async fn told(agent: &Http, tool: &str, arguments: Value) -> Result<(String, Val
     Ok((answered.text()?.to_owned(), result["structuredContent"].clone()))
 }
 
-/// The text and the problem of a call that failed.
+/// The text and the problem of a call that fails.
 async fn failed(agent: &Http, tool: &str, arguments: Value) -> Result<(String, Value)> {
     let answered = agent.try_call(tool, arguments).await?;
     let result = answered.result()?;
@@ -90,7 +90,7 @@ async fn builtin_tools_read_logs_and_restart_processes() -> Result<()> {
     assert_eq!(failure["code"], "process_not_found");
     let (text, done) = told(&agent, "linchpin__restart", json!({"instance": "shop"})).await?;
     assert!(done["restarting"].as_array().is_some_and(|all| all.len() == 1) && text.contains("shop"), "{done}");
-    // The same session goes on: a call waits for the server, or meets its end.
+    // The same session continues: a call waits for the server, or is interrupted by its end.
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         match pid().await {
@@ -111,7 +111,7 @@ async fn builtin_tools_read_logs_and_restart_processes() -> Result<()> {
 #[tokio::test]
 async fn instances_are_resources_and_changes_are_announced() -> Result<()> {
     let mut lab = builtin_lab().await?;
-    // All that servers offer is hidden, so what is told is of the instances themselves.
+    // What servers offer is hidden, so that every notification is about the instances.
     let agent = lab.agent("/mcp?except=*/*/?*").await?;
     assert_eq!(agent.names("resources").await?, ["linchpin://instances", "linchpin://instances/shop"]);
     assert_eq!(agent.names("resources/templates").await?, ["linchpin://instances/{name}/logs"]);
@@ -182,7 +182,7 @@ async fn instance_changes_are_sent_to_subscribers() -> Result<()> {
     let unsubscribed = json!({"uri": "linchpin://instances/blog"});
     agent.exchange(json!(2), "resources/unsubscribe", unsubscribed).await?.result()?;
     let mut seen = Vec::new();
-    // What changes before the hub looked for the first time is no news, so it is made to change until it is told.
+    // A change before the first look of the hub causes no notification, so the test changes it until there is one.
     let mut rounds = 0;
     while !(seen.contains(&json!("linchpin://instances")) && seen.contains(&json!("linchpin://instances/shop"))) {
         rounds += 1;

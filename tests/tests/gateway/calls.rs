@@ -1,4 +1,4 @@
-//! Tools, prompts, resources, and what belongs to them.
+//! Tools, prompts and resources, with progress, cancellation, logs, completion and subscriptions.
 
 use crate::lab::GatewayLab;
 use anyhow::{Result, ensure};

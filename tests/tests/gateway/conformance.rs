@@ -1,4 +1,4 @@
-//! The official conformance suite, directly against a server and through the hub: the hub may lose nothing.
+//! The official conformance suite, directly against a server and through the hub, which must not lose a check.
 
 use anyhow::{Result, ensure};
 use linchpin_tests::conformance::{self, LEGACY, MODERN, Revision, Score};
@@ -29,7 +29,7 @@ impl ConformanceLab {
         conformance::run(&self.lab, "direct", &self.server, revision).await
     }
 
-    /// The score of an instance's own address must be the direct one.
+    /// Checks that the score at the path of one instance is not worse than the direct one.
     async fn through_the_hub(&self, instance: &str, revision: Revision, direct: &Score) -> Result<()> {
         let url = format!("{}/i/{instance}/mcp", self.lab.hub_facts()?.url);
         let worse = conformance::run(&self.lab, instance, &url, revision).await?.worse_than(direct);
@@ -43,7 +43,7 @@ impl ConformanceLab {
     }
 }
 
-/// Where all instances stand together names have a prefix. These scenarios name nothing that has one.
+/// The scenarios that pass at `/mcp`, where names have a prefix: they use no name with a prefix.
 const WITHOUT_NAMES: [&str; 8] = [
     "dns-rebinding-protection",
     "prompts-list",
@@ -55,7 +55,7 @@ const WITHOUT_NAMES: [&str; 8] = [
     "tools-list",
 ];
 
-/// The same of one revision.
+/// The same, for scenarios of one revision only.
 const LEGACY_ONLY: [&str; 7] = [
     "logging-set-level",
     "ping",

@@ -1,5 +1,5 @@
-//! The client side of the official conformance suite: its servers are put behind an instance and called through the
-//! hub, so that what is judged is the hub's own half towards servers. The one who calls is `tests/kit/through_hub.py`.
+//! The client side of the official conformance suite: its servers run behind an instance and are called through the
+//! hub, so that the suite judges how the hub behaves towards servers. The caller is `tests/kit/through_hub.py`.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::lab::verb::Output;
@@ -7,9 +7,9 @@ use linchpin_tests::{kit, lab::Lab};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All scenarios for clients that are not about authorization or skills, and the checks that are known to fail. The
-/// hub asks with `initialize` first, which the suite's servers of 2026-07-28 take for a request without what theirs
-/// must have; and it does not take up a stream of a server that broke.
+/// All scenarios for clients that are not about authorization or skills, with the checks that are known to fail. The
+/// hub sends `initialize` first, which the servers of the suite for 2026-07-28 judge as a request without the fields
+/// that such a request must have; and it does not resume a broken stream of a server.
 const SCENARIOS: [(&str, &[&str]); 11] = [
     ("initialize", &[]),
     ("tools_call", &[]),
@@ -31,7 +31,7 @@ const SCENARIOS: [(&str, &[&str]); 11] = [
     ("json-schema-2020-12-preservation", &[]),
 ];
 
-/// The checks of a scenario that did not pass, and how many did.
+/// The checks of a scenario that failed, and the number of those that passed.
 async fn judged(lab: &Lab, era: &str, scenario: &str) -> Result<(BTreeSet<String>, usize)> {
     let results = lab.dir().join("out").join(format!("{era}-{scenario}"));
     let line = kit::conformance()?;

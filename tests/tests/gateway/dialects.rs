@@ -45,7 +45,7 @@ fn notes(lab: &Lab, name: &str) -> std::path::PathBuf {
     lab.dir().join("out").join(format!("{name}.notes"))
 }
 
-/// Waits until a server noted this line.
+/// Waits until a server has noted this line.
 async fn noted(lab: &Lab, name: &str, line: &str) -> Result<()> {
     lab.wait_for(line, async || {
         let noted = std::fs::read_to_string(notes(lab, name)).unwrap_or_default();
@@ -122,7 +122,7 @@ async fn listen(client: &Http, dialect: Dialect, uri: &str) -> Result<Stream> {
     Ok(stream)
 }
 
-/// What is asked of every pair.
+/// Does everything that every pair must be able to do.
 async fn meet(lab: &Lab, dialect: Dialect, name: &str) -> Result<()> {
     let path = format!("/i/{name}/mcp");
     let mut client = client(lab, &path, dialect, json!({"elicitation": {}})).await?;
@@ -147,7 +147,7 @@ async fn meet(lab: &Lab, dialect: Dialect, name: &str) -> Result<()> {
     let call = tokio::spawn(async move { Call::begin(&waiting, dialect, "wait", json!({"tag": other})).await });
     noted(lab, name, &format!("waiting {tag}")).await?;
     match dialect {
-        // A call without messages has no answer yet, not even its headers.
+        // A call without messages has no answer yet, not even headers.
         Dialect::Stateless => call.abort(),
         Dialect::SessionBased => {
             let params = json!({"requestId": "mine"});
@@ -158,7 +158,7 @@ async fn meet(lab: &Lab, dialect: Dialect, name: &str) -> Result<()> {
     changes(&mut client, dialect, name).await.with_context(|| lab.logs())
 }
 
-/// A resource that changes, and a list.
+/// Checks the notifications of a changed resource and a changed list.
 async fn changes(client: &mut Http, dialect: Dialect, name: &str) -> Result<()> {
     let mut stream = listen(client, dialect, "test://one").await?;
     client.call("touch", json!({"uri": "test://one"})).await?;
@@ -172,7 +172,7 @@ async fn changes(client: &mut Http, dialect: Dialect, name: &str) -> Result<()> 
     Ok(())
 }
 
-/// A client that cannot be asked gets an error that says so, and not an empty success.
+/// Checks that a client that cannot be asked gets an error that says so, and not an empty success.
 async fn refuses_who_cannot(lab: &Lab, dialect: Dialect, name: &str) -> Result<()> {
     let client = client(lab, &format!("/i/{name}/mcp"), dialect, json!({})).await?;
     let answer = client.try_call("ask", json!({})).await?.response.context("no response")?;
@@ -204,7 +204,7 @@ async fn stateless_client_works_with_every_server() -> Result<()> {
     meets_all(Dialect::Stateless).await
 }
 
-/// What an address says of itself is the server's own, its extensions too.
+/// The path of one instance returns what the server says of itself, including its extensions.
 #[tokio::test]
 async fn server_info_and_extensions_are_translated() -> Result<()> {
     let scene = DialectLab::new(&["both", "modern"]).await?;
@@ -224,8 +224,8 @@ async fn server_info_and_extensions_are_translated() -> Result<()> {
     scene.lab.finish().await
 }
 
-/// A server on stdio that ends when it is asked for a session is found out with one more life, and one that was killed
-/// is used again; what clients subscribed to is told by its next life.
+/// A server on stdio that exits when it is asked for a session is detected with one more run, and used again after a
+/// restart; its next run serves the subscriptions of clients.
 #[tokio::test]
 async fn stateless_server_is_detected_and_survives_restarts() -> Result<()> {
     let scene = DialectLab::new(&["modern"]).await?;
@@ -260,7 +260,7 @@ async fn stateless_server_is_detected_and_survives_restarts() -> Result<()> {
     scene.lab.finish().await
 }
 
-/// The Python SDK in both of its eras, in front of servers that speak the other one only.
+/// The Python SDK in both dialects, with servers that speak only the other one.
 #[tokio::test]
 async fn python_sdk_works_with_servers_of_the_other_dialect() -> Result<()> {
     let scene = DialectLab::new(&["older", "modern"]).await?;

@@ -1,4 +1,4 @@
-//! What an agent is shown: by the settings, and by the address it uses.
+//! What an agent is shown, by the settings and by the URL that it uses.
 
 use crate::lab::GatewayLab;
 use anyhow::{Context, Result};

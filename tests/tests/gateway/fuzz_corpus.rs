@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow, ensure};
 use linchpin_hub::gateway::mcp::fuzz::check;
 use linchpin_tests::mutate::{Mutator, corpus};
 
-/// Fault 61: bytes that nobody chose. `make fuzz` goes on for as long as one likes.
+/// Fault 61: random inputs. `make fuzz` runs more of them.
 #[test]
 fn readers_agree_on_the_corpus_and_its_mutations() -> Result<()> {
     let corpus = corpus()?;

@@ -1,5 +1,5 @@
-//! Clients that send too much, read too little and never end: each costs itself, and the agent beside it does not
-//! notice.
+//! Clients that send too much, read too little and never end: each harms only itself, and the agent beside it is
+//! served.
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 const ECHO: &str = "calm__echo-calm";
 
-/// A hub with a server that behaves, and an agent that uses it.
+/// Adds a hub, a server that behaves, and an agent that uses it.
 async fn with_agent(lab: Lab) -> Result<(Lab, Http)> {
     lab.hub().await.map(drop)?;
     lab.echo_instances(&["calm"]).await?;
@@ -35,7 +35,7 @@ fn call(id: &str, arguments: &str) -> String {
     )
 }
 
-/// Fault 61: every kind of message that is odd, and what is answered.
+/// Fault 61: all kinds of odd messages, and their answers.
 #[tokio::test]
 async fn odd_messages_get_the_right_code_or_pass_unchanged() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?).await?;
@@ -59,7 +59,7 @@ async fn odd_messages_get_the_right_code_or_pass_unchanged() -> Result<()> {
         ensure!((seen, &answer["error"]["code"]) == (status, &json!(code)), "{status} {code}: {seen} {answer}");
         ensure!(answer.to_string().len() < 20_000, "as long as what was sent");
     }
-    // What may be odd passes: the id comes back as it was written, and arguments are the server's business.
+    // Odd but valid messages pass: the id returns as it was written, and the server judges the arguments.
     for (id, arguments) in [
         ("1.0", r#"{"message":"x","n":1e400,"n":-0}"#),
         ("18446744073709551616", r#"{"message":"x","\ud800":"\udfff"}"#),
@@ -77,8 +77,8 @@ async fn odd_messages_get_the_right_code_or_pass_unchanged() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 61: two requests under one id, at once, each get an answer; and a thousand cancellations of nothing do
-/// nothing.
+/// Fault 61: requests under one id at the same time each get an answer, and cancellations of unknown requests have no
+/// effect.
 #[tokio::test]
 async fn duplicate_request_ids_get_their_own_answers() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?).await?;
@@ -96,12 +96,12 @@ async fn duplicate_request_ids_get_their_own_answers() -> Result<()> {
     lab.finish().await
 }
 
-/// The largest message, and all of them together.
+/// The limits for one message and for all messages together.
 const MOST: usize = 32 << 20;
 const ALL: usize = 64 << 20;
 
-/// Fault 61: messages beyond the bound are refused before they are there; messages within it, but too many at once,
-/// are told to come again, and the hub's memory stays bounded.
+/// Fault 61: messages beyond the limit are refused before they are read; too many messages within the limit are
+/// refused with a time to retry, and the memory of the hub stays bounded.
 #[tokio::test]
 async fn large_messages_are_bounded_singly_and_together() -> Result<()> {
     let bounds = Lab::new()?
@@ -128,7 +128,7 @@ async fn large_messages_are_bounded_singly_and_together() -> Result<()> {
     lab.finish().await
 }
 
-/// One that says how large it is is refused at once, one that does not when it has become too large.
+/// A message with a length is refused at once, one without when it has become too large.
 async fn refused_alone(url: &str, head: impl Fn(&str) -> String) -> Result<()> {
     let mut announced = Connection::open(url).await?;
     announced.send(head(&format!("Content-Length: {}", MOST + 1)).as_bytes()).await?;
@@ -136,7 +136,7 @@ async fn refused_alone(url: &str, head: impl Fn(&str) -> String) -> Result<()> {
     let mut silent = Connection::open(url).await?;
     silent.send(head("Transfer-Encoding: chunked").as_bytes()).await?;
     let chunk = [format!("{:x}\r\n", 1 << 20).into_bytes(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
-    // It is answered while it still sends, and then closed.
+    // The hub answers while the client still sends, and then closes.
     for _ in 0..64 {
         if silent.send(&chunk).await.is_err() {
             break;
@@ -146,7 +146,8 @@ async fn refused_alone(url: &str, head: impl Fn(&str) -> String) -> Result<()> {
     Ok(())
 }
 
-/// Of ten that stop one byte before their end three hold what they sent, which are given back; the others are refused.
+/// Of ten messages that stop one byte before their end, three fit into the buffer and are returned; the others are
+/// refused.
 async fn refused_together(url: &str, head: impl Fn(&str) -> String) -> Result<Vec<Connection>> {
     let (mut waiting, mut refused) = (Vec::new(), 0);
     for _ in 0..10 {
@@ -164,7 +165,7 @@ async fn refused_together(url: &str, head: impl Fn(&str) -> String) -> Result<Ve
     Ok(waiting)
 }
 
-/// Fault 62: a client that never reads the answers to its calls is cut off, and what it held is given back.
+/// Fault 62: a client that never reads its answers is disconnected, and its memory is freed.
 #[tokio::test]
 async fn client_that_never_reads_is_disconnected() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?.with("LINCHPIN_HUB_UNREAD_TIMEOUT_MS", "1000")).await?;
@@ -190,7 +191,8 @@ async fn client_that_never_reads_is_disconnected() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 62: sessions without end. They displace each other, not the agent's, and the journal has none of them.
+/// Fault 62: new sessions without end. They evict each other and not that of the agent, and the journal contains none
+/// of them.
 #[tokio::test]
 async fn flood_of_new_sessions_evicts_only_its_own() -> Result<()> {
     const FLOOD: usize = 3000;
@@ -224,8 +226,8 @@ async fn flood_of_new_sessions_evicts_only_its_own() -> Result<()> {
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"flood","version":"1"}}}"#;
 
-/// Fault 62: more streams than may be, and more than there are descriptors for. Who is too many is told when to come
-/// again.
+/// Fault 62: more streams than the limit, and more than there are descriptors. The others are refused with a time to
+/// retry.
 #[tokio::test]
 async fn flood_of_streams_leaves_room_for_requests() -> Result<()> {
     let clients = usize::try_from(most_files()?)?.saturating_sub(500).min(10_000);
@@ -237,7 +239,7 @@ async fn flood_of_streams_leaves_room_for_requests() -> Result<()> {
     let facts = lab.hub_facts()?;
     let before = peak_memory(facts.pid)?;
     let opening = futures_util::stream::iter(0..clients).map(|_| stream(&facts.url, &facts.token));
-    // Of some the place went to another before they said anything.
+    // Some connections lost their place to another before they sent anything.
     let opened: Vec<_> = opening.buffer_unordered(32).collect().await;
     let streams = opened.iter().filter(|opened| opened.as_ref().is_ok_and(|(_, status)| *status == 200)).count();
     let most = clients / 2 / 4 * 3;
@@ -255,7 +257,7 @@ async fn flood_of_streams_leaves_room_for_requests() -> Result<()> {
     lab.finish().await
 }
 
-/// Begins a session and opens its stream; gives the status of that.
+/// Begins a session and opens its stream; returns the status of the last answer.
 async fn stream(url: &str, token: &str) -> Result<(Connection, u16)> {
     let mut connection = Connection::open(url).await?;
     connection.post("/mcp", token, None, INITIALIZE).await?;
@@ -269,7 +271,7 @@ async fn stream(url: &str, token: &str) -> Result<(Connection, u16)> {
     Ok((connection, status))
 }
 
-/// Fault 62: a hub that may open few files makes room for what it can serve.
+/// Fault 62: a hub that may open few files serves as many connections as it can.
 #[tokio::test]
 async fn hub_with_few_descriptors_refuses_and_goes_on() -> Result<()> {
     let lab = Lab::new()?;
@@ -294,7 +296,7 @@ async fn hub_with_few_descriptors_refuses_and_goes_on() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 62: news without end, subscriptions without end.
+/// Fault 62: notifications and subscriptions without end.
 #[tokio::test]
 async fn client_notifications_to_servers_are_bounded() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?).await?;
@@ -328,7 +330,7 @@ async fn client_notifications_to_servers_are_bounded() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 61 and 65: a session's id that is guessed, cut, lengthened or of another address is nobody's.
+/// Fault 61 and 65: a session id that is guessed, shortened, lengthened or used at another path is refused.
 #[tokio::test]
 async fn session_id_cannot_be_guessed() -> Result<()> {
     let (lab, mut agent) = with_agent(Lab::new()?).await?;

@@ -1,4 +1,4 @@
-//! MCP servers that lie, flood and print garbage: their callers are told, and nobody else notices.
+//! MCP servers that lie, flood and print garbage: their callers get an error, and no other agent is affected.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::Agent;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// More than hub or instance ever need here, in the development profile.
+/// More memory than hub or instance ever need here, in the development profile.
 const MEMORY: u64 = 200 << 20;
 
-/// A hub with a server that behaves, `calm`, and one that does not, `hostile`.
+/// A hub with a server that behaves, `calm`, and one that misbehaves, `hostile`.
 async fn hostile_lab(mode: &str) -> Result<Lab> {
     hostile_in(Lab::new()?, mode).await
 }
@@ -42,12 +42,12 @@ async fn calm_answers(agent: &mut Http, times: usize) -> Result<()> {
     Ok(())
 }
 
-/// What it does, as its caller sees it.
+/// Lets it misbehave, and returns what the caller gets.
 async fn act(agent: &mut Http, what: &str) -> Result<linchpin_tests::agent::Reply> {
     agent.request("tools/call", json!({"name": "hostile__act", "arguments": {"do": what}})).await
 }
 
-/// Fault 61 and 63: garbage between messages, answers to nobody, answers twice, and what is no answer at all.
+/// Fault 61 and 63: garbage between messages, unrelated answers, duplicate answers, and invalid answers.
 #[tokio::test]
 async fn invalid_answers_are_reported_and_strays_are_dropped() -> Result<()> {
     let lab = hostile_lab("plain").await?;
@@ -77,7 +77,7 @@ async fn invalid_answers_are_reported_and_strays_are_dropped() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 63: floods of everything that a server may send on its own. What they cause is bounded, and others are served.
+/// Fault 63: floods of everything that a server may send on its own. Their cost is bounded, and other servers work.
 #[tokio::test]
 async fn server_flood_affects_no_other_server() -> Result<()> {
     let lab = hostile_lab("plain").await?;
@@ -101,7 +101,7 @@ async fn server_flood_affects_no_other_server() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 63: a list that changes whenever it is given, so that being told and asking again never ends.
+/// Fault 63: a list that changes whenever it is fetched, so that notifications and fetches never end.
 #[tokio::test]
 async fn constantly_changing_list_is_fetched_at_a_bounded_rate() -> Result<()> {
     let lab = hostile_lab("flaps").await?;
@@ -114,7 +114,7 @@ async fn constantly_changing_list_is_fetched_at_a_bounded_rate() -> Result<()> {
     }
     let fetched = lists(&mut agent).await? - before;
     ensure!(fetched > 1, "it is fetched again");
-    // At its own pace it would be thousands.
+    // Without a limit there would be thousands.
     let most = begun.elapsed().as_secs_f64() * 10.0 + 2.0;
     ensure!(fetched as f64 <= most, "fetched {fetched} times in {:?}", begun.elapsed());
     lab.finish().await
@@ -142,7 +142,7 @@ async fn endless_line_is_cut_off_and_the_server_restarted() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 63: lists without end, in circles, of everything, of nothing.
+/// Fault 63: lists without end, in circles, with invalid names, and refused lists.
 #[tokio::test]
 async fn invalid_lists_are_left_out_and_a_huge_one_is_shown() -> Result<()> {
     let lab = hostile_lab("names").await?;
@@ -154,7 +154,7 @@ async fn invalid_lists_are_left_out_and_a_huge_one_is_shown() -> Result<()> {
     let mut agent = lab.http("/mcp").await?;
     let tools = agent.tools().await?;
     let ours: Vec<_> = tools.iter().filter(|name| name.starts_with("hostile__")).collect();
-    // Those that have no name at all, or one that stood there before, are left out.
+    // Tools without a name, or with the name of an earlier one, are left out.
     assert_eq!(ours.len(), 11, "{ours:?}");
     for name in &tools {
         ensure!(
@@ -168,7 +168,7 @@ async fn invalid_lists_are_left_out_and_a_huge_one_is_shown() -> Result<()> {
     }
     for mode in ["circle", "endless", "refused"] {
         ensure!(!tools.iter().any(|name| name.starts_with(mode)), "{tools:?}");
-        // It is asked itself where it stands alone.
+        // At the path of one instance, the server itself is asked.
         let mut alone = lab.http(&format!("/i/{mode}/mcp")).await?;
         assert_eq!(alone.call("echo", json!({"text": mode})).await?, mode);
         let asked = alone.call("stats", json!({})).await?;
@@ -184,7 +184,7 @@ async fn invalid_lists_are_left_out_and_a_huge_one_is_shown() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 63: one that never answers `initialize`, and one that answers it and ends, again and again.
+/// Fault 63: a server that never answers `initialize`, and one that answers and exits, again and again.
 #[tokio::test]
 async fn server_that_ends_at_once_is_restarted_with_backoff() -> Result<()> {
     let lab = hostile_in(Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "500"), "leaves").await?;
@@ -194,7 +194,7 @@ async fn server_that_ends_at_once_is_restarted_with_backoff() -> Result<()> {
         let error = agent.request("tools/call", json!({"name": format!("{name}__echo")})).await?.error()?;
         ensure!(error["data"]["detail"].as_str().is_some_and(|detail| detail.contains(name)), "{error}");
     }
-    // Restarts at 0.1, 0.2, 0.4 … s: seven within 13 s. Without a pause there would be a hundred a second.
+    // Restarts at 0.1, 0.2, 0.4 … s: seven within 13 s. Without backoff there would be a hundred a second.
     let before = started(&lab);
     for _ in 0..50 {
         calm_answers(&mut agent, 1).await?;
@@ -205,7 +205,7 @@ async fn server_that_ends_at_once_is_restarted_with_backoff() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 64: the hub as a server of its own instance, by the shim and by a URL.
+/// Fault 64: the hub is a server of its own instance, through the shim and by a URL.
 #[tokio::test]
 async fn hub_as_its_own_server_is_refused_as_a_loop() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_HUB_TOKEN_REQUIRED", "false").with("LINCHPIN_GATEWAY_WAIT_MS", "500");

@@ -1,5 +1,5 @@
-//! MCP servers behind a URL whose answers never end, break off or are nobody's: their callers are told, and nobody else
-//! notices.
+//! MCP servers behind a URL whose answers never end, break off or belong to no request: their callers get an error,
+//! and no other agent is affected.
 
 use anyhow::{Context, Result, ensure};
 use axum::body::{Body, Bytes};
@@ -16,13 +16,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The largest message here.
+/// The limit for messages here.
 const MOST: usize = 1 << 20;
 
-/// Requests that a server floods with: more than may be under way to an instance (`link.in_flight`).
+/// The number of requests in a flood of the server: more than may be in flight to an instance (`link.in_flight`).
 const PINGS: usize = 2000;
 
-/// Answers to the server's own requests, which it never takes.
+/// The number of answers to the requests of the server, none of which it accepts.
 type Held = Arc<AtomicUsize>;
 
 async fn serve() -> Result<(String, Held)> {
@@ -38,7 +38,7 @@ async fn post(State(held): State<Held>, body: Bytes) -> Response {
     let Ok(message) = serde_json::from_slice::<Value>(&body) else { return StatusCode::BAD_REQUEST.into_response() };
     let (id, params) = (&message["id"], &message["params"]);
     let result = match message["method"].as_str() {
-        // It never says that it has the answer.
+        // It never confirms the answer.
         None => {
             held.fetch_add(1, Ordering::Relaxed);
             return std::future::pending().await;
@@ -72,7 +72,7 @@ fn events(parts: impl Stream<Item = String> + Send + 'static) -> Response {
     ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
-/// A part, and then another one for ever.
+/// A part, and then another one repeated without end.
 fn endless(first: String, then: String) -> impl Stream<Item = String> {
     stream::iter([first]).chain(stream::repeat(then))
 }
@@ -100,7 +100,7 @@ fn act(id: &Value, what: Option<&str>) -> Response {
         ])),
         "pings" => {
             let ping = |n| format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{n},\"method\":\"ping\"}}\n\n");
-            // Its answer comes when the hub had time for all of that.
+            // Its answer never comes, so that the hub has time for all pings.
             let late = stream::once(std::future::pending::<String>());
             events(stream::iter(0..PINGS).map(ping).chain(late))
         }
@@ -125,7 +125,7 @@ async fn act_of(agent: &mut Http, what: &str) -> Result<linchpin_tests::agent::R
     agent.request("tools/call", json!({"name": "hostile__act", "arguments": {"do": what}})).await
 }
 
-/// Fault 63: answers without an end, or cut off, or nobody's, or in the wrong form.
+/// Fault 63: answers that are endless, cut off, unrelated or malformed.
 #[tokio::test]
 async fn invalid_http_answers_are_reported_and_endless_ones_cut() -> Result<()> {
     let (lab, _held) = hostile_url_lab().await?;
@@ -157,7 +157,7 @@ async fn instance_pid(lab: &Lab) -> Result<u32> {
     Ok(u32::try_from(pid)?)
 }
 
-/// Fault 63: a server that asks and asks, and does not take the answers, keeps no place from the calls to it.
+/// Fault 63: a server that sends requests without end and accepts no answer does not block calls to it.
 #[tokio::test]
 async fn endless_requests_of_a_server_are_answered_in_bounds() -> Result<()> {
     let (lab, held) = hostile_url_lab().await?;

@@ -1,4 +1,4 @@
-//! An agent's session while things die.
+//! The session of an agent while servers, instances and the hub die.
 
 use crate::lab::GatewayLab;
 use anyhow::{Context, Result, ensure};

@@ -1,4 +1,4 @@
-//! Large results on their way through the hub.
+//! Large results through the hub.
 
 use anyhow::{Result, ensure};
 use linchpin_tests::agent::Agent;
@@ -7,7 +7,7 @@ use linchpin_tests::lab::Lab;
 use linchpin_tests::large;
 use serde_json::json;
 
-/// Many frames on the link, many reads of the pipe, and a size that is no multiple of either.
+/// Sizes that need many frames on the link and many reads of the pipe, and that are no multiple of either.
 const SIZES: [usize; 4] = [1, 16_385, 300_001, 3_000_003];
 
 #[tokio::test]

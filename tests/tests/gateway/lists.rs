@@ -1,4 +1,4 @@
-//! Lists that change, and clients that hear of it.
+//! Lists that change, and the notifications about it.
 
 use crate::lab::GatewayLab;
 use anyhow::Result;

@@ -20,9 +20,9 @@ const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// The server.
 struct Web {
-    /// The header in which it wants the region.
+    /// The header in which it demands the region.
     header: Mutex<&'static str>,
-    /// What it was sent, with headers.
+    /// The requests that it got, with their headers.
     seen: Mutex<Vec<(String, HeaderMap)>>,
     news: broadcast::Sender<Value>,
 }
@@ -81,7 +81,7 @@ impl Web {
         ([("content-type", "text/event-stream")], Body::from_stream(events)).into_response()
     }
 
-    /// The value of a header of the last call.
+    /// The value of a header of the last request with this method.
     fn last(&self, method: &str, header: &str) -> Option<String> {
         let seen = self.seen.lock();
         let (_, headers) = seen.iter().rfind(|(of, _)| of == method)?;
@@ -108,7 +108,7 @@ async fn web(lab: &GatewayLab) -> Result<(Arc<Web>, Instance)> {
     Ok((web, instance))
 }
 
-/// A call of 2026-07-28 with these headers beside those that every one has.
+/// Sends a call of 2026-07-28 with these headers beside the usual ones.
 async fn call(lab: &GatewayLab, arguments: &Value, more: &[(&str, &str)]) -> Result<(StatusCode, Answered)> {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
     let params = json!({"name": "web__go", "arguments": arguments, "_meta": meta});
@@ -137,7 +137,7 @@ async fn parameter_headers_are_checked_and_rewritten() -> Result<()> {
     let (_, answered) = call(&lab, &north, &[("mcp-param-region", "=?base64?bm9ydGg=?=")]).await?;
     assert_eq!(answered.text()?, "north", "made anew, the plain way");
 
-    // Over stdio there are no headers that could be wrong, so they are made.
+    // A request over stdio has no headers, so the hub makes them.
     let stdio = ("linchpin-over-stdio", "1");
     let (_, answered) = call(&lab, &north, &[stdio]).await?;
     assert_eq!(answered.text()?, "north");

@@ -1,4 +1,4 @@
-//! A stream that breaks is taken up again where it was, by `Last-Event-ID`.
+//! A broken stream is resumed where it was, by `Last-Event-ID`.
 
 use crate::lab::GatewayLab;
 use anyhow::{Context, Result, ensure};
@@ -81,8 +81,8 @@ async fn older_client_gets_no_event_without_data() -> Result<()> {
     Ok(())
 }
 
-/// Fault 2: the answer to a call that a hub had under way when it died is nowhere. Who comes back for it is told so, in
-/// place of waiting for good.
+/// Fault 2: the answer to a call that was in flight when the hub died is lost. A client that resumes its stream is
+/// told so, instead of waiting.
 #[tokio::test]
 async fn resuming_a_call_of_a_dead_hub_reports_interruption() -> Result<()> {
     let mut lab = GatewayLab::new().await?;

@@ -94,7 +94,7 @@ async fn call_tool_behaves_like_a_direct_call() -> Result<()> {
 async fn search_tool_list_is_independent_of_instances() -> Result<()> {
     let lab = two_instance_lab().await?;
     let listing = lab.agent("/mcp").await?;
-    // Lists that come in only now would be news.
+    // Otherwise lists that arrive later would cause a notification.
     for kind in ["tools", "prompts", "resources", "resources/templates"] {
         listing.names(kind).await?;
     }

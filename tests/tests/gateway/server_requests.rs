@@ -1,4 +1,4 @@
-//! What a server asks while it works: it reaches the client whose call made it ask, and nobody else.
+//! Requests of servers to clients: each reaches the client whose call caused it, and no other one.
 
 use crate::lab::GatewayLab;
 use anyhow::{Context, Result, ensure};
@@ -7,13 +7,13 @@ use linchpin_tests::agent::stream::{PATIENCE, Stream};
 use linchpin_tests::wait::until;
 use serde_json::{Value, json};
 
-/// An agent that can do everything.
+/// An agent with all capabilities.
 async fn able(lab: &GatewayLab, path: &str) -> Result<Http> {
     let all = json!({"sampling": {}, "elicitation": {"form": {}}, "roots": {"listChanged": true}});
     lab.agent_with(path, all).await
 }
 
-/// Begins a call of the tool that asks; its messages come out of the stream.
+/// Begins a call of the tool that asks, and returns the stream of its messages.
 async fn begin(agent: &Http, tool: &str, arguments: Value) -> Result<Stream> {
     let params = json!({"name": tool, "arguments": arguments});
     let message = json!({"jsonrpc": "2.0", "id": "mine", "method": "tools/call", "params": params});
@@ -25,7 +25,7 @@ async fn answer(agent: &Http, id: &Value, result: Value) -> Result<()> {
     Ok(())
 }
 
-/// What the tool gave back: the answer that the server got.
+/// The result of the tool, which is the answer that the server got.
 async fn outcome(call: &mut Stream) -> Result<Value> {
     let response = call.first("the response", PATIENCE, |message| message["id"] == "mine").await?;
     let text = response["result"]["content"][0]["text"].as_str().with_context(|| response.to_string())?;

@@ -1,4 +1,4 @@
-//! Clients of 2026-07-28, whose every request stands for itself, in front of a server that is older.
+//! Stateless clients (2026-07-28) in front of a session-based server.
 
 use crate::lab::GatewayLab;
 use anyhow::{Context, Result, ensure};
@@ -107,7 +107,7 @@ async fn client_disconnect_cancels_its_call() -> Result<()> {
     .await
 }
 
-/// What a server of an older version asks is asked by `input_required`, and the call goes on with the answer.
+/// A question of a session-based server is sent as `input_required`, and the call continues with the answer.
 #[tokio::test]
 async fn question_of_a_session_based_server_is_translated() -> Result<()> {
     let mut lab = GatewayLab::new().await?;
@@ -144,7 +144,7 @@ async fn question_of_a_session_based_server_is_translated() -> Result<()> {
     Ok(())
 }
 
-/// A tool of an older server that can only be called as a task is called as one, and its result is the answer.
+/// A tool of a session-based server that can only be called as a task is called as one, and its result is the answer.
 #[tokio::test]
 async fn task_only_tool_is_called_as_a_task() -> Result<()> {
     let mut lab = GatewayLab::new().await?;

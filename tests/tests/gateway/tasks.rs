@@ -1,4 +1,4 @@
-//! Tasks of 2025-11-25: who began one has it, over restarts of the hub too, and nobody else.
+//! Tasks of 2025-11-25: only the client that began a task has it, also after restarts of the hub.
 
 use crate::lab::GatewayLab;
 use anyhow::{Context, Result, ensure};
@@ -14,7 +14,7 @@ async fn able(lab: &GatewayLab, path: &str) -> Result<Http> {
     lab.agent_with(path, json!({"elicitation": {}})).await
 }
 
-/// Begins a task and gives the client's name of it.
+/// Begins a task and returns the id that the client sees.
 async fn begin(agent: &Http, tool: &str, arguments: Value) -> Result<String> {
     let params = json!({"name": tool, "arguments": arguments, "task": {"ttl": 60000}, "_meta": {"progressToken": "p"}});
     let answered = agent.exchange(json!("begin"), "tools/call", params).await?;
@@ -93,7 +93,7 @@ async fn task_is_invisible_to_other_clients() -> Result<()> {
     Ok(())
 }
 
-/// What a task asks reaches the client that has it, wherever it listens, and its answer the server.
+/// A question of a task reaches its client, wherever that listens, and the answer reaches the server.
 #[tokio::test]
 async fn question_of_a_task_reaches_its_owner() -> Result<()> {
     let mut lab = GatewayLab::new().await?;

@@ -1,4 +1,4 @@
-//! Servers behind a URL, several of them in one instance, that forget their sessions.
+//! Servers behind a URL: several in one instance, forgotten sessions, and servers without sessions.
 
 use crate::lab::GatewayLab;
 use anyhow::{Result, ensure};
@@ -15,11 +15,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// An MCP server over HTTP that can be made to forget.
+/// An MCP server over HTTP that can be made to forget its sessions.
 #[derive(Debug, Default)]
 struct Web {
     name: String,
-    /// The last session that it does not know any more.
+    /// The last session that it has forgotten.
     forgotten: Mutex<u64>,
     sessions: Mutex<u64>,
     calls: Mutex<u64>,
@@ -72,7 +72,7 @@ impl Web {
     }
 }
 
-/// As a stream, with progress that the client did not ask for, and a pretty-printed response.
+/// An answer as a stream, with progress that was not requested and a pretty-printed response.
 fn reply(message: &Value, result: &Value) -> Response {
     let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
     let note =
@@ -159,7 +159,7 @@ async fn concurrent_calls_renew_a_lost_session_once() -> Result<()> {
     let calls: Vec<_> = (0..50)
         .map(|n| {
             let agent = agent.clone();
-            // Half of them learn of it only after another session has been begun.
+            // Half of them notice it only after another session has begun.
             let params = json!({"name": "web__go", "arguments": {"late": n % 2 == 0}});
             tokio::spawn(async move { agent.exchange(json!(n), "tools/call", params).await })
         })
@@ -201,8 +201,7 @@ async fn capability_sets_have_their_own_server_sessions() -> Result<()> {
     instance.stop().await.map_err(anyhow::Error::from)
 }
 
-/// A server that speaks 2026-07-28 answers such a client itself, and sees the headers as they belong to what it is
-/// asked.
+/// A server that speaks 2026-07-28 answers a stateless client itself, and gets the headers that belong to its request.
 #[tokio::test]
 async fn stateless_client_reaches_a_stateless_server() -> Result<()> {
     let lab = GatewayLab::new().await?;
@@ -225,7 +224,7 @@ async fn stateless_client_reaches_a_stateless_server() -> Result<()> {
     instance.stop().await.map_err(anyhow::Error::from)
 }
 
-/// A server without sessions and without a stream of its own: its answer to the hub's GET ends nothing.
+/// A server without sessions and without a stream: its answer to the GET of the hub ends nothing.
 #[tokio::test]
 async fn server_without_a_stream_is_initialized_once() -> Result<()> {
     let lab = GatewayLab::new().await?;

@@ -1,6 +1,7 @@
-//! Machines that sleep, and clocks that are set: the clocks of all processes of a lab are moved under them.
+//! Machines that sleep, and clocks that are set: the clocks of all processes of a lab are moved while they run.
 //!
-//! A sleep is boot time that jumps while monotonic time stands still, which is all that a process sees of one.
+//! A sleep is simulated by a jump of the boot time while monotonic time continues, which is all that a process sees of
+//! it.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::{Identity, Signal};
@@ -42,20 +43,20 @@ impl Scene {
         Ok(Self { lab, clock, hub, witnesses, load })
     }
 
-    /// Waits until the hub has noticed so many absences.
+    /// Waits until the hub has noticed this many absences.
     async fn noticed(&self, absences: u64) -> Result<Value> {
         self.lab
             .wait_for(&format!("{absences} absences"), async || {
                 let hub = self.lab.status().await?["hub"].take();
                 let seen = hub["network"]["absences"].as_u64().context("no count")?;
-                // A machine that is busy enough to starve the hub for a second adds one of its own.
+                // On a busy machine the hub may get no CPU time for a second, which adds an absence.
                 ensure!(seen >= absences, "{hub}");
                 Ok(hub)
             })
             .await
     }
 
-    /// Waits until the link of this name has been asked, and was not doubted long.
+    /// Waits until the link with this name has been checked and is active.
     async fn asked(&self, name: &str, why: &str) -> Result<()> {
         self.lab
             .wait_for(&format!("{name} is asked because {why}"), async || {
@@ -66,7 +67,7 @@ impl Scene {
             .await
     }
 
-    /// Nothing happened to anybody: no call was lost, no link made again, nothing restarted.
+    /// Checks that nothing happened: no call was lost, no link connected again, nothing restarted.
     async fn ends_as_it_began(self) -> Result<()> {
         let Self { lab, hub, witnesses, load, .. } = self;
         load.goes_on(&lab, 20).await?;
@@ -80,8 +81,8 @@ impl Scene {
     }
 }
 
-/// Fault 48: eight hours of sleep. Every link is asked at once, one instance wakes later than the hub, and the ladder
-/// is held; nothing is restarted and no link is made again.
+/// Fault 48: eight hours of sleep. Every link is checked at once, one instance wakes later than the hub, and recovery
+/// is held; nothing is restarted and no link connects again.
 #[tokio::test]
 async fn links_are_checked_and_kept_after_a_night_of_sleep() -> Result<()> {
     let mut scene = Scene::new().await?;
@@ -108,7 +109,7 @@ async fn links_are_checked_and_kept_after_a_night_of_sleep() -> Result<()> {
     scene.ends_as_it_began().await
 }
 
-/// Fault 49: short wakes with sleep between them make no new connection.
+/// Fault 49: short wakes with sleep between them cause no new connection.
 #[tokio::test]
 async fn dark_wakes_make_no_new_connection() -> Result<()> {
     let mut scene = Scene::new().await?;
@@ -122,7 +123,7 @@ async fn dark_wakes_make_no_new_connection() -> Result<()> {
     scene.ends_as_it_began().await
 }
 
-/// Fault 47: the time of day is set by an hour, by ten years in both directions, and to 1970.
+/// Fault 47: the time of day changes by an hour and by ten years in both directions, and to 1970.
 #[tokio::test]
 async fn time_of_day_changes_move_no_timer() -> Result<()> {
     let scene = Scene::new().await?;
@@ -136,7 +137,7 @@ async fn time_of_day_changes_move_no_timer() -> Result<()> {
     scene.ends_as_it_began().await
 }
 
-/// Fault 47: a life that begins in 1970, by its own clock, follows one of this century, and is the newer one.
+/// Fault 47: a generation that starts in 1970, by its own clock, follows one of this century, and is the newer one.
 #[tokio::test]
 async fn generation_that_starts_in_1970_is_still_the_newer_one() -> Result<()> {
     let (clock, lab) = Clock::in_lab(Lab::new()?)?;

@@ -16,7 +16,8 @@ async fn two(lab: &Lab) -> Result<[Witness; 2]> {
     Ok([Witness::of(lab, "shop").await?, Witness::of(lab, "other").await?])
 }
 
-/// Fault 41: an interface comes, changes its address, goes down and up and away. Links are over loopback and stay.
+/// Fault 41: an interface is added, changes its address, goes down and up, and is removed. Links use loopback and
+/// stay.
 #[test]
 fn interface_and_address_changes_affect_no_link() -> Result<()> {
     isolated(async |net| {
@@ -62,7 +63,7 @@ fn hub_without_loopback_waits_and_restarts_nothing() -> Result<()> {
         let hub = lab.hub().await?;
         let witnesses = two(&lab).await?;
         net.ip(&["link", "set", "lo", "down"])?;
-        // Nobody can ask the hub now; its log tells.
+        // The hub cannot be asked now, but its log can be read.
         lab.wait_for("both links are lost", async || {
             let log = std::fs::read_to_string(lab.home().join("logs/hub.log"))?;
             let lost = log.lines().filter(|line| line.contains("lost")).count();
@@ -79,12 +80,12 @@ fn hub_without_loopback_waits_and_restarts_nothing() -> Result<()> {
     })
 }
 
-/// Takes ports as the client of somebody until there are none left.
+/// Takes local ports with connections to this port until none is left.
 async fn take_all_ports_to(port: u16) -> Result<Vec<TcpStream>> {
     let mut taken = Vec::new();
     loop {
         let socket = TcpSocket::new_v4()?;
-        // So that the ports are free at once when they are let go.
+        // The ports are then free at once when the connections are dropped.
         socket.set_zero_linger()?;
         match socket.connect((Ipv4Addr::LOCALHOST, port).into()).await {
             Ok(stream) => taken.push(stream),
@@ -94,15 +95,15 @@ async fn take_all_ports_to(port: u16) -> Result<Vec<TcpStream>> {
     }
 }
 
-/// Fault 43: no port is left to dial from. The error says so, and the link is back when there is one.
+/// Fault 43: no local port is left to dial from. The failure says so, and the link is back when there is one.
 #[test]
 fn link_without_a_free_local_port_reports_it_and_recovers() -> Result<()> {
     isolated(async |net| {
         let lab = Lab::new()?;
         let _hub = lab.hub().await?;
         let [shop, other] = two(&lab).await?;
-        // Enough for the questions of this test to the hub, of which each keeps a port for a second after its end; and
-        // few enough for the instance, whose queue of connections would hold up the taking of more.
+        // Enough for the requests of this test to the hub, each of which keeps a port for a second after its end, and
+        // few enough for the instance, whose full accept queue would block further connections.
         net.ephemeral_ports(61_000..=61_159)?;
         let taken = take_all_ports_to(shop.port).await?;
         net.cut(shop.port)?;

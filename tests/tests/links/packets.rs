@@ -1,6 +1,6 @@
 //! Lost, refused and reset packets between hub and instance, in a network namespace.
 //!
-//! Every scenario has calls under way, whose executions are counted, and a second instance to which nothing may happen.
+//! Every scenario has calls in flight, whose executions are counted, and a second instance that must not be affected.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::ANSWER;
@@ -11,7 +11,7 @@ use linchpin_tests::lab::net::{EPHEMERAL, Net, Packets, isolated};
 use linchpin_tests::lab::witness::Witness;
 use serde_json::json;
 
-/// A hub, the instance that is to suffer and the one that is not.
+/// A hub, the instance that gets the faults, and one that must not be affected.
 struct Scene {
     lab: Lab,
     shop: Witness,
@@ -36,7 +36,8 @@ impl Scene {
         self.shop.port.to_string()
     }
 
-    /// After the fault: the same lives, so many more connections to the one, nothing at the other.
+    /// After the fault: the same processes, this many more connections to the one instance, and no change at the
+    /// other.
     async fn ends_well(self, more_connections: u64) -> Result<()> {
         let lives = self.shop.same_life(&self.lab, more_connections).await;
         lives.with_context(|| self.lab.logs())?;
@@ -46,8 +47,8 @@ impl Scene {
     }
 }
 
-/// Packets of a living connection vanish while calls are under way; the link finds out, says what it is, and is back on
-/// one new connection when packets pass again.
+/// Packets of an open connection vanish while calls are in flight. The link detects it, reports the failure, and is
+/// back on one new connection when packets pass again.
 async fn vanishing(net: Net, packets: Packets) -> Result<()> {
     let scene = Scene::new().await?;
     let calls = Load::start(&scene.lab, "shop__echo-shop", 3).await?;
@@ -71,13 +72,13 @@ fn busy_link_without_packets_is_detected_and_recovers() -> Result<()> {
     isolated(async |net| vanishing(net, Packets::Both).await)
 }
 
-/// Faults 35 and 39: only what the instance says is lost.
+/// Faults 35 and 39: only what the instance sends is lost.
 #[test]
 fn link_that_loses_one_direction_is_detected_and_recovers() -> Result<()> {
     isolated(async |net| vanishing(net, Packets::From).await)
 }
 
-/// Fault 35: an idle connection on which nothing is sent but PINGs.
+/// Fault 35: an idle connection, on which only PINGs are sent.
 #[test]
 fn idle_link_without_packets_is_detected_and_recovers() -> Result<()> {
     isolated(async |net| {
@@ -90,7 +91,7 @@ fn idle_link_without_packets_is_detected_and_recovers() -> Result<()> {
     })
 }
 
-/// Fault 35: what is lost is the way to a new connection only. The one that is held goes on, and is not given up.
+/// Fault 35: only requests for new connections are lost. The open connection continues and is kept.
 #[test]
 fn lost_syn_packets_do_not_affect_an_open_connection() -> Result<()> {
     isolated(async |net| {
@@ -110,7 +111,7 @@ fn lost_syn_packets_do_not_affect_an_open_connection() -> Result<()> {
     })
 }
 
-/// Fault 36: a connection that is reset in the middle of a call is made again at once; the call is told and not
+/// Fault 36: a connection that is reset during a call is replaced at once; the call is reported as interrupted and not
 /// repeated.
 #[test]
 fn reset_during_a_call_is_reported_and_the_link_recovers() -> Result<()> {
@@ -145,7 +146,7 @@ fn link_recovers_after_a_firewall_resets_every_packet() -> Result<()> {
         net.reset(Packets::To, &scene.port())?;
         let link = scene.lab.fails("shop", &["refused"]).await?;
         let story = link["transitions"].to_string();
-        // As a reset or as a broken pipe, by whether the hub was reading or writing.
+        // A reset or a broken pipe, depending on whether the hub was reading or writing.
         ensure!(story.contains("reset: ") || story.contains("closed: "), "it began with a reset: {link}");
         net.heal()?;
         calls.goes_on(&scene.lab, 20).await?;
@@ -154,7 +155,8 @@ fn link_recovers_after_a_firewall_resets_every_packet() -> Result<()> {
     })
 }
 
-/// Fault 37: refused from the first dial on, then accepted: connected once, and nothing had to be restarted for it.
+/// Fault 37: dials are refused at first and then accepted: the link is connected once, and nothing is restarted for
+/// it.
 #[test]
 fn instance_refused_at_first_is_connected_once_it_accepts() -> Result<()> {
     isolated(async |net| {
@@ -173,7 +175,7 @@ fn instance_refused_at_first_is_connected_once_it_accepts() -> Result<()> {
     })
 }
 
-/// Fault 39: almost a third of all packets is lost in both directions. Calls take longer; the breaker stays closed.
+/// Fault 39: 30 % of all packets are lost in both directions. Calls take longer, and the breaker stays closed.
 #[test]
 fn heavy_packet_loss_slows_calls_and_trips_no_breaker() -> Result<()> {
     isolated(async |net| {
@@ -184,19 +186,19 @@ fn heavy_packet_loss_slows_calls_and_trips_no_breaker() -> Result<()> {
         let link = scene.lab.link("shop").await?;
         net.heal()?;
         let calls = calls.finish().await?;
-        // TCP doubles its waits, so it is sometimes silent for as long as a dead connection may go unnoticed. That
-        // makes a new connection now and then, and no more than that.
+        // TCP doubles its retransmission timeout, so it is sometimes silent for as long as a dead connection. This
+        // causes a new connection now and then, and nothing else.
         let lost = link["connections"].as_u64().context("connections")? - 1;
         ensure!(lost <= 3 && calls.interrupted <= 2 * usize::try_from(lost)?, "{calls:?} {link}");
         ensure!(!link["transitions"].to_string().contains("tripped"), "{link}");
-        // The last look may have been before the last loss.
+        // The link may have been lost once more since the last look.
         let more = scene.lab.link("shop").await?["connections"].as_u64().context("connections")? - 1;
         ensure!(more <= lost + 1, "{link}");
         scene.ends_well(more).await
     })
 }
 
-/// Grade P of the ladder: when most links are lost together, the machine is suspected, and that is seen.
+/// Grade P of recovery: when most links are lost together, the hub suspects the machine and shows that.
 #[test]
 fn links_lost_together_hold_all_recovery() -> Result<()> {
     isolated(async |net| {

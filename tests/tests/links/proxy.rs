@@ -1,6 +1,6 @@
-//! A real hub and simulated instances, with a proxy between that does what networks and peers do at their worst.
+//! A real hub and simulated instances, with a proxy between them that behaves like the worst networks and peers.
 //!
-//! Every scenario has counted calls under way, and a second instance to which nothing may happen.
+//! Every scenario has counted calls in flight, and a second instance that must not be affected.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
@@ -20,7 +20,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// `shop` behind a proxy that goes this way, and `other` without one.
+    /// `shop` behind a proxy that begins in this way, and `other` without a proxy.
     async fn new(way: Way) -> Result<Self> {
         let lab = Lab::new()?;
         let _hub = lab.hub().await?;
@@ -44,7 +44,7 @@ impl Scene {
     }
 }
 
-/// Breaks the way of a busy link until the hub has one of these failures, and mends it.
+/// Breaks a busy link until the hub reports one of these failures, and repairs it.
 async fn broken(way: Way, kinds: &[&str]) -> Result<()> {
     let scene = Scene::new(Way::Forward).await?;
     let lab = &scene.lab;
@@ -71,25 +71,25 @@ async fn black_hole_is_detected_and_the_link_recovers() -> Result<()> {
     broken(Way::BlackHole, &["ping_timeout", "hello_timeout"]).await
 }
 
-/// Faults 35 and 39: only what the instance says is lost.
+/// Faults 35 and 39: only what the instance sends is lost.
 #[tokio::test]
 async fn half_open_connection_is_detected_and_the_link_recovers() -> Result<()> {
     broken(Way::HalfOpen, &["ping_timeout", "hello_timeout"]).await
 }
 
-/// Fault 36: every connection is reset, also each new one.
+/// Fault 36: every connection is reset, also new ones.
 #[tokio::test]
 async fn link_recovers_from_repeated_resets() -> Result<()> {
     broken(Way::Reset, &["reset", "closed"]).await
 }
 
-/// Fault 36: every connection is closed, also each new one.
+/// Fault 36: every connection is closed, also new ones.
 #[tokio::test]
 async fn link_recovers_from_repeated_closes() -> Result<()> {
     broken(Way::Close, &["reset", "closed"]).await
 }
 
-/// Fault 38: it accepts and never answers, from the first dial on. That is no connection; when it answers it is one.
+/// Fault 38: the peer accepts and never answers, from the first dial on. This is not connected, until it answers.
 #[tokio::test]
 async fn peer_that_never_answers_is_not_connected_until_it_does() -> Result<()> {
     let scene = Scene::new(Way::BlackHole).await?;
@@ -102,7 +102,7 @@ async fn peer_that_never_answers_is_not_connected_until_it_does() -> Result<()> 
     scene.leave().await
 }
 
-/// Fault 40: answers come one byte a second for a while. Others are not held up, and no call is executed twice.
+/// Fault 40: answers arrive one byte a second for a while. Other links are not delayed, and no call is executed twice.
 #[tokio::test]
 async fn answer_of_one_byte_a_second_delays_no_other_link() -> Result<()> {
     let scene = Scene::new(Way::Forward).await?;

@@ -1,4 +1,4 @@
-//! Links to real instances, seen as a person sees them: `linchpin status`, `explain` and the metrics.
+//! Links to real instances as a person sees them: `linchpin status`, `explain` and the metrics.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::{Identity, Signal};
@@ -13,8 +13,8 @@ async fn identity(lab: &Lab, name: &str) -> Result<Identity> {
     Ok(serde_json::from_value(lab.instance_status(name).await?["process"].clone())?)
 }
 
-/// Fault 5: an instance that is stopped by a signal is unresponsive, which is not dead: its connection is kept, nothing
-/// is restarted, calls to it fail with the reason, and when it goes on everything does.
+/// Fault 5: an instance that is stopped by a signal is unresponsive and not dead: its connection is kept, nothing is
+/// restarted, calls to it fail with the reason, and everything continues when it does.
 #[tokio::test]
 async fn stopped_instance_is_unresponsive_and_keeps_its_link() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_GATEWAY_WAIT_MS", "500");
@@ -52,7 +52,7 @@ async fn stopped_instance_is_unresponsive_and_keeps_its_link() -> Result<()> {
     lab.finish().await
 }
 
-/// The sample of this name for this instance.
+/// The value of a metric for this instance.
 fn value(metrics: &Value, name: &str, instance: &str) -> Option<f64> {
     let samples = metrics["metrics"].as_array()?.iter();
     let mut found = samples.filter(|sample| sample["name"] == name && sample["labels"]["instance"] == instance);

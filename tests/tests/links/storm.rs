@@ -1,4 +1,4 @@
-//! Many links at once: they are dialled no faster than the limiter allows, and nobody is dialled twice.
+//! Many links at once: they are dialled no faster than the limiter allows, and each is dialled once.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
@@ -8,13 +8,13 @@ use linchpin_tests::lab::witness::Witness;
 use linchpin_tests::sim::Sim;
 use tokio::time::Instant;
 
-/// Simulated instances, with the real hello and messages.
+/// The number of simulated instances, with the real hello and messages.
 const MANY: usize = 200;
-/// Dials a second, and how many of them at once (`link.dials_per_second`, and the burst of the hub's limiter).
+/// Dials per second, and the burst of the limiter (`link.dials_per_second`).
 const RATE: f64 = 50.0;
 const BURST: f64 = 10.0;
 
-/// Waits until so many are in this state.
+/// Waits until this many instances are in this state.
 async fn are(lab: &Lab, state: &str, number: usize) -> Result<()> {
     lab.wait_for(&format!("{number} are {state}"), async || {
         let status = lab.status().await?;
@@ -43,7 +43,7 @@ async fn lost_links_are_redialled_at_the_rate_of_the_limiter() -> Result<()> {
     let began = Instant::now();
     sims.iter().for_each(Sim::cut);
     lab.wait_for("all are dialled again", async || {
-        // Counted before the clock is read: a late look allows more, never less.
+        // Counted before the clock is read, so that a delay allows more dials and never fewer.
         let dialled = sims.iter().filter(|sim| sim.accepted() > 1).count();
         let allowed = BURST + RATE * began.elapsed().as_secs_f64() + 1.0;
         assert!(dialled as f64 <= allowed, "{dialled} were dialled, at most {allowed:.0} may be by now");

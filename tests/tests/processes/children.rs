@@ -1,4 +1,4 @@
-//! What is started, and what it is given: our own executable, no descriptor of ours, no secret.
+//! What is started and what it inherits: the own executable, no descriptor and no secret of Linchpin.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::lab::{Lab, leftovers};
@@ -7,14 +7,14 @@ use serde_json::Value;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-/// A program that notes that it was started.
+/// Creates a program that notes that it was started.
 fn trap(dir: &Path, name: &str, mark: &Path) -> Result<()> {
     let path = dir.join(name);
     std::fs::write(&path, format!("#!/bin/sh\necho {name} >> {}\nexit 1\n", mark.display()))?;
     Ok(std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))?)
 }
 
-/// Fault 67: the hub that a verb starts is the verb's own executable, whatever `PATH` and the directory hold.
+/// Fault 67: a verb starts the hub from its own executable, whatever `PATH` and the current directory contain.
 #[tokio::test]
 async fn hub_executable_is_never_searched_in_path() -> Result<()> {
     let lab = Lab::new()?;
@@ -41,7 +41,7 @@ async fn hub_executable_is_never_searched_in_path() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 67: a directory of the home that is a link, wherever it leads, is not used.
+/// Fault 67: a directory of the home that is a link is not used, wherever it leads.
 #[tokio::test]
 async fn home_directory_that_is_a_link_is_refused() -> Result<()> {
     for name in ["", "instances", "instances/quarantine", "logs"] {
@@ -65,7 +65,8 @@ async fn home_directory_that_is_a_link_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Fault 67 and 68: a child has the caller's environment and descriptors, none of ours, and nothing that is secret.
+/// Fault 67 and 68: a child has the environment and descriptors of the caller, no descriptors of Linchpin, and no
+/// secret.
 #[tokio::test]
 async fn child_gets_no_secret_and_no_descriptor() -> Result<()> {
     let lab = Lab::new()?.with("CALLERS_OWN", "kept");

@@ -1,4 +1,5 @@
-//! Two instances want one name: who has it is told in full, asked about at a terminal, joined or taken over.
+//! Two instances want one name: the holder is reported, a person at a terminal is asked, and the new instance takes
+//! over or runs alongside.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
@@ -16,7 +17,7 @@ use tokio::process::{Child, ChildStdin};
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// The live record of this name.
+/// The live record with this name.
 fn live(lab: &Lab, name: &str) -> Result<Record> {
     let scan = Registry::new(&Home::at(lab.home())).scan()?;
     let mut live = scan.entries.into_iter().filter(|entry| entry.record.name == name && entry.owner == Owner::Alive);
@@ -33,7 +34,7 @@ async fn detached(lab: &Lab, project: &str, flags: &[&str], command: &[&str]) ->
     Output::of(run).await
 }
 
-/// Everybody of the lab, to be gone or to go on.
+/// All processes of the lab.
 fn everybody(lab: &Lab) -> Vec<Identity> {
     lab.mark().processes()
 }
@@ -65,7 +66,7 @@ async fn listens(lab: &Lab, port: u16) -> Result<()> {
     .await
 }
 
-/// A verb at a terminal: `script` of util-linux gives it one, with a session, and Ctrl-C.
+/// A verb at a terminal, which `script` of util-linux provides with a session of its own.
 struct Terminal {
     child: Child,
     keys: ChildStdin,
@@ -152,7 +153,7 @@ async fn conflict_at_a_terminal_asks_the_person() -> Result<()> {
     let first = live(&lab, "shop")?;
     let run = ["--no-autostart", "run", "--name", "shop", "--", "sleep", "601"];
 
-    // Cancelled: by an answer, by nothing, by the end of input, by Ctrl-C. Nothing happens.
+    // Cancelled by an answer, an empty line, the end of input, and Ctrl-C. Nothing happens.
     for keys in ["what?\nc\n", "\n", "\u{4}", "\u{3}"] {
         let mut terminal = Terminal::open(&lab, &project, &run)?;
         terminal.asks(&lab, "[t]ake over").await?;
@@ -170,7 +171,7 @@ async fn conflict_at_a_terminal_asks_the_person() -> Result<()> {
     terminal.types("\u{3}").await?;
     terminal.ends(0).await?;
 
-    // In the background too: the question comes before it leaves the terminal.
+    // With --detach the question comes before the verb leaves the terminal.
     let detach = ["--no-autostart", "run", "--name", "shop", "--detach", "--", "sleep", "602"];
     let mut terminal = Terminal::open(&lab, &project, &detach)?;
     terminal.asks(&lab, "[t]ake over").await?;
@@ -179,7 +180,7 @@ async fn conflict_at_a_terminal_asks_the_person() -> Result<()> {
     ensure!(!first.process.is_alive());
     assert_eq!(live(&lab, "shop")?.project_dir, project);
 
-    // With --json nobody is asked, whatever the terminal.
+    // With --json there is no question, even at a terminal.
     let terminal = Terminal::open(&lab, &project, &[&["--json"], &run[..]].concat())?;
     let shown = terminal.ends(4).await?;
     ensure!(shown.contains("name_taken") && !shown.contains("[t]ake"), "{shown}");
@@ -187,7 +188,7 @@ async fn conflict_at_a_terminal_asks_the_person() -> Result<()> {
     lab.nothing_is_left().await
 }
 
-/// What is done to the other instance before it is taken over.
+/// Takes an instance over after something was done to it.
 async fn taken_over_after(flags: &[&str], make_hard: impl AsyncFnOnce(&Lab) -> Result<()>) -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "500");
     let port = free_port()?.to_string();
@@ -199,7 +200,7 @@ async fn taken_over_after(flags: &[&str], make_hard: impl AsyncFnOnce(&Lab) -> R
     let theirs: Vec<Identity> = everybody(&lab).into_iter().filter(|process| !hub.contains(process)).collect();
     ensure!(theirs.len() >= 3, "keeper, agent and server: {}", leftovers::describe(&theirs));
     make_hard(&lab).await?;
-    // It comes back when the new one is registered; then nothing is left of the other, and its port is free.
+    // It returns when the new one is registered; then nothing is left of the other, and its port is free.
     detached(&lab, "two", &["--take-over"], &["sleep", "603"]).await?.exits(0)?;
     all_gone(&lab, &theirs).await?;
     let log = std::fs::read_to_string(lab.home().join("logs/shop/agent.log"))?;
@@ -207,7 +208,7 @@ async fn taken_over_after(flags: &[&str], make_hard: impl AsyncFnOnce(&Lab) -> R
     drop(std::net::TcpListener::bind(format!("127.0.0.1:{port}"))?);
     let record = live(&lab, "shop")?;
     assert_eq!(record.project_dir, lab.project("two")?);
-    // One of the name is shown, not also the one that is gone.
+    // Only one instance with this name is shown, not the one that is gone.
     lab.shows("shop", "the new one is connected", |shop| {
         shop["state"] == "active" && shop["pid"] == record.process.pid
     })
@@ -233,11 +234,11 @@ async fn stopped_instance_is_taken_over() -> Result<()> {
     .await
 }
 
-/// Fault 9: who does not end when asked is killed, its keeper first.
+/// Fault 9: an instance that does not end is killed, and its keeper first.
 #[tokio::test]
 async fn instance_that_ignores_sigterm_is_killed_with_its_keeper() -> Result<()> {
     let lab = Lab::new()?;
-    // Its agent would wait an hour for its process, which does not listen, and has children that left its group.
+    // Its agent would wait an hour for its process, which ignores SIGTERM and has children outside of its group.
     let script =
         "trap '' TERM; (trap '' TERM; setsid sleep 610 &); setsid sleep 611 & echo ready; while :; do sleep 612; done";
     let mut run = lab.linchpin(["--no-autostart", "run", "--name", "shop", "--detach", "--", "sh", "-c", script]);
@@ -276,7 +277,7 @@ async fn external_registration_is_taken_over_with_its_program() -> Result<()> {
     assert_eq!(problem["observed"]["registered by pid"], holder.pid(), "{problem}");
     ensure!(problem["next_steps"].to_string().contains("linchpin register --take-over"), "{problem}");
 
-    // The same program, registered anew: it goes on, and who registered it before ends.
+    // The same program is registered again: it continues, and its first registrar ends.
     let mut again = lab.run_in_front("again", [&register[..], &["--take-over"]].concat())?;
     assert_eq!(holder.exit(SOON).await?.code(), Some(0), "{}", holder.printed());
     lab.wait_for("it is registered again", async || {
@@ -290,7 +291,7 @@ async fn external_registration_is_taken_over_with_its_program() -> Result<()> {
     beside.signal(Signal::TERM)?;
     ensure!(beside.exit(SOON).await?.success() && beside.printed().contains("shop-2 is unregistered"));
 
-    // By another: the program ends with all its children, though who registers it is stopped.
+    // Another instance takes over: the program ends with all its children, although its registrar is stopped.
     again.signal(Signal::STOP)?;
     let theirs: Vec<Identity> = everybody(&lab);
     detached(&lab, "two", &["--take-over"], &["sleep", "604"]).await?.exits(0)?;
@@ -307,7 +308,7 @@ async fn external_registration_is_taken_over_with_its_program() -> Result<()> {
 async fn program_that_keeps_the_port_after_a_take_over_is_named() -> Result<()> {
     let lab = Lab::new()?;
     let port = free_port()?;
-    // It binds, and leaves on purpose a child that has inherited the socket.
+    // It binds, and leaves a detached child that has inherited the socket.
     let script = format!(
         "import os, socket, subprocess, time\n\
          s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\

@@ -1,4 +1,4 @@
-//! Starts in a crowd, stops, kills, and a home that is removed under a hub.
+//! Many starts at once, stops, kills, and a home that is removed under a running hub.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::Signal;
@@ -48,7 +48,7 @@ async fn twenty_background_hubs_leave_one_serving() -> Result<()> {
 #[tokio::test]
 async fn twenty_verbs_at_once_share_one_new_hub() -> Result<()> {
     let lab = Lab::on_any_port()?;
-    // Also over a hub that was killed: its file is there and names nobody.
+    // The second round follows a killed hub, whose file names a dead process.
     for round in 0..2 {
         let verbs = (0..CROWD).map(|_| lab.begin(&["status", "--json"])).collect::<Result<Vec<_>>>()?;
         let mut pids = BTreeSet::new();
@@ -92,7 +92,7 @@ async fn hub_stop_returns_after_calls_in_flight_have_ended() -> Result<()> {
     let hub = lab.hub_process()?;
     let call = lab.begin(&["call", "slow__late", r#"{"seconds": 1.5, "say": "done"}"#, "--json"])?;
     lab.called("slow", "late", 1).await?;
-    // Two at once: both wait for the one stop.
+    // Two verbs at once wait for the same stop.
     let stops = [lab.begin(&["hub", "stop", "--json"])?, lab.begin(&["hub", "stop", "--json"])?];
     until("it says that it stops", PATIENCE, async || {
         ensure!(!lab.hub_file()?["stopped_at"].is_null(), "{:?}", lab.hub_file()?.get("url"));
@@ -100,7 +100,7 @@ async fn hub_stop_returns_after_calls_in_flight_have_ended() -> Result<()> {
     })
     .await?;
     assert!(hub.is_alive(), "it lets the call end");
-    // Who needs a hub meanwhile waits for the old one's end and gets a new one.
+    // A verb that needs a hub in the meantime waits for the end of the old one and starts another.
     let next = lab.begin(&["status", "--json"])?;
     let (code, said) = call.end().await?;
     assert_eq!((code, &said["result"]["content"][0]["text"]), (0, &json!("done")), "{said}");
@@ -140,7 +140,7 @@ async fn hub_that_lost_its_home_to_another_hub_stops() -> Result<()> {
     let lab = Lab::on_any_port()?;
     lab.json(&["status"]).await?;
     let first = lab.hub_process()?;
-    // Held still, so that the other one is surely faster.
+    // Stopped, so that the other one is certainly faster.
     first.signal(Signal::STOP)?;
     remove_whole(&lab.home())?;
     lab.json(&["status"]).await?;
@@ -164,7 +164,7 @@ async fn stopped_hub_stays_stopped_until_a_message_needs_it() -> Result<()> {
     shim.ping().await?;
     let first = lab.hub_process()?;
     assert_eq!(lab.json(&["hub", "stop"]).await?["stopped"], true);
-    // Longer than the shim's own looks are apart.
+    // Longer than the interval in which the shim checks the hub.
     throughout(Duration::from_millis(1500), async || {
         ensure!(lab.processes("hub").is_empty(), "nobody asked for it");
         Ok(())
@@ -172,7 +172,7 @@ async fn stopped_hub_stays_stopped_until_a_message_needs_it() -> Result<()> {
     .await?;
     shim.ping().await?;
     assert_ne!(lab.hub_process()?, first);
-    // The session goes on there, so nothing is announced.
+    // The session continues there, so nothing is announced.
     shim.ping().await?;
     let (_, rest) = shim.leave().await?;
     assert!(rest.iter().all(|message| message.get("id").is_none()), "{rest:?}");

@@ -1,4 +1,4 @@
-//! Ends that nobody plans: panics in hub, keeper, agent and registrar, and signals before there is anything to end.
+//! Unplanned ends: panics in hub, keeper, agent and registrar, and early signals.
 //!
 //! Debug builds panic on SIGUSR2 at the place that `LINCHPIN_PANIC` names (`shared/src/panics.rs`).
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// What the demanded panic says is no secret's hiding place.
+/// The message of the requested panic contains this, and no log may.
 const SECRET: &str = "hunter2";
 
 fn panic(pid: u32) -> Result<()> {
@@ -40,10 +40,10 @@ fn told(log: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whom no signal to the group reaches, and who does not end when asked.
+/// A process outside of the group that ignores SIGTERM, and one inside.
 const STUBBORN: &str = "(setsid sh -c 'trap \"\" TERM; sleep 3001' &); exec sleep 3002";
 
-/// In front, nobody starts it again: nothing is left, and the exit code says that it failed.
+/// In the foreground nothing starts it again: nothing is left, and the exit code reports the failure.
 #[tokio::test]
 async fn panicking_agent_ends_its_processes_and_fails() -> Result<()> {
     for place in ["agent", "agent-task", "supervisor"] {
@@ -64,7 +64,7 @@ async fn panicking_agent_ends_its_processes_and_fails() -> Result<()> {
     Ok(())
 }
 
-/// Under a keeper it is started again, whichever part panicked; a keeper that panics is started again by its agent.
+/// A keeper starts an agent again, whichever part of it panicked; an agent starts a panicked keeper again.
 #[tokio::test]
 async fn panicking_background_process_is_restarted() -> Result<()> {
     for place in ["agent-task", "supervisor", "keeper", "keeper-task"] {
@@ -115,7 +115,7 @@ fn words_of(pid: u32) -> Vec<String> {
     line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// The hub: no half of one goes on, "stopped on purpose" is not said, and the next verb has a hub again.
+/// The hub ends completely, its file does not say "stopped on purpose", and the next verb starts another one.
 #[tokio::test]
 async fn panicking_hub_is_replaced_by_the_next_verb() -> Result<()> {
     for place in ["hub", "hub-task"] {
@@ -135,7 +135,7 @@ async fn panicking_hub_is_replaced_by_the_next_verb() -> Result<()> {
     Ok(())
 }
 
-/// Who holds the place of a foreign program gives it up; the program goes on.
+/// The registrar of an external program unregisters it; the program continues.
 #[tokio::test]
 async fn panicking_registrar_unregisters_and_spares_the_program() -> Result<()> {
     for place in ["registrar", "registrar-task"] {
@@ -166,7 +166,7 @@ fn sleep(lab: &Lab) -> tokio::process::Command {
     command
 }
 
-/// A signal that comes while a name is taken over cancels that at once and leaves nothing, also in the background.
+/// A signal during a take-over cancels it at once and leaves nothing, also in the background.
 #[tokio::test]
 async fn signal_before_registration_leaves_nothing() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "60000");
@@ -196,7 +196,7 @@ async fn signal_before_registration_leaves_nothing() -> Result<()> {
         })
         .await?;
         ensure!(live(&lab)? == before, "the name is still the other's");
-        // It may have been asked once already; twice it is in a hurry.
+        // The take-over may have sent it one signal already; the second one makes it kill at once.
         for signal in [Signal::TERM, Signal::INT] {
             first.signal(signal)?;
         }
@@ -206,7 +206,8 @@ async fn signal_before_registration_leaves_nothing() -> Result<()> {
     lab.finish().await
 }
 
-/// The keeper is as patient with what a killed agent left as its agent; a second signal ends that.
+/// A keeper gives the leftovers of a killed agent as much time as the agent would; a second signal makes it kill at
+/// once.
 #[tokio::test]
 async fn second_signal_makes_a_keeper_kill_at_once() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "60000");

@@ -1,4 +1,4 @@
-//! The port that a command is given, those that it really listens on, and who is named when one is taken.
+//! The port that a command is given, the ports on which it listens, and the holder of a taken port.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// Listens on `PORT`, or wherever the file `move` says, as soon as there is a file `go`.
+/// Listens on `PORT` once the file `go` exists, and moves to the port in the file `move` once that exists.
 const SERVER: &str = r#"
 import os, socket, time
 def wait(name):
@@ -27,7 +27,7 @@ second = socket.create_server(("127.0.0.1", int(port)))
 time.sleep(600)
 "#;
 
-/// The answer of `status` for the instance, once the process is as wanted.
+/// The process in the answer of `status`, once it is as wanted.
 async fn process(lab: &Lab, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     Ok(lab.shows("shop", what, |shop| wanted(&shop["processes"][0])).await?["processes"][0].clone())
 }
@@ -36,7 +36,7 @@ fn at(port: &Value) -> Value {
     json!([{"port": port, "address": "127.0.0.1"}])
 }
 
-/// The services that the record tells.
+/// The services in the record.
 fn services(lab: &Lab) -> Result<Vec<(String, String)>> {
     let scan = Registry::new(&Home::at(lab.home())).scan()?;
     let record = scan.entries.into_iter().next().context("no record")?.record;
@@ -137,7 +137,7 @@ async fn port_chosen_by_the_user_is_kept() -> Result<()> {
     Ok(())
 }
 
-/// Fault 16: a port that is taken is not tried again and again; who has it is named, also as an instance of ours.
+/// Fault 16: a taken port is not tried again and again; its holder is named, also as an instance.
 #[tokio::test]
 async fn holder_of_a_taken_port_is_named_before_the_start() -> Result<()> {
     let lab = Lab::new()?;
@@ -157,17 +157,17 @@ async fn holder_of_a_taken_port_is_named_before_the_start() -> Result<()> {
     assert_eq!(seen["project"], lab.dir().display().to_string());
     ensure!(!lab.home().join("logs/other/main.log").metadata().is_ok_and(|log| log.len() > 0), "it was never started");
 
-    // Whoever registers writes its name there, and the name stays.
+    // Every registration writes its name there, and the name stays.
     let names = std::fs::read_to_string(lab.home().join("instances/.names"))?;
     ensure!(names.contains(" shop ") && !names.contains(" other "), "it was registered: {names}");
 
-    // The hub itself says the same of its port.
+    // The hub reports the same for its own port.
     let mut hub = lab.linchpin(["--json", "hub", "--port", &port]);
     hub.env("LINCHPIN_HOME", lab.dir().join("another-home"));
     let problem = Output::of(hub).await?.problem(4)?;
     assert_eq!((&problem["code"], &problem["observed"]["pid"]), (&json!("port_taken"), &taken["pid"]), "{problem}");
 
-    // Who has the port goes with the name that is taken over, but not when the new one runs beside it.
+    // The holder of the port ends with a take-over of its name, but not if the new one runs alongside.
     let problem = lab.verb(["--json", "run", "--name", "shop", "--alongside", "--port", &port, "--", "true"]).await?;
     assert_eq!(problem.problem(4)?["code"], "port_taken");
     ensure!(!std::fs::read_to_string(lab.home().join("instances/.names"))?.contains(" shop-2 "));
@@ -177,8 +177,8 @@ async fn holder_of_a_taken_port_is_named_before_the_start() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 16: the port of an instance is taken while it is down; it waits, names who has it, and goes on when it is
-/// free.
+/// Fault 16: the port of an instance is taken while it is down; it waits, names the holder, and continues when the
+/// port is free.
 #[tokio::test]
 async fn process_waits_for_its_taken_port_and_names_the_holder() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_INSTANCE_BACKOFF_MIN_MS", "300");
@@ -201,7 +201,7 @@ async fn process_waits_for_its_taken_port_and_names_the_holder() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 16: a port that the program itself insists on.
+/// Fault 16: a program insists on its own port.
 #[tokio::test]
 async fn crash_on_a_taken_port_names_the_holder() -> Result<()> {
     let lab = Lab::new()?;
@@ -220,7 +220,7 @@ async fn crash_on_a_taken_port_names_the_holder() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 16: what an instance left that was killed is called that.
+/// Fault 16: what a killed instance left is reported as an orphan.
 #[tokio::test]
 async fn orphan_that_holds_the_port_is_reported_as_an_orphan() -> Result<()> {
     let lab = Lab::new()?;
@@ -238,7 +238,7 @@ async fn orphan_that_holds_the_port_is_reported_as_an_orphan() -> Result<()> {
     command.current_dir(lab.project("other")?);
     let problem = Output::of(command).await?.problem(4)?;
     assert_eq!(problem["observed"]["left by"], "shop", "{problem}");
-    // The instance itself ends its orphan, and so has its port.
+    // The instance itself ends its orphan and gets the port.
     let mut again =
         lab.linchpin(["--no-autostart", "run", "--name", "shop", "--detach", "--port", &port, "--", "sleep", "608"]);
     again.kill_on_drop(true);

@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(15);
 /// How many start at once.
 const CROWD: usize = 50;
 
-/// Rounds of two that want one name. Each is over in a fraction of a second.
+/// The number of rounds of two that want one name. Each takes a fraction of a second.
 const ROUNDS: usize = 15;
 
 /// The hubs that run in this lab.
@@ -26,13 +26,13 @@ fn hubs(lab: &Lab) -> Vec<Identity> {
     lab.mark().processes().into_iter().filter(is_hub).collect()
 }
 
-/// How many hubs ever served in this lab.
+/// The number of hubs that have ever served in this lab.
 fn served(lab: &Lab) -> Result<usize> {
     let log = std::fs::read_to_string(lab.home().join("logs/hub.log"))?;
     Ok(log.lines().filter(|line| line.contains("the hub serves")).count())
 }
 
-/// Fault 15: of 50 hubs that start at once exactly one serves; the others say which, and end well.
+/// Fault 15: of 50 hubs that start at once exactly one serves; the others report which one, and exit with 0.
 #[tokio::test]
 async fn fifty_hubs_started_at_once_leave_one_serving() -> Result<()> {
     let lab = Lab::new()?;
@@ -59,7 +59,7 @@ async fn fifty_hubs_started_at_once_leave_one_serving() -> Result<()> {
     lab.nothing_is_left().await
 }
 
-/// Fault 15: 50 verbs that all need a hub, with none running: one is started, and every verb gets its answer.
+/// Fault 15: 50 verbs need a hub and none runs: one is started, and every verb gets its answer.
 #[tokio::test]
 async fn fifty_verbs_that_need_a_hub_start_exactly_one() -> Result<()> {
     let lab = Lab::new()?;
@@ -84,8 +84,7 @@ async fn fifty_verbs_that_need_a_hub_start_exactly_one() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 15: instances that all need a hub, and a hub that is killed at that moment: there is one hub, and it has them
-/// all.
+/// Fault 15: instances need a hub while it is killed: there is one hub afterwards, and it has all of them.
 #[tokio::test]
 async fn instances_started_while_the_hub_dies_share_one_hub() -> Result<()> {
     let lab = Lab::new()?;
@@ -113,14 +112,14 @@ async fn instances_started_while_the_hub_dies_share_one_hub() -> Result<()> {
     lab.finish().await
 }
 
-/// Who holds the name: pid and project.
+/// The holders of the name: pid and project.
 fn holders(lab: &Lab) -> Result<Vec<(u32, String)>> {
     let entries = Registry::new(&Home::at(lab.home())).scan()?.entries;
     let live = entries.into_iter().filter(|entry| entry.owner == Owner::Alive && entry.record.name == "shop");
     Ok(live.map(|entry| (entry.record.process.pid, entry.record.project_dir.display().to_string())).collect())
 }
 
-/// Two start at once: one has the name, the other is told who.
+/// Starts two at once, and checks that one gets the name and the other reports which one.
 async fn one_has_the_name(lab: &Lab, projects: [&str; 2], round: usize) -> Result<()> {
     let mut both = Vec::new();
     for (place, project) in projects.into_iter().enumerate() {
@@ -169,7 +168,7 @@ async fn name_goes_to_one_of_two_instances_of_two_projects() -> Result<()> {
     lab.nothing_is_left().await
 }
 
-/// Several want to take over at once: whoever is last has the name, and of all others nothing is left.
+/// Several take over at once: the last one has the name, and nothing is left of the others.
 #[tokio::test]
 async fn name_goes_to_one_of_many_concurrent_take_overs() -> Result<()> {
     let lab = Lab::new()?;

@@ -1,4 +1,5 @@
-//! Stops and kills: "stopped" is said when everything is gone, and what a kill leaves is ended by whoever comes next.
+//! Stops and kills: `stop` returns when everything has ended, and the leftovers of a kill are ended by the next
+//! process.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Waits for the lab's process of this command line.
+/// Waits for a process of the lab with this command line.
 async fn running(lab: &Lab, command: &str) -> Result<Identity> {
     lab.wait_for(command, async || {
         let all = lab.mark().processes().into_iter();
@@ -40,7 +41,7 @@ fn parent(pid: u32) -> Result<u32> {
     Ok(after_name.split_whitespace().nth(1).context("no parent")?.parse()?)
 }
 
-/// The record goes last.
+/// Waits until the record is removed, which happens last.
 async fn swept(lab: &Lab) -> Result<()> {
     lab.wait_for("the record is swept", async || {
         ensure!(lab.registry_files()?.is_empty(), "{:?}", lab.registry_files()?);
@@ -53,12 +54,12 @@ fn hub_log(lab: &Lab) -> Result<String> {
     Ok(std::fs::read_to_string(lab.home().join("logs/hub.log"))?)
 }
 
-/// Fault 4, from the hub's side: nobody starts the killed instance again, so the hub ends what it left, and no more.
+/// Fault 4, nobody starts the killed instance again, so the hub ends its leftovers, and nothing else.
 #[tokio::test]
 async fn hub_ends_the_processes_that_a_killed_instance_left() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
-    // The last one left on purpose.
+    // The process 2004 is detached on purpose.
     let script = "(setsid sleep 2001 &); (trap '' TERM; sleep 2002 & sleep 2003) & \
                   (LINCHPIN_DETACHED=1 setsid sleep 2004 &); exec sleep 2005";
     let mut agent = instance(&lab, "shop", script)?;
@@ -81,7 +82,7 @@ async fn hub_ends_the_processes_that_a_killed_instance_left() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 4: everything killed at once; the next hub finds a clean table, and the instance can be started again.
+/// Fault 4: everything is killed at once; the next hub cleans up, and the instance can be started again.
 #[tokio::test]
 async fn hub_keeper_and_agent_killed_together_leave_nothing() -> Result<()> {
     let lab = Lab::new()?;
@@ -90,7 +91,7 @@ async fn hub_keeper_and_agent_killed_together_leave_nothing() -> Result<()> {
     let left = [running(&lab, "sleep 2011").await?, running(&lab, "sleep 2012").await?];
     let both = [Identity::of(parent(agent)?)?, Identity::of(agent)?];
     hub.kill_9().await?;
-    // Held still, so that neither can start the other again.
+    // Stopped first, so that neither can start the other again.
     for signal in [Signal::STOP, Signal::KILL] {
         for process in &both {
             ensure!(process.signal(signal)?, "{} had ended before", process.pid);
@@ -110,7 +111,7 @@ async fn hub_keeper_and_agent_killed_together_leave_nothing() -> Result<()> {
     lab.finish().await
 }
 
-/// "Stopped" is not said of an instance that was killed in the midst of its stop until the hub has ended what it left.
+/// For an instance that is killed during its stop, `stop` returns only when the hub has ended its leftovers.
 #[tokio::test]
 async fn stop_returns_when_nothing_is_left_even_after_a_kill() -> Result<()> {
     let lab = Lab::new()?;
@@ -157,7 +158,7 @@ async fn wrapper_chain_ends_with_its_leaf_and_frees_the_port() -> Result<()> {
         lab.verb(["stop", "web"]).await?.exits(0)?;
         TcpListener::bind(("127.0.0.1", port)).context("the port is free once stopped is said")?;
         let left = lab.mark().processes();
-        // Its keeper, whose own command line has these words, ends after its agent.
+        // The command line of its keeper has the same words, and the keeper ends after its agent.
         let lines = left.iter().filter_map(|it| command_line(it.pid));
         let chain_left: Vec<_> = lines.filter(|line| !line.contains("linchpin")).collect();
         ensure!(!chain_left.iter().any(|line| line.contains("streamableHttp")), "{chain_left:?}");
@@ -168,7 +169,7 @@ async fn wrapper_chain_ends_with_its_leaf_and_frees_the_port() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 2: a hub's death is no instance's business.
+/// Fault 2: the death of a hub does not affect an instance.
 #[tokio::test]
 async fn killed_hub_restarts_no_instance_and_loses_no_log_line() -> Result<()> {
     let lab = Lab::new()?;
@@ -194,7 +195,8 @@ async fn killed_hub_restarts_no_instance_and_loses_no_log_line() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 18: a hub and a shim go on without their file; the hub that the shim starts is the new one where there is one.
+/// Fault 18: a hub and a shim continue without their file; the shim starts a new hub from the new file if there is
+/// one.
 #[tokio::test]
 async fn hub_outlives_its_executable() -> Result<()> {
     let lab = Lab::new()?;

@@ -1,6 +1,6 @@
-//! Processes that are stopped and go on (SIGSTOP, SIGCONT), and a port that comes to a stranger.
+//! Processes that are stopped and continued (SIGSTOP, SIGCONT), and a port that another program gets.
 //!
-//! Stopped is not dead: nothing is restarted, nothing is marked gone, and nobody waits without a bound.
+//! A stopped process is not dead: nothing is restarted, nothing is marked gone, and no caller waits without a limit.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::{Identity, Signal};
@@ -40,7 +40,7 @@ fn executions(ledger: &Path, word: &str) -> usize {
     std::fs::read_to_string(ledger).unwrap_or_default().lines().filter(|line| *line == word).count()
 }
 
-/// Fault 6: a hub that is stopped for some seconds answers when it goes on. No link is lost, nobody hears of it.
+/// Fault 6: a hub that is stopped for some seconds answers when it continues. No link is lost, and no agent notices.
 #[tokio::test]
 async fn hub_stopped_for_seconds_is_waited_for() -> Result<()> {
     let lab = Lab::new()?;
@@ -60,7 +60,7 @@ async fn hub_stopped_for_seconds_is_waited_for() -> Result<()> {
     lab.finish().await
 }
 
-/// Fault 6: a hub that stays stopped owes an answer. The shim says so within its bound, and goes on with the same hub.
+/// Fault 6: a hub that stays stopped does not answer. The shim reports it in time, and continues with the same hub.
 #[tokio::test]
 async fn call_to_a_stopped_hub_fails_and_the_session_goes_on() -> Result<()> {
     let lab = Lab::new()?;
@@ -112,7 +112,7 @@ async fn stopped_instance_is_unresponsive_and_comes_back_unchanged() -> Result<(
     lab.finish().await
 }
 
-/// Fault 51: everything stands still, as in a virtual machine that is paused, and goes on in any order.
+/// Fault 51: everything is stopped, as in a paused virtual machine, and continues in any order.
 #[tokio::test]
 async fn pause_of_all_processes_loses_nothing() -> Result<()> {
     let lab = Lab::new()?;
@@ -125,7 +125,7 @@ async fn pause_of_all_processes_loses_nothing() -> Result<()> {
         process.signal(Signal::STOP)?;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
-    // The hub first: for a moment it finds all of them mute.
+    // The hub continues first, and for a moment none of its instances answers.
     hub.signal(Signal::CONT)?;
     tokio::time::sleep(Duration::from_millis(200)).await;
     for process in &all {
@@ -140,11 +140,12 @@ async fn pause_of_all_processes_loses_nothing() -> Result<()> {
     lab.finish().await
 }
 
-/// Whether these bytes of HTTP/2 are one request at most, with the body of a hello.
+/// Checks that these bytes of HTTP/2 are one request at most, with the body of a hello.
 fn only_a_hello(told: &[u8]) -> Result<()> {
     const PREFACE: usize = 24;
     let (mut rest, mut requests, mut body) = (told.get(PREFACE..).unwrap_or_default(), 0, Vec::new());
-    // Length, kind, flags and stream are nine bytes (RFC 9113, 4.1); a body is DATA, a request begins with HEADERS.
+    // Length, kind, flags and stream id have nine bytes (RFC 9113, 4.1). A body is DATA, and a request begins with
+    // HEADERS.
     while let Some((head, after)) = rest.split_at_checked(9) {
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let (payload, next) = after.split_at_checked(length).unwrap_or((after, &[]));
@@ -163,8 +164,8 @@ fn only_a_hello(told: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Faults 1 and 14: an instance is killed for good and a stranger gets its port. From the hub it may get a hello that
-/// was on its way, which only the instance could answer, and the instance's next life is found at its own address.
+/// Faults 1 and 14: an instance is killed for good and another program gets its port. It may get a hello that was in
+/// flight, which only the instance could answer. The next agent of the instance is reached at its own address.
 #[tokio::test]
 async fn stranger_on_the_port_of_a_dead_instance_learns_nothing() -> Result<()> {
     let lab = Lab::new()?;
@@ -176,12 +177,12 @@ async fn stranger_on_the_port_of_a_dead_instance_learns_nothing() -> Result<()> 
         line.ends_with("shop")
     };
     let victims: Vec<Identity> = lab.mark().processes().into_iter().filter(of_shop).collect();
-    // Held still, so that neither agent nor keeper can start the other again.
+    // Stopped first, so that neither agent nor keeper can start the other again.
     for victim in &victims {
         victim.signal(Signal::STOP)?;
     }
     for victim in victims {
-        // The server may have gone with its agent.
+        // The server may have ended with its agent.
         let _ = kill_9(victim.pid).await;
         gone(&victim, Duration::from_secs(5)).await?;
     }

@@ -1,4 +1,4 @@
-//! Files in the registry that are no records.
+//! Files in the registry that are not records.
 
 use crate::watching::{finds, health, record, states};
 use anyhow::{Context, Result, ensure};
@@ -10,10 +10,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// The most memory that a hub of this build may take, in bytes; 100 MB of junk would show in it.
+/// The memory limit of a hub of this build, in bytes; reading 100 MB of junk would exceed it.
 const MEMORY: u64 = 90 << 20;
 
-/// A private file of this size, most of it not there.
+/// Creates a private, sparse file of this size.
 fn file(path: &Path, bytes: &[u8], size: u64) -> Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     std::io::Write::write_all(&mut file, bytes)?;
@@ -30,7 +30,7 @@ fn bad_files_of_every_kind_affect_no_other_instance() -> Result<()> {
     within(Changes::Mounts, "bad_files::inner_bad_files")
 }
 
-/// Fault 20: what earlier hubs put aside, and this one, is kept within bounds.
+/// Fault 20: the quarantine of earlier hubs and of this one stays within its limits.
 #[tokio::test]
 async fn quarantine_stays_within_its_bounds() -> Result<()> {
     let lab = Lab::new()?;
@@ -85,7 +85,7 @@ async fn inner_bad_files() -> Result<()> {
     assert!(seen["metrics"]["memory_bytes"].as_u64() < Some(MEMORY), "it was read whole: {seen}");
     let (_, text) = lab.begin(&["status"])?.end().await?;
     assert!(text.as_str().is_some_and(|text| text.contains("in the quarantine: ")), "{text}");
-    // Nor does it keep a hub from starting.
+    // Bad files do not prevent the start of a hub either.
     lab.kill_hub().await?;
     until("it is active again", PATIENCE, async || active(&lab).await).await?;
     finds(&lab).await?;
@@ -102,14 +102,14 @@ fn place(instances: &Path) -> PathBuf {
     instances.join(format!("{}.json", Uuid::now_v7()))
 }
 
-/// What is no file of ours, and so is not moved.
+/// Plants what is not a regular file of this user, and is therefore not moved.
 fn plant_others(instances: &Path) -> Result<Vec<PathBuf>> {
     let [fifo, dir, device] = [(); 3].map(|()| place(instances));
     pipe(&fifo)?;
     std::fs::create_dir(&dir)?;
     file(&device, b"", 0)?;
     mount(&["--bind", "/dev/zero"], &device)?;
-    // A record whose lease is a pipe: nobody can tell whether its owner lives.
+    // The lease of this record is a pipe, so it is unknown whether its owner is alive.
     let record = record("odd")?;
     let odd = instances.join(format!("{}.json", record.id));
     file(&odd, &serde_json::to_vec(&record)?, 0)?;
@@ -117,7 +117,7 @@ fn plant_others(instances: &Path) -> Result<Vec<PathBuf>> {
     Ok(vec![fifo, dir, device, odd])
 }
 
-/// Files that are ours and no records.
+/// Plants regular files of this user that are not records.
 fn plant_files(instances: &Path) -> Result<Vec<PathBuf>> {
     let whole = &serde_json::to_vec(&record("junk")?)?[..];
     let kinds: [(&[u8], u64); 7] = [
@@ -139,7 +139,7 @@ fn plant_files(instances: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Each file in the quarantine has its reason beside it.
+/// Checks that each file in the quarantine has its reason beside it.
 fn why_is_told(lab: &Lab, number: usize) -> Result<()> {
     let quarantine = lab.home().join("instances/quarantine");
     let paths: Vec<PathBuf> = quarantine.read_dir()?.flatten().map(|file| file.path()).collect();

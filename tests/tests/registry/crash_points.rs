@@ -1,5 +1,5 @@
-//! Deaths at every single step: whatever changes a file of the home is the last thing that a process does, one after
-//! another, and what is found afterwards is held against what must be. A preloaded library counts the calls and kills.
+//! Kills at every step: each system call that changes a file of the home is in turn the last one of a process, and the
+//! state afterwards is checked. A preloaded library counts the calls and kills.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
@@ -17,14 +17,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// More steps than anything here has: a count that never ends is a fault of the test.
+/// More steps than any action here has; reaching it means that the test is wrong.
 const MOST: u32 = 300;
 
 fn register(name: &str) -> Order {
     Order::Register { name: name.into(), project: "/project".into(), fill: 100 }
 }
 
-/// Makes a command end right before its `at`-th step in `home`.
+/// Makes a command die right before its `at`-th step in `home`.
 fn crash_at<'a>(command: &'a mut Command, library: &Path, home: &Path, at: u32) -> &'a mut Command {
     command.env("LD_PRELOAD", library).env("CRASH_HOME", home).env("CRASH_AT", at.to_string())
 }
@@ -48,8 +48,8 @@ impl CrashLab {
         Ok(Self { _dir: dir, registry, home, library: preload::library("crash")?, bystander })
     }
 
-    /// Lets a worker do this and die at every step of it, one after another; `before` each time, and `after` each
-    /// death. Returns how many steps there were.
+    /// Lets a worker carry out these orders and die at each step in turn, with `before` called each time. Returns the
+    /// number of steps.
     async fn die_at_every_step(&mut self, orders: &[Order], before: impl AsyncFn(&Self) -> Result<()>) -> Result<u32> {
         for at in 1..MOST {
             before(self).await?;
@@ -62,7 +62,7 @@ impl CrashLab {
         anyhow::bail!("{orders:?} has more than {MOST} steps")
     }
 
-    /// Whether a worker died before it was done.
+    /// Whether a worker died before it had carried out the orders.
     async fn dies(&self, orders: &[Order], at: u32) -> Result<bool> {
         let mut command = Command::new(linchpin_tests::kit::program("registry-worker")?);
         let mut worker = Worker::with(self.home.root(), crash_at(&mut command, &self.library, self.home.root(), at))?;
@@ -80,7 +80,7 @@ impl CrashLab {
         Ok(false)
     }
 
-    /// What holds at once, and what holds when the next one came and somebody tidied up.
+    /// Checks the registry at once, and again after the next registration and a cleanup.
     async fn check(&mut self) -> Result<()> {
         let scan = self.registry.scan()?;
         scan.entries.iter().try_for_each(|entry| is_whole(&entry.record))?;
@@ -105,7 +105,7 @@ impl CrashLab {
 
 const JUNK: &str = "00000000-0000-0000-0000-000000000007.json";
 
-/// Fault 3: registering, writing again, changing and unregistering.
+/// Fault 3: registering, updating, restoring and unregistering.
 #[tokio::test]
 async fn instance_killed_at_any_step_leaves_a_whole_registry() -> Result<()> {
     let mut scene = CrashLab::new().await?;
@@ -115,7 +115,7 @@ async fn instance_killed_at_any_step_leaves_a_whole_registry() -> Result<()> {
     Ok(())
 }
 
-/// Fault 3: writing again what was removed under it.
+/// Fault 3: restoring a removed record.
 #[tokio::test]
 async fn owner_killed_while_rewriting_its_record_leaves_nothing() -> Result<()> {
     let mut scene = CrashLab::new().await?;
@@ -125,7 +125,7 @@ async fn owner_killed_while_rewriting_its_record_leaves_nothing() -> Result<()> 
     Ok(())
 }
 
-/// Fault 3: sweeping, putting aside and tidying up.
+/// Fault 3: sweeping, quarantining and cleaning up.
 #[tokio::test]
 async fn cleanup_killed_at_any_step_is_finished_by_the_next() -> Result<()> {
     let mut scene = CrashLab::new().await?;
@@ -145,7 +145,7 @@ async fn cleanup_killed_at_any_step_is_finished_by_the_next() -> Result<()> {
     Ok(())
 }
 
-/// Whether a hub came to the end of its start and of its stop.
+/// Whether a hub completed its start and its stop.
 async fn starts_and_stops(lab: &Lab, mut hub: Running) -> Result<bool> {
     let pid = hub.pid();
     lab.wait_for("the hub serves or has died", async || {
@@ -160,7 +160,7 @@ async fn starts_and_stops(lab: &Lab, mut hub: Running) -> Result<bool> {
     Ok(hub.exit(Duration::from_secs(20)).await?.signal().is_none())
 }
 
-/// Fault 3: the hub's start and its stop. The next one serves, with the token that agents know.
+/// Fault 3: the start and the stop of the hub. The next hub serves with the same token.
 #[tokio::test]
 async fn hub_killed_at_any_step_is_followed_by_one_that_serves() -> Result<()> {
     let lab = Lab::new()?;
@@ -173,7 +173,7 @@ async fn hub_killed_at_any_step_is_followed_by_one_that_serves() -> Result<()> {
         crash_at(&mut command, &library, &lab.home(), at);
         let finished = match Running::start(command, lab.dir().join("out/crashing.log")) {
             Ok(hub) => starts_and_stops(&lab, hub).await?,
-            // It died before it was seen who it was.
+            // It died before its identity was read.
             Err(error) if format!("{error:#}").contains("ended at once") => false,
             Err(error) => return Err(error),
         };

@@ -1,4 +1,4 @@
-//! Programs that know nothing of Linchpin: registered by the verb, and by the example of `docs/registry.md`.
+//! External programs: registered by the verb, by the library, and by the example in `docs/registry.md`.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_instance::Instance;
@@ -18,14 +18,14 @@ use tokio::net::{TcpListener, TcpSocket};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A program that listens, as far as the registry can tell.
+/// A program that the registry takes for one that listens.
 fn sleeper(lab: &Lab) -> Result<Running> {
     let mut command = lab.command("sleep");
     command.arg("600");
     Running::start(command, lab.dir().join("out/sleeper.log"))
 }
 
-/// An address at which nobody listens, for as long as this is held.
+/// An address at which no program listens while this is held.
 struct Nowhere(TcpSocket);
 
 impl Nowhere {
@@ -46,14 +46,14 @@ fn register(lab: &Lab, name: &str, pid: u32, url: &str, more: &[&str]) -> Result
     lab.run_in_front(&file, arguments.iter().chain(more))
 }
 
-/// Who the registry shows: name, owner and pid.
+/// Name, owner and pid of each record.
 fn registered(lab: &Lab) -> Result<Vec<(String, Owner, u32)>> {
     let scan = Registry::new(&Home::at(lab.home())).scan()?;
     ensure!(scan.rejected.is_empty(), "{:?}", scan.rejected);
     Ok(scan.entries.into_iter().map(|entry| (entry.record.name, entry.owner, entry.record.process.pid)).collect())
 }
 
-/// It lives and nobody listens at its address.
+/// Checks that the instance is listed as alive but not connected.
 async fn shown_honestly(lab: &Lab, name: &str, pid: u32) -> Result<()> {
     let refused = |instance: &Value| instance["state"] != "gone" && instance["last_failure"]["kind"] == "refused";
     let instance = lab.shows(name, "it is listed, and refuses", refused).await?;
@@ -82,7 +82,7 @@ async fn external_program_is_an_instance_until_it_ends() -> Result<()> {
     let scan = Registry::new(&Home::at(lab.home())).scan()?;
     assert_eq!(scan.entries[0].record.labels["tier"], "web");
 
-    // The record is written again when it vanishes, and when the whole registry does.
+    // The record is written again when the registry vanishes.
     leftovers::remove_whole(&lab.home().join("instances"))?;
     lab.wait_for("the record is back", async || {
         ensure!(registered(&lab)? == [("shop".to_owned(), Owner::Alive, program.pid())]);
@@ -145,13 +145,14 @@ async fn invalid_registrations_are_refused_with_a_problem() -> Result<()> {
     lab.nothing_is_left().await
 }
 
-/// The hub connects here.
+/// Waits until the hub connects here.
 async fn called(listener: &TcpListener) -> Result<()> {
     let call = tokio::time::timeout(SOON, listener.accept()).await;
     call.context("nobody calls at the new address")?.map(drop).context("accept")
 }
 
-/// One id, another port: in a new life of a foreign program, and within a life. The hub is told; it does not poll here.
+/// One id with another port: after a new registration, and in an updated record. The hub does not poll here, so it
+/// must notice.
 #[tokio::test]
 async fn program_that_changes_its_port_is_dialled_there_at_once() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_DISCOVERY_POLL_MS", "3600000");
@@ -177,7 +178,7 @@ async fn program_that_changes_its_port_is_dialled_there_at_once() -> Result<()> 
     lab.finish().await
 }
 
-/// A program that embeds the library goes without a word and comes back: on another port, as another life, connected.
+/// A program that embeds the library disappears without unregistering and comes back with another port and generation.
 #[tokio::test]
 async fn restarted_embedded_program_is_connected_at_its_new_port() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_DISCOVERY_POLL_MS", "3600000");
@@ -207,7 +208,7 @@ async fn restarted_embedded_program_is_connected_at_its_new_port() -> Result<()>
     lab.finish().await
 }
 
-/// The program in `docs/registry.md`, as it stands there.
+/// The program in `docs/registry.md`.
 fn example() -> Result<String> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/registry.md");
     let text = std::fs::read_to_string(path)?;
@@ -224,11 +225,11 @@ async fn python_example_of_the_docs_is_an_instance() -> Result<()> {
     std::fs::write(&file, example()?)?;
     let start = || -> Result<Running> {
         let mut command = lab.command("python3");
-        // The name is looked up with the HOME of whoever runs the tests: a shim may need it.
+        // `python3` may be a shim that needs the HOME of the user.
         command.arg(&file).envs(std::env::var_os("HOME").map(|home| ("HOME", home)));
         Running::start(command, lab.dir().join("out/python.log"))
     };
-    // In a home that nobody made yet, and without a hub.
+    // The home does not exist yet, and no hub runs.
     let mut program = start()?;
     let identity = lab
         .wait_for("it is registered", async || {
@@ -239,7 +240,7 @@ async fn python_example_of_the_docs_is_an_instance() -> Result<()> {
             Ok(entry.record.process.clone())
         })
         .await?;
-    // Two of one project do not fight: the second sees the lease.
+    // A second program of the same project sees the lease and ends.
     let mut second = start()?;
     ensure!(!second.exit(SOON).await?.success());
     ensure!(second.printed().contains("BlockingIOError"), "{}", second.printed());
@@ -252,8 +253,8 @@ async fn python_example_of_the_docs_is_an_instance() -> Result<()> {
     lab.finish().await
 }
 
-/// A real MCP server on Streamable HTTP that was started by somebody else: agents use it through the hub, on few
-/// connections; Linchpin does not stop it; and when it ends, it is gone.
+/// A real MCP server on Streamable HTTP that Linchpin did not start: agents use it through the hub over few
+/// connections, Linchpin does not stop it, and its instance is gone when it ends.
 #[tokio::test]
 async fn external_mcp_server_is_used_through_the_hub() -> Result<()> {
     let lab = Lab::new()?;

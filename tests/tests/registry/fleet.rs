@@ -35,7 +35,7 @@ async fn twenty_instances_start_together_and_all_stop() -> Result<()> {
     lab.finish().await
 }
 
-/// Puts every sort of bad record into the registry; gives the names of their files.
+/// Puts every kind of bad record into the registry, and returns the names of their files.
 fn spoil(registry: &Path, good: &Path) -> Result<Vec<String>> {
     let record = std::fs::read(good)?;
     let torn = record.get(..record.len() / 2).context("an empty record")?;
@@ -69,7 +69,7 @@ async fn bad_records_are_reported_and_affect_no_other() -> Result<()> {
     let mut agent = lab.http("/mcp").await?;
     let registry = lab.home().join("instances");
     let bad = spoil(&registry, &only_record(&registry)?)?;
-    // A name that is no text must not keep the others from being told.
+    // A file name that is not text must not prevent the report of the others.
     let unspeakable = registry.join(std::ffi::OsStr::from_bytes(b"\xff.json"));
     std::fs::write(&unspeakable, "x")?;
 
@@ -92,7 +92,7 @@ async fn bad_records_are_reported_and_affect_no_other() -> Result<()> {
 
     let _ = std::fs::remove_file(unspeakable);
     for name in bad {
-        // The hub may have put some aside already.
+        // The hub may have quarantined some already.
         let _ = std::fs::remove_file(registry.join(name));
     }
     lab.finish().await

@@ -1,4 +1,4 @@
-//! Homes that are odd, and homes that cannot be used.
+//! Homes in unusual places, and homes that cannot be used.
 
 use crate::watching::{finds, states};
 use anyhow::{Context, Result, ensure};
@@ -12,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// An instance comes, is found, and goes with its hub.
+/// Checks that an instance is found in this home, and that its log, the doctor and the health of the hub work.
 async fn works(lab: Lab) -> Result<Lab> {
     lab.json(&["status"]).await?;
     lab.launch(&["run", "--name", "shop", "--", "sh", "-c", "echo spoken; exec sleep 300"])?;
@@ -31,7 +31,7 @@ async fn works(lab: Lab) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Fault 33: long for a socket's path, long for a line, and names that no text has.
+/// Fault 33: too long for the path of a socket, too long for a line, and names that are not text.
 #[tokio::test]
 async fn home_may_have_any_name_and_length() -> Result<()> {
     let long = |parts: usize| move |dir: &Path| (0..parts).fold(dir.to_owned(), |path, _| path.join("x".repeat(100)));
@@ -46,7 +46,7 @@ async fn home_may_have_any_name_and_length() -> Result<()> {
     Ok(())
 }
 
-/// Fault 33: what a link in the path names may move, and the home is where it is.
+/// Fault 33: a directory above the home may be a link.
 #[tokio::test]
 async fn home_below_a_link_works() -> Result<()> {
     let lab = Lab::with_home(|dir| dir.join("link/home"))?;
@@ -55,9 +55,9 @@ async fn home_below_a_link_works() -> Result<()> {
     works(lab).await?.terminate().await
 }
 
-/// What `status` says in this home: it fails with a code of these, steps, and nothing made anywhere.
+/// Checks that `status` fails in this home with one of these codes and next steps, and creates nothing anywhere.
 async fn refused(lab: &Lab, codes: &[&str], says: &str) -> Result<()> {
-    // Without the right of root to open everything: for others nothing changes.
+    // Without the capabilities of root, which may open everything.
     let mut command = Command::new("setpriv");
     if rustix::process::geteuid().is_root() {
         command.arg("--bounding-set=-all");
@@ -124,12 +124,12 @@ async fn unusable_home_is_refused_and_no_other_is_created() -> Result<()> {
     Ok(())
 }
 
-/// Fault 32: what a verb under sudo leaves, and a home that is another user's.
+/// Fault 32: files that a verb under sudo left, and a home that belongs to another user.
 #[tokio::test]
 async fn files_of_another_user_in_the_home_are_refused() -> Result<()> {
     let lab = Lab::new()?;
     if !rustix::process::geteuid().is_root() {
-        // What an ordinary user has of others is what root has.
+        // For an ordinary user, a directory of root is one of another user.
         let theirs = Lab::with_home(|_| PathBuf::from("/usr"))?;
         return refused(&theirs, &["home_unusable"], "belongs to user 0").await;
     }
@@ -150,7 +150,7 @@ async fn files_of_another_user_in_the_home_are_refused() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 33: a file system without locks, as NFS may be: every `flock` of every process fails.
+/// Fault 33: a file system without locks, like some NFS mounts: every `flock` of every process fails.
 #[tokio::test]
 async fn file_system_without_locks_is_supported() -> Result<()> {
     let library = preload::library("deny")?;

@@ -1,5 +1,5 @@
-//! Who must not be taken for an owner, and who must not be waited for: reused pids, earlier boots, stopped and killed
-//! holders of the lock, and a file system that has no locks.
+//! Who owns a record: reused pids, records of earlier boots, removed leases, stopped and killed holders of the lock,
+//! and a file system without locks.
 
 use anyhow::{Context, Result, bail, ensure};
 use linchpin_shared::home::Home;
@@ -20,7 +20,7 @@ fn register(name: &str, project: &str) -> Order {
     Order::Register { name: name.into(), project: project.into(), fill: 10 }
 }
 
-/// A process that has nothing to do with anything; it ends with the test.
+/// An unrelated process, which ends with the test.
 struct Stranger(Child);
 
 impl Stranger {
@@ -28,7 +28,7 @@ impl Stranger {
         Ok(Self(Command::new("sleep").arg("600").stdin(Stdio::null()).spawn()?))
     }
 
-    /// One that has this pid, which is free.
+    /// A process with this pid, which must be free.
     fn with_pid(pid: u32) -> Result<Self> {
         for _ in 0..100 {
             std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
@@ -68,8 +68,8 @@ async fn swept(lab: &Lab, record: &Path) -> Result<()> {
     .await
 }
 
-/// Fault 14: a stranger has the pid of a dead instance, and that of a dead hub. Nobody takes it for them, and no verb,
-/// no sweep and no take-over signals it.
+/// Fault 14: an unrelated process has the pid of a dead instance, and then that of a dead hub. It is never taken for
+/// them, and no verb, sweep or take-over signals it.
 #[test]
 fn reused_pid_is_neither_adopted_nor_signalled() -> Result<()> {
     with_own_pids("ownership::reused_pid_is_neither_adopted_nor_signalled", reused_pids)
@@ -84,7 +84,7 @@ async fn reused_pids() -> Result<()> {
     let owner = entry.record.process.clone();
     let bytes = std::fs::read(&entry.path)?;
     worker.kill_9().await?;
-    // A clock tick lasts 10 ms: two processes of one pid must differ in the tick of their start.
+    // A clock tick lasts 10 ms: two processes with one pid must differ in the tick of their start.
     tokio::time::sleep(Duration::from_millis(20)).await;
     let mut stranger = Stranger::with_pid(owner.pid)?;
     ensure!(Identity::of(owner.pid)?.start_ticks != owner.start_ticks);
@@ -110,7 +110,7 @@ async fn reused_pids() -> Result<()> {
     stranger.lives()
 }
 
-/// The hub sweeps the record, dies, and a stranger gets its pid.
+/// The hub sweeps the record and dies, and an unrelated process gets its pid.
 async fn hub_of_a_reused_pid(lab: &Lab, mut hub: Running, record: &Path, bytes: &[u8]) -> Result<()> {
     atomic::write(record, bytes)?;
     swept(lab, record).await?;
@@ -124,8 +124,8 @@ async fn hub_of_a_reused_pid(lab: &Lab, mut hub: Running, record: &Path, bytes: 
     instead.lives()
 }
 
-/// Faults 14, 23: the lease file of who lives is removed. That proves nothing, and neither does taking a new one: the
-/// record stays, the name is not free, and the owner takes a lease again.
+/// Faults 14, 23: the lease file of a live owner is removed. Neither that nor taking the new lease proves its death:
+/// the record stays, the name is not free, and the owner takes a lease again.
 #[tokio::test]
 async fn removed_lease_file_does_not_prove_death() -> Result<()> {
     let lab = Lab::new()?;
@@ -149,7 +149,7 @@ async fn removed_lease_file_does_not_prove_death() -> Result<()> {
     Ok(())
 }
 
-/// Fault 21: a record of an earlier boot names a pid that lives and a port that somebody listens on.
+/// Fault 21: a record of an earlier boot names a pid that is in use and a port on which a program listens.
 #[tokio::test]
 async fn record_of_an_earlier_boot_is_swept_and_never_dialled() -> Result<()> {
     let lab = Lab::new()?;
@@ -176,8 +176,8 @@ async fn record_of_an_earlier_boot_is_swept_and_never_dialled() -> Result<()> {
     Ok(())
 }
 
-/// Fault 22: the holder of the directory lock is stopped. Who writes is told so within a bound, and by whom it is held;
-/// who reads is not kept. Continued or killed, it is in nobody's way.
+/// Fault 22: the holder of the directory lock is stopped. A writer is told in time, with the holder; readers do not
+/// wait. Once the holder is killed, the lock is free.
 #[tokio::test]
 async fn stopped_lock_holder_is_named_and_blocks_no_reader() -> Result<()> {
     let lab = Lab::new()?;
@@ -210,7 +210,7 @@ async fn stopped_lock_holder_is_named_and_blocks_no_reader() -> Result<()> {
     Ok(())
 }
 
-/// Where a file system has no locks, pid and start ticks decide: one name, one owner, and the dead are swept.
+/// On a file system without locks, pid and start ticks decide: a name has one owner, and dead records are swept.
 #[tokio::test]
 async fn process_identity_decides_without_file_locks() -> Result<()> {
     let lab = Lab::new()?;

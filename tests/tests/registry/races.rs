@@ -1,28 +1,28 @@
-//! The registry under many processes that come, go and are killed at random, held against a reference model.
+//! The registry under many processes that register, leave and are killed at random, compared with a reference model.
 
 use anyhow::Result;
 use linchpin_tests::races::driver;
 
-/// Rounds of each seed. `make soak` does more, with seeds that nobody has chosen.
+/// The number of rounds for each seed. `make soak` runs more, with random seeds.
 const ROUNDS: u32 = 40;
 
 async fn race(seed: u64) -> Result<()> {
     driver::run(seed, |rounds| rounds >= ROUNDS).await.map(drop)
 }
 
-/// Faults 1, 4, 20, 22, 23: nothing alive is missing, nothing dead is left, nothing is torn, no name is held twice.
+/// Faults 1, 4, 20, 22, 23: no live owner is missing, no dead one is left, nothing is torn, and no name is held twice.
 #[tokio::test]
 async fn registry_matches_its_model_after_races_seed_1() -> Result<()> {
     race(1).await
 }
 
-/// Faults 1, 4, 20, 22, 23, from another seed.
+/// The same from another seed.
 #[tokio::test]
 async fn registry_matches_its_model_after_races_seed_2() -> Result<()> {
     race(2).await
 }
 
-/// Faults 1, 4, 20, 22, 23, from another seed.
+/// The same from another seed.
 #[tokio::test]
 async fn registry_matches_its_model_after_races_seed_3() -> Result<()> {
     race(3).await

@@ -1,4 +1,4 @@
-//! Disks that are full, have no inodes, or may not be written.
+//! Disks that are full, lack inodes, or are read-only.
 
 use crate::watching::{finds, states};
 use anyhow::{Context, Result, ensure};
@@ -12,13 +12,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How much the flood prints, in bytes: more than the disk has, and than an instance may take of memory.
+/// The size of the flood in bytes: more than the disk and more than the memory limit of an instance.
 const FLOOD: u64 = 60_000_000;
 
-/// The most memory that an instance of this build may take, in kB.
+/// The memory limit of an instance of this build, in kB.
 const MEMORY_KB: u64 = 50_000;
 
-/// So many bad records are told of, in more bytes than a block has.
+/// The number of bad records, whose log lines need more bytes than a block has.
 const JUNK: u32 = 50;
 
 /// Fault 26.
@@ -67,7 +67,7 @@ async fn without_room(lack: Lack, options: &str) -> Result<()> {
     a_flood_is_lost_and_nothing_waits_for_it(&lab, &go, &done).await?;
     lack.fill(&home)?;
     a_new_instance_is_refused(&lab, lack).await?;
-    // What the hub says of these has no room in its log, when the rest of its last block is used up.
+    // The log has no space for these lines once the rest of its last block is used up.
     (0..JUNK).try_for_each(|number| std::fs::rename(junk(number), junk(number).with_extension("json")))?;
     until("the hub has told of all of them", PATIENCE, async || {
         let told = lab.json(&["status"]).await?["rejected"].as_array().map_or(0, Vec::len);
@@ -95,7 +95,7 @@ async fn the_logs_say_what_is_missing(home: &Path, lack: Lack) -> Result<()> {
         let logs = [home.join("logs/talker/main.log"), home.join("logs/hub.log")];
         let needed = match lack {
             Lack::Bytes => &logs[..],
-            // A file that is there can grow.
+            // An existing file can still grow.
             Lack::Inodes => &logs[..1],
         };
         for log in needed {
@@ -118,7 +118,7 @@ async fn active(lab: &Lab, name: &str) -> Result<()> {
     .await
 }
 
-/// The hub answers and routes.
+/// Checks that the hub answers and routes a call.
 async fn works(lab: &Lab) -> Result<()> {
     let said = lab.json(&["call", "tool__late", r#"{"seconds": 0, "say": "done"}"#]).await?;
     ensure!(said["result"]["content"][0]["text"] == "done", "{said}");
@@ -150,7 +150,7 @@ async fn a_new_instance_is_refused(lab: &Lab, lack: Lack) -> Result<()> {
     Ok(())
 }
 
-/// The problem of a lack of room: with path, what is free, and steps.
+/// Checks the problem of a lack of space: it has the path, the free space and next steps.
 fn is_no_space(lab: &Lab, lack: Lack, code: i32, said: &Value) -> Result<()> {
     ensure!(code == 1 && said["code"] == "no_space", "{code:?} {said:#}");
     let observed = &said["observed"];
@@ -167,14 +167,14 @@ fn is_no_space(lab: &Lab, lack: Lack, code: i32, said: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Takes away the record of the server's instance, and the room that it had.
+/// Removes the record of the instance, and fills the space that it had.
 async fn a_record_that_is_lost(lab: &Lab, lack: Lack) -> Result<PathBuf> {
     let status = lab.json(&["status"]).await?;
     let instances = status["instances"].as_array().context("no list")?;
     let tool = instances.iter().find(|one| one["name"] == "tool").context("no tool")?;
     let process: Identity = serde_json::from_value(tool["process"].clone())?;
     let record = lab.home().join(format!("instances/{}.json", tool["id"].as_str().context("no id")?));
-    // Held still, so that it cannot write it at once.
+    // Stopped, so that it cannot write the record at once.
     process.signal(Signal::STOP)?;
     std::fs::remove_file(&record)?;
     lack.fill(&lab.home())?;
@@ -193,7 +193,7 @@ async fn a_hub_that_has_no_room_says_so(lab: &Lab, lack: Lack) -> Result<()> {
     works(lab).await
 }
 
-/// Fault 28: what is open can be written and nothing new, as far as that can be had without a disk that fails.
+/// Fault 28: open files stay writable and nothing new can be created, which is the closest to a failing disk.
 #[test]
 fn read_only_home_stops_nothing_and_is_reported() -> Result<()> {
     within(Changes::Mounts, "storage::inner_read_only")

@@ -1,4 +1,4 @@
-//! What the hub hears of its registry: without watches, in a crowd, and when the registry goes.
+//! How the hub notices changes of its registry: without watches, with many records, and when the registry is removed.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// A poll that does not come within a test: what is known was heard.
+/// An interval of polling longer than a test, so that changes can only be noticed by the watch.
 const NEVER: (&str, &str) = ("LINCHPIN_DISCOVERY_POLL_MS", "3600000");
 
 const CROWD: u64 = 10_000;
 
-/// The most memory that a hub of this build may take for the crowd, in bytes: 40 kB for each of them.
+/// The memory limit of a hub of this build with all these records, in bytes: 40 kB for each.
 const MEMORY: u64 = 400 << 20;
 
 /// A record of this process, which speaks HTTP/1.1: the hub lists it and does not connect.
@@ -56,7 +56,7 @@ pub(crate) async fn states(lab: &Lab, name: &str) -> Result<Vec<String>> {
     Ok(instances.filter(|one| one["name"] == name).map(|one| one["state"].as_str().unwrap_or("?").to_owned()).collect())
 }
 
-/// Whoever registers is listed, and whoever unregisters is not.
+/// Checks that a registration is noticed, and its end.
 pub(crate) async fn finds(lab: &Lab) -> Result<()> {
     let probe = register(lab, "probe")?;
     until("the probe is listed", PATIENCE, async || {
@@ -74,7 +74,7 @@ pub(crate) async fn finds(lab: &Lab) -> Result<()> {
     .await
 }
 
-/// What the hub says is wrong.
+/// The problems that the hub reports.
 pub(crate) async fn problems(lab: &Lab) -> Result<Vec<Value>> {
     Ok(lab.json(&["status"]).await?["hub"]["problems"].as_array().context("no problems")?.clone())
 }
@@ -85,7 +85,7 @@ pub(crate) async fn health(lab: &Lab) -> Result<Value> {
     Ok(serde_json::from_str(answer.split_once("\r\n\r\n").context("no body")?.1)?)
 }
 
-/// How many watches the hub has.
+/// The number of watches of the hub.
 fn watches(lab: &Lab) -> Result<usize> {
     let files = std::fs::read_dir(format!("/proc/{}/fdinfo", lab.hub_process()?.pid))?;
     let texts = files.flatten().filter_map(|file| std::fs::read_to_string(file.path()).ok());
@@ -101,7 +101,7 @@ fn hub_without_file_watches_polls_reports_it_and_recovers() -> Result<()> {
 #[tokio::test]
 #[ignore = "run by the test before it, in a user namespace"]
 async fn inner_without_watches() -> Result<()> {
-    // Long enough that watches are asked for again, and refused again.
+    // The first time is long enough for the hub to try the watches again and fail again.
     for (limit, for_long) in [("instances", Duration::from_secs(6)), ("watches", Duration::ZERO)] {
         let allow = |number: u32| std::fs::write(format!("/proc/sys/user/max_inotify_{limit}"), number.to_string());
         allow(0)?;
@@ -155,7 +155,7 @@ async fn active(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Waits until its record is there, the only one, and whoever else comes and goes is heard.
+/// Waits until its record is the only one, and checks that other changes are noticed.
 async fn whole(lab: &Lab) -> Result<()> {
     until("its record is there", PATIENCE, async || {
         let files = lab.home().join("instances").read_dir()?.flatten();
@@ -167,7 +167,7 @@ async fn whole(lab: &Lab) -> Result<()> {
     finds(lab).await
 }
 
-/// Faults 23, 32: the registry goes, then all of the home; the instance is never lost from sight.
+/// Faults 23, 32: the registry is removed, then the whole home; the instance is always visible.
 #[tokio::test]
 async fn removed_registry_is_created_again_by_live_instances() -> Result<()> {
     let lab = watched_lab().await?;
@@ -184,7 +184,7 @@ async fn removed_registry_is_created_again_by_live_instances() -> Result<()> {
     whole(&lab).await?;
     let log = std::fs::read_to_string(home.join("logs/hub.log"))?;
     assert!(log.contains("instance found"), "the log goes on where it can be read: {log}");
-    // The journal may have met the home half removed; it tries again after a second.
+    // The journal may have failed in the half removed home; it tries again after a second.
     until("nothing is wrong any more", PATIENCE, async || {
         let told = problems(&lab).await?;
         ensure!(told.is_empty(), "{told:?}");
@@ -194,7 +194,7 @@ async fn removed_registry_is_created_again_by_live_instances() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 23: a link in the place of the registry is refused and told, until it is gone.
+/// Fault 23: a link in place of the registry is refused and reported until it is gone.
 #[tokio::test]
 async fn registry_replaced_by_a_link_is_not_read() -> Result<()> {
     let lab = watched_lab().await?;
@@ -217,7 +217,7 @@ async fn registry_replaced_by_a_link_is_not_read() -> Result<()> {
     lab.terminate().await
 }
 
-/// Puts a record in its place as fast as it can be done, without a lease: its process tells that its owner lives.
+/// Writes a record as fast as possible, without a lease: its process shows that its owner is alive.
 fn put(instances: &Path, name: &str) -> Result<()> {
     let record = record(name)?;
     let (new, path) = (instances.join(format!(".{name}.tmp")), instances.join(format!("{}.json", record.id)));
@@ -226,7 +226,7 @@ fn put(instances: &Path, name: &str) -> Result<()> {
     Ok(std::fs::rename(&new, &path)?)
 }
 
-/// How many instances the hub lists; it answers, and its memory is bounded.
+/// The number of instances that the hub lists; also checks its memory.
 async fn listed(lab: &Lab) -> Result<u64> {
     let health = health(lab).await?;
     ensure!(health["metrics"]["memory_bytes"].as_u64() < Some(MEMORY), "too much memory: {health}");
@@ -242,7 +242,7 @@ async fn all_are_listed(lab: &Lab, number: u64) -> Result<()> {
     .await
 }
 
-/// Fault 24: 10,000 at once, while the hub answers.
+/// Fault 24: 10,000 records at once, while the hub answers.
 #[tokio::test]
 async fn ten_thousand_records_at_once_are_all_found() -> Result<()> {
     let lab = Lab::new()?.with(NEVER.0, NEVER.1);
@@ -255,7 +255,7 @@ async fn ten_thousand_records_at_once_are_all_found() -> Result<()> {
         }
     }
     all_are_listed(&lab, CROWD).await?;
-    // How long ten thousand links take to end on a busy machine is not of interest here.
+    // The orderly end of ten thousand links takes long on a busy machine and is not tested here.
     lab.kill_hub().await?;
     lab.terminate().await
 }

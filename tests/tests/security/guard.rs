@@ -1,4 +1,4 @@
-//! Whom the hub lets in, on every route, and what a head may be.
+//! The guard on every route, and the limits of a request head.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::agent::Agent;
@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Every route that the hub has, with every method that it takes and one that it does not, and one that it has not.
+/// Every route of the hub with all its methods and one more, and a path that is not a route.
 fn routes() -> Vec<(String, String)> {
     let mut routes = vec![("GET".to_owned(), "/nothing/here".to_owned())];
     for route in linchpin_hub::api::routes() {
@@ -18,7 +18,7 @@ fn routes() -> Vec<(String, String)> {
     routes
 }
 
-/// A request with these header lines.
+/// Sends a request with these header lines.
 async fn ask(lab: &Lab, method: &str, path: &str, headers: &[&str]) -> Result<(u16, String)> {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     lab.raw(&format!("{method} {path} HTTP/1.1\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")).await
@@ -28,7 +28,7 @@ fn token(lab: &Lab) -> Result<String> {
     Ok(format!("Authorization: Bearer {}", lab.hub_facts()?.token))
 }
 
-/// Names that a rebound or forged request may have. The first line of a request may name one too.
+/// Host headers of rebound or forged requests.
 const FOREIGN_HOSTS: [&str; 12] = [
     "Host: rebound.example",
     "Host: rebound.example:80",
@@ -44,7 +44,7 @@ const FOREIGN_HOSTS: [&str; 12] = [
     "X: no host at all",
 ];
 
-/// Pages that are not ours, and what browsers say of them where they send no origin.
+/// Origins of foreign pages, and what browsers send instead of an origin.
 const FOREIGN_PAGES: [&str; 8] = [
     "Origin: http://page.example",
     "Origin: null",
@@ -56,7 +56,7 @@ const FOREIGN_PAGES: [&str; 8] = [
     "Sec-Fetch-Site: same-site",
 ];
 
-/// Fault 65: on every route, by every method, with the token and without it.
+/// Fault 65: on every route, with every method, with the token and without it.
 #[tokio::test]
 async fn every_route_checks_host_origin_and_token() -> Result<()> {
     let lab = Lab::new()?;
@@ -95,7 +95,7 @@ async fn every_route_checks_host_origin_and_token() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 65: what a page of another site can make a browser send.
+/// Fault 65: requests that a page of another site can make a browser send.
 #[tokio::test]
 async fn forms_and_sockets_of_other_sites_are_refused() -> Result<()> {
     let lab = Lab::new()?;
@@ -122,7 +122,7 @@ async fn forms_and_sockets_of_other_sites_are_refused() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 65: HTTP/2 is not spoken here, so its `:authority` names nobody.
+/// Fault 65: HTTP/2 is refused, so its `:authority` needs no check.
 #[tokio::test]
 async fn http2_is_refused() -> Result<()> {
     let lab = Lab::new()?;
@@ -171,7 +171,7 @@ async fn request_heads_are_bounded() -> Result<()> {
 
     let too_large = format!("X-Large: {}", "x".repeat(160 << 10));
     let (status, answer) = health(&["Host: localhost", &too_large]).await?;
-    // A client that still sends when the hub closes may get no more than the end of the connection.
+    // A client that still sends when the hub closes may only see the end of the connection.
     assert!(matches!(status, 431 | 0), "{answer}");
     let too_many = [&many[..], &["Y: y"; 30]].concat();
     let (status, answer) = health(&too_many).await?;

@@ -1,4 +1,4 @@
-//! Clients that mean harm, or might as well: each costs its own connection and nothing else.
+//! Clients that abuse HTTP: each loses its own connection and affects nothing else.
 
 use anyhow::{Result, ensure};
 use linchpin_tests::lab::Lab;
@@ -6,7 +6,7 @@ use linchpin_tests::wait::{PATIENCE, until};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-/// Connections that the hub serves at once here.
+/// The limit of connections here.
 const MOST: usize = 32;
 
 fn connect(lab: &Lab) -> Result<TcpStream> {
@@ -47,7 +47,7 @@ async fn slow_heads_do_not_block_other_clients() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 62: streams that nobody reads take all places.
+/// Fault 62: requests without an end occupy all connections.
 #[tokio::test]
 async fn busy_hub_refuses_one_more_connection_with_503() -> Result<()> {
     let lab = Lab::new()?.with("LINCHPIN_HUB_MAX_CONNECTIONS", "2");
@@ -59,7 +59,7 @@ async fn busy_hub_refuses_one_more_connection_with_503() -> Result<()> {
     );
     let mut busy: Vec<TcpStream> = Vec::new();
     until("one more is refused", PATIENCE, async || {
-        // One whose head was not read yet when the next came had to leave; it comes again.
+        // A connection whose head was not read yet may have been closed for the next one; it is opened again.
         busy.retain(|stream| is_over(stream).is_ok_and(|over| !over));
         while busy.len() < 2 {
             let mut stream = connect(&lab)?;
@@ -93,7 +93,7 @@ async fn missing_body_times_out() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 59. Each of these hides a second request, which would stop the hub, where a lenient reader would find one.
+/// Fault 59. Each of these hides a second request that a lenient parser would find, and which would stop the hub.
 #[tokio::test]
 async fn smuggled_requests_are_not_executed() -> Result<()> {
     let lab = Lab::new()?;
@@ -102,7 +102,7 @@ async fn smuggled_requests_are_not_executed() -> Result<()> {
     let token = lab.hub_facts()?.token;
     let hidden = format!("POST /v1/hub/stop HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
     let length = hidden.len();
-    // The second word of each is what an answer may begin with; without an answer the connection just ends.
+    // The second word of each is the expected beginning of the status; the connection may also end without an answer.
     let heads = [
         ("Content-Length: 0\r\nContent-Length: 5\r\n\r\n".to_owned(), "400"),
         ("Content-Length: +0\r\n\r\n".to_owned(), "400"),
@@ -130,7 +130,7 @@ async fn smuggled_requests_are_not_executed() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 59: 10,000 fields, a gigabyte that is only announced, and noise.
+/// Fault 59: 10,000 header fields, a body of a gigabyte that is only announced, and noise.
 #[tokio::test]
 async fn oversized_requests_are_refused_before_they_are_read() -> Result<()> {
     let lab = Lab::new()?;
@@ -140,7 +140,7 @@ async fn oversized_requests_are_refused_before_they_are_read() -> Result<()> {
     let large = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(1 << 20));
     for (what, request) in [("fields", many), ("path", large), ("noise", "\u{1}\u{2}\u{3}\r\n\r\n".repeat(1000))] {
         let (status, answer) = lab.raw(&request).await?;
-        // A client that still sends when the hub closes may get no more than the end of the connection.
+        // A client that still sends when the hub closes may only see the end of the connection.
         ensure!(matches!(status, 0 | 400 | 414 | 431), "{what}: {answer}");
     }
     let huge = format!(

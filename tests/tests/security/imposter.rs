@@ -1,4 +1,4 @@
-//! Somebody else listens at the hub's address: nothing that is secret, and no request, is ever sent there.
+//! Another program listens at the address of the hub: no secret and no request is ever sent there.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::lab::Lab;
@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 
-/// Listens, answers everything with an empty object, and keeps what it was sent.
+/// Listens, answers everything with an empty object, and keeps what it receives.
 struct Imposter {
     got: mpsc::Receiver<String>,
     port: u16,
@@ -39,7 +39,7 @@ impl Imposter {
         Ok(Self { got, port })
     }
 
-    /// It was asked for a proof, and that was all that it was sent.
+    /// Checks that it received a request for a proof and nothing else.
     fn got_nothing_but_a_nonce(&self, token: &str) -> Result<()> {
         let got: Vec<String> = self.got.try_iter().collect();
         ensure!(!got.is_empty(), "nobody came, so nothing was tested");
@@ -70,7 +70,7 @@ async fn impostor_on_the_port_of_a_draining_hub_gets_nothing() -> Result<()> {
     })
     .await?;
     assert!(hub.is_alive(), "it lets the call end");
-    // The shim knows the hub of before, and its process runs; a new hub answers in the end.
+    // The shim knows the old hub, whose process still runs; in the end a new hub answers.
     shim.ping().await?;
     imposter.context("none")?.got_nothing_but_a_nonce(&token)?;
     assert_eq!(call.end().await?.0, 0);
@@ -80,7 +80,7 @@ async fn impostor_on_the_port_of_a_draining_hub_gets_nothing() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 66: whatever the file says, a verb believes only a proof.
+/// Fault 66: whatever the hub file says, a verb trusts only a proof.
 #[tokio::test]
 async fn verb_names_an_impostor_and_sends_it_nothing() -> Result<()> {
     let lab = Lab::on_any_port()?;

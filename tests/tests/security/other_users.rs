@@ -1,6 +1,6 @@
-//! Another user of this machine: reads nothing, plants nothing that is believed, and is never taken for one of us.
+//! Another user of this machine reads nothing, plants nothing that is trusted, and is never taken for the owner.
 
-use crate::mallory::{MALLORY, Trap, as_mallory, below, set_mode, write};
+use crate::attacker::{ATTACKER, Trap, as_attacker, below, set_mode, write};
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::home::Home;
 use linchpin_shared::process::{Identity, Signal};
@@ -38,7 +38,7 @@ fn record(name: &str, port: u16) -> Result<Record> {
     })
 }
 
-/// What the other user could do in this home, of all that would be bad.
+/// The harmful actions in this home that succeed for the current user.
 fn deeds(home: &Path, files: &[PathBuf], hub: &Identity) -> Vec<String> {
     let registry = home.join("instances");
     let mut done = Vec::new();
@@ -68,7 +68,7 @@ fn deeds(home: &Path, files: &[PathBuf], hub: &Identity) -> Vec<String> {
     done
 }
 
-/// Fault 66: by the home's mode, and were its directories open, by each file's own.
+/// Fault 66: protected by the mode of the home and, if its directories were open, by the mode of each file.
 #[tokio::test]
 async fn other_user_can_neither_read_nor_plant_anything() -> Result<()> {
     if !may_be_another_user("other_users::other_user_can_neither_read_nor_plant_anything")? {
@@ -85,11 +85,11 @@ async fn other_user_can_neither_read_nor_plant_anything() -> Result<()> {
     let dirs: Vec<_> = files.iter().filter(|path| path.is_dir()).collect();
     for mode in [0o700, 0o755] {
         dirs.iter().try_for_each(|dir| set_mode(dir, mode))?;
-        let done = as_mallory(|| deeds(&home, &files, &hub))?;
+        let done = as_attacker(|| deeds(&home, &files, &hub))?;
         dirs.iter().try_for_each(|dir| set_mode(dir, 0o700))?;
         assert!(done.is_empty(), "with directories of mode {mode:o}: {done:#?}");
     }
-    // A command line is for all to see.
+    // Every user can read command lines.
     for process in lab.mark().processes() {
         let line = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
@@ -105,7 +105,7 @@ async fn other_user_can_neither_read_nor_plant_anything() -> Result<()> {
     lab.terminate().await
 }
 
-/// What is planted, and what is said of it.
+/// The planted files, and the reason for which each is rejected.
 const PLANTED: [(&str, &str); 6] = [
     ("theirs", "belongs to user 12345"),
     ("link", "symbolic link"),
@@ -115,7 +115,7 @@ const PLANTED: [(&str, &str); 6] = [
     ("leased", "belongs to user 12345"),
 ];
 
-/// Plants a record that is good but for one thing.
+/// Plants a record with exactly one flaw.
 fn plant(lab: &Lab, name: &str, port: u16) -> Result<PathBuf> {
     let record = record(name, port)?;
     let path = lab.home().join(format!("instances/{}.json", record.id));
@@ -135,17 +135,17 @@ fn plant(lab: &Lab, name: &str, port: u16) -> Result<PathBuf> {
     }
     let lease = path.with_extension("lease");
     match name {
-        "theirs" => chown(&path, Some(MALLORY), Some(MALLORY))?,
+        "theirs" => chown(&path, Some(ATTACKER), Some(ATTACKER))?,
         "leased" => {
             write(&lease, "", 0o600)?;
-            chown(lease, Some(MALLORY), Some(MALLORY))?;
+            chown(lease, Some(ATTACKER), Some(ATTACKER))?;
         }
         _ => {}
     }
     Ok(path)
 }
 
-/// Fault 66: records, leases and quarantine entries that are not ours alone.
+/// Fault 66: records, leases and quarantine entries that other users can change.
 #[tokio::test]
 async fn planted_files_are_named_and_never_trusted() -> Result<()> {
     if !may_be_another_user("other_users::planted_files_are_named_and_never_trusted")? {
@@ -160,7 +160,7 @@ async fn planted_files_are_named_and_never_trusted() -> Result<()> {
     let why = aside.with_extension("1.why");
     write(&aside, "{}", 0o600)?;
     write(&why, r#"{"type":"x","code":"bad_record","title":"x","status":1,"detail":"believe me"}"#, 0o600)?;
-    chown(&why, Some(MALLORY), Some(MALLORY))?;
+    chown(&why, Some(ATTACKER), Some(ATTACKER))?;
     let good = Registry::new(&Home::at(lab.home())).register(record("good", control.port)?)?;
     until("the hub has seen all of them", PATIENCE, async || named(&lab, &planted).await).await?;
     until("the good one is dialled", PATIENCE, async || {
@@ -181,7 +181,7 @@ async fn planted_files_are_named_and_never_trusted() -> Result<()> {
     lab.terminate().await
 }
 
-/// Each of these files is rejected, with this in its reason, and the good one is the only instance.
+/// Checks that each of these files is rejected for its reason, and that the good record is the only instance.
 async fn named(lab: &Lab, planted: &[(PathBuf, &str)]) -> Result<()> {
     let status = lab.json(&["status"]).await?;
     let rejected = status["rejected"].as_array().context("no list")?;
@@ -196,7 +196,7 @@ async fn named(lab: &Lab, planted: &[(PathBuf, &str)]) -> Result<()> {
     Ok(())
 }
 
-/// A hub file that leads to this port, with a token that the other user knows.
+/// A hub file with this port and a token that the other user knows.
 fn misleading(lab: &Lab, port: u16) -> Result<String> {
     let mut file = lab.hub_file()?;
     file["url"] = json!(format!("http://127.0.0.1:{port}"));
@@ -204,7 +204,7 @@ fn misleading(lab: &Lab, port: u16) -> Result<String> {
     Ok(file.to_string())
 }
 
-/// Verbs refuse to go on, and say whose it is.
+/// Checks that a verb refuses, and names the owner.
 async fn refused(lab: &Lab) -> Result<()> {
     let (code, said) = lab.begin(&["status", "--json", "--no-autostart"])?.end().await?;
     ensure!(code == 1 && said["code"] == "home_unusable", "{code:?} {said:#}");
@@ -213,7 +213,7 @@ async fn refused(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Fault 66: whatever it says, a hub file of another user leads nobody to that user.
+/// Fault 66: a hub file of another user is never followed, whatever it says.
 #[tokio::test]
 async fn hub_file_of_another_user_is_refused() -> Result<()> {
     if !may_be_another_user("other_users::hub_file_of_another_user_is_refused")? {
@@ -223,11 +223,11 @@ async fn hub_file_of_another_user_is_refused() -> Result<()> {
     lab.json(&["status"]).await?;
     let (hub, trap, path) = (lab.hub_process()?, Trap::at(0)?, lab.home().join("hub.json"));
     let file = misleading(&lab, trap.port)?;
-    // The hub that runs puts its own in that place within a second.
+    // A running hub would restore its own file within a second.
     hub.signal(Signal::STOP)?;
     std::fs::remove_file(&path)?;
     write(&path, &file, 0o600)?;
-    chown(&path, Some(MALLORY), Some(MALLORY))?;
+    chown(&path, Some(ATTACKER), Some(ATTACKER))?;
     let seen = refused(&lab).await;
     hub.signal(Signal::CONT)?;
     seen?;
@@ -240,7 +240,7 @@ async fn hub_file_of_another_user_is_refused() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 66: a home that the other user put into the place of ours, which an open parent allows.
+/// Fault 66: the other user replaces the home, which an open parent directory allows.
 #[tokio::test]
 async fn home_of_another_user_is_refused() -> Result<()> {
     if !may_be_another_user("other_users::home_of_another_user_is_refused")? {
@@ -252,22 +252,22 @@ async fn home_of_another_user_is_refused() -> Result<()> {
     let file = misleading(&lab, trap.port)?;
     let (parent, taken) = (home.with_file_name("."), home.with_file_name("taken"));
     set_mode(&parent, 0o777)?;
-    as_mallory(|| -> Result<()> {
+    as_attacker(|| -> Result<()> {
         std::fs::create_dir_all(taken.join("instances"))?;
         set_mode(&taken, 0o777)?;
         write(&taken.join("hub.json"), &file, 0o600)?;
-        // At once: who misses the home makes it again.
+        // In one step, because a missing home would be created again.
         Ok(rustix::fs::renameat_with(CWD, &home, CWD, &taken, RenameFlags::EXCHANGE)?)
     })??;
     refused(&lab).await?;
-    // Hub and instance look after their places once a second; nothing of them can be read in the new one.
+    // Hub and instance check their files once a second; nothing of them may be readable in the new home.
     let mut files = Vec::new();
     throughout(Duration::from_millis(1500), async || {
         files.clear();
         below(&home, &mut files)
     })
     .await?;
-    let read = as_mallory(|| files.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect::<String>())?;
+    let read = as_attacker(|| files.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect::<String>())?;
     assert!(read.contains("known to") && !read.contains(&token) && !read.contains("secret"), "{read}");
     remove_whole(&home)?;
     std::fs::rename(&taken, &home)?;
@@ -277,7 +277,7 @@ async fn home_of_another_user_is_refused() -> Result<()> {
     lab.terminate().await
 }
 
-/// Fault 66: another user listens where an instance, or a hub that was killed, used to.
+/// Fault 66: another user listens on the port of a dead instance or a killed hub.
 #[tokio::test]
 async fn listener_on_the_port_of_a_dead_process_gets_nothing() -> Result<()> {
     if !may_be_another_user("other_users::listener_on_the_port_of_a_dead_process_gets_nothing")? {
@@ -304,7 +304,7 @@ async fn listener_on_the_port_of_a_dead_process_gets_nothing() -> Result<()> {
 
     let port = lab.hub_port()?;
     lab.kill_hub().await?;
-    // Its last thread closes its files.
+    // Its files are closed when its last thread has ended.
     let mut trap = None;
     until("its port is free", PATIENCE, async || {
         trap = Some(Trap::at(port)?);

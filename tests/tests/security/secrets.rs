@@ -1,5 +1,5 @@
-//! Secrets are planted wherever one can be, every verb is driven well and badly, and all that was said and written is
-//! searched for them.
+//! Secrets are planted everywhere, every verb is run with good and bad input, and all outputs and files are searched
+//! for them.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_tests::kit;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// The beginning of everything that is planted.
+/// The beginning of every planted secret.
 const PLANTED: &str = "planted-";
 
 /// A process that ends with its owner.
@@ -22,7 +22,7 @@ impl Drop for Holder {
     }
 }
 
-/// All files under a directory, but those that a secret belongs in.
+/// All files under a directory except those in which secrets belong.
 fn files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in dir.read_dir()? {
         let path = entry?.path();
@@ -38,12 +38,12 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// What was said, by whom.
+/// The outputs, each with its origin.
 #[derive(Default)]
 struct Said(Vec<(String, String)>);
 
 impl Said {
-    /// Drives a verb, as text and as JSON.
+    /// Runs a verb, as text and as JSON.
     async fn drive(&mut self, lab: &Lab, arguments: &[&str]) -> Result<()> {
         for json in [&[][..], &["--json"]] {
             let arguments = [json, arguments].concat();
@@ -59,7 +59,7 @@ impl Said {
     }
 }
 
-/// The secrets of hub and records, and all that is planted.
+/// The secrets of hub and records, and the planted ones.
 fn secrets(lab: &Lab) -> Result<Vec<String>> {
     let mut secrets = vec![PLANTED.to_owned(), lab.hub_facts()?.token];
     for file in lab.home().join("instances").read_dir()? {
@@ -71,7 +71,7 @@ fn secrets(lab: &Lab) -> Result<Vec<String>> {
     Ok(secrets)
 }
 
-/// A listener whose arguments are full of secrets, and its port.
+/// Starts a listener whose arguments contain secrets, and returns its port.
 fn holder() -> Result<(Holder, u16)> {
     let listen = "import socket,time;s=socket.create_server(('127.0.0.1',0));print(s.getsockname()[1],flush=True);\
                   time.sleep(300)";
@@ -83,7 +83,7 @@ fn holder() -> Result<(Holder, u16)> {
     Ok((Holder(child), line.trim().parse()?))
 }
 
-/// An instance whose arguments are full of them, and a second one of its name.
+/// Starts an instance whose arguments contain secrets, and a second one with its name.
 async fn shop(lab: &Lab, said: &mut Said) -> Result<()> {
     let state = lab.state("shop");
     std::fs::create_dir_all(&state)?;
@@ -103,7 +103,7 @@ async fn shop(lab: &Lab, said: &mut Said) -> Result<()> {
     Ok(())
 }
 
-/// Broken records: one with a secret of a wrong type, one that is cut off.
+/// Plants broken records: one with a secret of a wrong type, one that is cut off.
 async fn broken(lab: &Lab) -> Result<()> {
     for (number, text) in [(1, r#"{"format":1,"secret":["planted-record"]}"#), (2, r#"{"secret":"planted-record"#)] {
         let path = lab.home().join(format!("instances/00000000-0000-0000-0000-00000000000{number}.json"));
@@ -118,7 +118,7 @@ async fn broken(lab: &Lab) -> Result<()> {
     .await
 }
 
-/// Every verb, well and badly. PORT, PID, URL and REPORT are filled in.
+/// Every verb with good and bad input. PORT, PID, URL and REPORT are filled in.
 const VERBS: [&[&str]; 25] = [
     &["status"],
     &["status", "shop"],
@@ -162,7 +162,7 @@ async fn secrets_appear_in_no_output_and_no_other_file() -> Result<()> {
         let fill = |word: &'static str| filled.iter().find(|(name, _)| *name == word).map_or(word, |(_, text)| text);
         said.drive(&lab, &verb.iter().map(|word| fill(word)).collect::<Vec<_>>()).await?;
     }
-    // The port that was asked for, when no hub runs; and settings that cannot be used.
+    // A taken port without a running hub, and invalid settings.
     said.drive(&lab, &["hub", "--port", &port]).await?;
     ensure!(said.tells("This port is taken") && said.tells("DB_PASSWORD=[removed]"), "the holder is not told");
     for settings in ["[hub]\nport = = 1 # token = \"planted-setting\"", "[hub]\ntoken = \"planted-setting\""] {
@@ -178,7 +178,7 @@ async fn secrets_appear_in_no_output_and_no_other_file() -> Result<()> {
     lab.terminate().await
 }
 
-/// Nothing secret is in what was said, what is answered without a verb, or any file.
+/// Checks that no secret is in an output, an answer of the API, or a file.
 async fn searched(lab: &Lab, mut said: Said, report: &str) -> Result<()> {
     lab.json(&["status"]).await?;
     let secrets = secrets(lab)?;
@@ -199,7 +199,7 @@ async fn searched(lab: &Lab, mut said: Said, report: &str) -> Result<()> {
     }
     ensure!(said.tells(" TRACE "), "it was no trace");
     for (from, text) in &said.0 {
-        // What a person typed wrongly is repeated to them alone, and a tool's answer is the tool's.
+        // A mistyped word is repeated only to the person who typed it, and the answer of a tool is not changed.
         let own = from.contains("planted-usage") || from.contains(r#"shop__echo {"text""#);
         for secret in secrets.iter().filter(|_| !own) {
             let at = text.find(secret.as_str());

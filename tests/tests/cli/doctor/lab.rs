@@ -50,7 +50,7 @@ impl DoctorLab {
         self.bounded(&["timeout"], arguments)
     }
 
-    /// A verb of the real binary, bounded in time by the last of these words, which run it.
+    /// A verb of the real binary that these words run; the last of them limits its time.
     pub(crate) fn bounded(&self, run_by: &[&str], arguments: &[&str]) -> Command {
         let mut command = self.lab.command(run_by[0]);
         command.args(&run_by[1..]).arg(BOUND).arg(self.lab.binary()).args(arguments).stdin(Stdio::null());
@@ -106,12 +106,12 @@ impl DoctorLab {
         holder
     }
 
-    /// A hub, when it serves.
+    /// Starts a hub and waits until it serves.
     pub(crate) fn hub(&self, variables: &[(&str, &str)]) -> (Holder, HubFile) {
         let mut command = self.lab.linchpin(["hub"]).into_std();
         command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        // It announces itself when it serves.
+        // It prints a line when it serves.
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let file = HubFile::current(&self.home).unwrap().unwrap_or_else(|| panic!("the hub said {line:?}"));
@@ -151,13 +151,13 @@ pub(crate) fn said(command: &mut Command) -> Said {
 }
 
 impl Said {
-    /// The checks of this name.
+    /// The checks with this name.
     pub(crate) fn checks(&self, name: &str) -> Vec<&Value> {
         let checks = self.json["checks"].as_array().unwrap_or_else(|| panic!("{}", self.text));
         checks.iter().filter(|check| check["name"] == name).collect()
     }
 
-    /// The one check of this name.
+    /// The only check with this name.
     pub(crate) fn check(&self, name: &str) -> &Value {
         let found = self.checks(name);
         assert_eq!(found.len(), 1, "{name}: {}", self.text);

@@ -106,7 +106,7 @@ fn corrupt_record_is_named_and_left_in_place() {
 fn fix_sweeps_dead_records_and_never_live_ones() {
     let lab = DoctorLab::new();
     let _shop = lab.live("shop");
-    // Its process (this one) runs, and its lease is free: nobody can say that it is dead.
+    // Its process is this one, which runs, although its lease is free: it is not proven dead.
     drop(lab.live("lost"));
     let path = |name| lab.registry.dir().join(format!("{}.json", instance_id(Path::new("/project"), name)));
     let dead = lab.dead("dead");
@@ -203,7 +203,7 @@ fn running_hub_is_asked_and_a_silent_one_is_named() {
     assert_eq!((said.code, &problem["observed"]["pid"]), (1, &json!(hub.pid())), "{}", said.text);
     assert!(problem["next_steps"].to_string().contains("-CONT"), "{problem}");
 
-    // Killed, it leaves its file behind, and nobody starts another.
+    // A killed hub leaves its file behind, and the doctor starts no other one.
     hub.kill();
     let before = lab.files();
     let said = lab.doctor(&[]);
@@ -224,7 +224,7 @@ fn doctor_output_contains_no_secret() {
     let lab = DoctorLab::new();
     let _shop = lab.live("shop");
     let (_hub, file) = lab.hub(&[]);
-    // A broken record whose error shows its secret, one in quarantine, and what a careless program logs.
+    // A broken record whose error shows its secret, one in quarantine, and the log of a careless program.
     let id = "00000000-0000-0000-0000-000000000009";
     lab.plant(
         &format!("instances/{id}.json"),

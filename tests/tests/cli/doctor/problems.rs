@@ -1,4 +1,4 @@
-//! Every problem that a person may meet is caused for real, and read as text and as JSON.
+//! Problems that a person may meet, caused for real and read as text and as JSON.
 
 use super::lab::{DoctorLab, said, set_mode};
 use linchpin_shared::process::Identity;
@@ -17,14 +17,14 @@ impl Drop for Ended {
     }
 }
 
-/// What a problem must be: its code, what it observed, and the exit code.
+/// The expected problem: its code, its observations, and the exit code.
 struct Expected<'a> {
     code: &'a str,
     observed: &'a [&'a str],
     exit: i32,
 }
 
-/// Causes it twice, and compares what is printed as JSON with what is printed for people.
+/// Causes the problem twice, and compares its JSON with its text.
 fn meets(mut verb: impl FnMut(&[&str]) -> Command, expected: &Expected<'_>) -> Value {
     let json = said(&mut verb(&["--json"]));
     let problem = json.json.clone();
@@ -81,7 +81,7 @@ fn problem_of_a_held_lock() {
 #[test]
 fn problem_of_a_missing_permission() {
     let lab = DoctorLab::new();
-    // A process of another user: where the tests run as root one that is given away, else the first of all.
+    // A process of another user: as root one that is started for that user, else the init process.
     let root = rustix::process::geteuid().is_root();
     let other = root.then(|| Ended(Command::new("sleep").arg("600").uid(12345).spawn().unwrap()));
     let pid = other.as_ref().map_or(1, |other| other.0.id()).to_string();
@@ -93,7 +93,7 @@ fn problem_of_a_missing_permission() {
 #[test]
 fn problem_of_a_full_disk() {
     let lab = DoctorLab::new();
-    // A small file system over the home, full, in a mount namespace of the verb's own.
+    // A small, full file system over the home, in a mount namespace of the verb.
     let script = "mount -t tmpfs -o size=64k,mode=700 none \"$LINCHPIN_HOME\" || exit 77; dd if=/dev/zero \
                   of=\"$LINCHPIN_HOME/full\" bs=1k 2>/dev/null; exec \"$@\"";
     let full = |json: &[&str]| {
@@ -155,7 +155,7 @@ fn problems_of_leftovers_and_unreadable_records() {
     assert!(ended.exists() && left.exists());
 }
 
-/// Fault 66: others could put another home into the place of ours.
+/// Fault 66: other users could replace the home.
 #[test]
 fn parent_writable_by_others_is_reported() {
     let lab = DoctorLab::new();

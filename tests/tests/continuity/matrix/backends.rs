@@ -1,4 +1,4 @@
-//! The servers: each kind that there is, each behind an instance of its own.
+//! The servers of all kinds, each behind its own instance.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::{Identity, Signal};
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How a server is reached, and who starts it.
+/// How a server is reached, and what starts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Its instance starts it and speaks to it over its pipes.
+    /// Its instance starts it and uses its pipes.
     Stdio,
     /// Its instance starts it, and it listens.
     Child,
-    /// It listens; somebody else starts it.
+    /// It listens, and another program starts it.
     Url,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Backend {
     tool: &'static str,
     arguments: Value,
     says: &'static str,
-    /// Itself, if somebody else starts it.
+    /// The server process, if the lab starts it.
     program: Option<Program>,
 }
 
@@ -94,7 +94,7 @@ impl Backend {
         self.tool == "count"
     }
 
-    /// What it is called with, and what it must say then.
+    /// The arguments of a call, and the expected text.
     pub(crate) fn exchange(&self, word: &str, ledger: &str) -> (Value, String) {
         if self.counts() {
             return (json!({"word": word, "ledger": ledger}), word.to_owned());
@@ -112,7 +112,7 @@ impl Backend {
         Ok(Identity::of(u32::try_from(pid)?)?)
     }
 
-    /// Ends its process, which is started again by whoever starts it.
+    /// Ends its process and lets it be started again.
     pub(crate) async fn restart(&mut self, lab: &Lab, signal: Signal) -> Result<()> {
         let before = self.process(lab).await?;
         ensure!(before.signal(signal)?, "{} had ended", self.name);

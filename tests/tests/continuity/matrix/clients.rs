@@ -1,4 +1,4 @@
-//! The clients: one open session each, whoever's code speaks.
+//! The clients, by hand and of real SDKs, each in one open session.
 
 use super::faults::Fault;
 use anyhow::{Context, Result, ensure};
@@ -9,23 +9,23 @@ use linchpin_tests::agent::{Agent, Reply};
 use linchpin_tests::lab::Lab;
 use serde_json::{Value, json};
 
-/// What a client hears when the list of tools changed.
+/// The notification that the list of tools has changed.
 const CHANGED: &str = "notifications/tools/list_changed";
 
-/// Who speaks.
+/// The implementation of a client.
 enum Wire {
     Http(Http),
     Shim(Stdio),
     Driven(Driven),
 }
 
-/// What a call came to.
+/// The end of a call.
 pub(crate) enum End {
-    /// This text.
+    /// Answered with this text.
     Answered(String),
-    /// A problem of this code.
+    /// Failed with a problem that has this code.
     Problem(String, String),
-    /// An error that is no problem of ours: the client's own.
+    /// Failed with an error of the client itself.
     Broken(String),
 }
 
@@ -42,12 +42,12 @@ pub(crate) struct Client {
     pub(crate) name: &'static str,
     /// Whether it speaks to `linchpin mcp` instead of the hub.
     pub(crate) shim: bool,
-    /// Whether it is told of changes.
+    /// Whether it gets notifications of changes.
     hears: bool,
-    /// Whether it follows changes without a session. After the hub's death that is its own to begin again over HTTP,
-    /// and through the shim it is told to look once, because something may have been missed.
+    /// Whether it subscribes without a session. After the death of the hub, it must subscribe again itself over HTTP;
+    /// through the shim it gets one notification, because it may have missed something.
     pub(crate) modern: bool,
-    /// Whether it comes back for the answer to a call when its connection breaks.
+    /// Whether it resumes the stream of a call when its connection breaks.
     pub(crate) resumes: bool,
     wire: Wire,
     session: Option<String>,
@@ -95,7 +95,7 @@ impl Client {
                 (Wire::Driven(driven), modern)
             }
         };
-        // The client by hand opens no stream of its own over HTTP.
+        // The client by hand opens no stream over HTTP.
         let hears = !matches!(wire, Wire::Http(_));
         let mut client = Self {
             name,
@@ -129,8 +129,8 @@ impl Client {
         listed.with_context(|| format!("{} lists", self.name))
     }
 
-    /// Whether it has a call under way when this happens. TypeScript's version 2 does not see that the stream of a
-    /// call of 2026-07-28 broke, and waits for a minute.
+    /// Whether it has a call in flight during this fault. The TypeScript SDK 2 does not notice that the stream of a
+    /// stateless call broke, and waits for a minute.
     pub(crate) fn may_call(&self, fault: Fault) -> bool {
         !(self.name.starts_with("TypeScript") && self.modern && !self.shim && fault == Fault::HubKilled)
     }
@@ -177,8 +177,7 @@ impl Client {
         }
     }
 
-    /// How often it was told since it was asked last that the list of tools is another; none if it does not follow
-    /// that.
+    /// How many notifications of a changed list of tools it got since the last check; `None` if it gets none.
     pub(crate) async fn told(&mut self) -> Result<Option<usize>> {
         let heard = match &mut self.wire {
             Wire::Http(_) => 0,
@@ -192,7 +191,7 @@ impl Client {
         Ok(self.hears.then(|| heard - before))
     }
 
-    /// It has to follow the changes anew.
+    /// Notes that it gets no notifications until it subscribes again.
     pub(crate) fn stops_hearing(&mut self) {
         self.hears = false;
     }

@@ -1,4 +1,4 @@
-//! The faults, each done to all that it can be done to, and over when [`strike`] comes back.
+//! The faults. Each is caused for everything that it can affect, and is over when [`strike`] returns.
 
 use super::backends::{Kind, tools_file};
 use super::stage::Stage;
@@ -9,7 +9,7 @@ use linchpin_tests::lab::running::kill_9;
 use linchpin_tests::lab::witness::Witness;
 use std::time::Duration;
 
-/// What goes wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     OtherTools,
@@ -25,8 +25,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Those of processes. The lists change first: a client of 2026-07-28 over HTTP has to open its stream of changes
-    /// again itself when the hub was killed.
+    /// The faults of processes. The lists change before the hub is killed, because a stateless client over HTTP must
+    /// then subscribe again itself.
     pub(crate) const PROCESSES: &[Self] = &[
         Self::OtherTools,
         Self::BackendKilled,
@@ -38,7 +38,7 @@ impl Fault {
         Self::HubKilled,
     ];
 
-    /// Those of the network.
+    /// The faults of the network.
     pub(crate) const NETWORK: &[Self] = &[Self::InstancesUnreachable, Self::HubUnreachable];
 
     /// For people.
@@ -57,7 +57,7 @@ impl Fault {
         }
     }
 
-    /// Whether it strikes a server of this kind.
+    /// Whether it affects a server of this kind.
     pub(crate) fn strikes(self, counts: bool, kind: Kind) -> bool {
         match self {
             Self::OtherTools => counts,
@@ -73,18 +73,18 @@ impl Fault {
         }
     }
 
-    /// Whether it cuts a client off its hub, so that a client without a shim tells of it in its own words.
+    /// Whether it disconnects clients from the hub, so that a client without a shim reports an error of its own.
     pub(crate) fn cuts_clients_off(self) -> bool {
         matches!(self, Self::HubKilled | Self::HubUnreachable)
     }
 
-    /// Whether a call that it finds under way is answered.
+    /// Whether a call in flight must be answered.
     pub(crate) fn answers(self) -> bool {
         matches!(self, Self::BackendStopped | Self::InstanceStopped | Self::HubStopped)
     }
 }
 
-/// Does it.
+/// Causes a fault.
 pub(crate) async fn strike(fault: Fault, stage: &mut Stage) -> Result<()> {
     match fault {
         Fault::OtherTools => other_tools(stage).await,
@@ -105,7 +105,7 @@ pub(crate) async fn strike(fault: Fault, stage: &mut Stage) -> Result<()> {
         }
         Fault::InstanceStopped => instances_stopped(stage).await,
         Fault::HubKilled => {
-            // Every shim sees to it that there is another.
+            // The shims start another one.
             stage.hub.kill_9().await?;
             stage.lab.hub_answers(None).await.map(|_| ())
         }
@@ -130,7 +130,7 @@ async fn restart(stage: &mut Stage, signal: Signal, of: impl Fn(Kind) -> bool) -
 
 async fn other_tools(stage: &mut Stage) -> Result<()> {
     std::fs::write(tools_file(&stage.lab), "another\n")?;
-    // One list becomes another, once; so whoever is told is told once.
+    // One list changes once, so one notification is due.
     let backend = stage.backends.iter_mut().find(|backend| backend.instance == "count").context("no such server")?;
     backend.restart(&stage.lab, Signal::KILL).await?;
     stage.lab.usable("count").await.map(|_| ())
@@ -157,7 +157,7 @@ async fn witnesses(stage: &Stage) -> Result<Vec<Witness>> {
     Ok(all)
 }
 
-/// Stops all of them, and lets them go on whatever came of what is done meanwhile.
+/// Stops all of them, does something, and continues them in any case.
 async fn stopped(all: &[Identity], meanwhile: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
     for process in all {
         ensure!(process.signal(Signal::STOP)?, "{} had ended", process.pid);

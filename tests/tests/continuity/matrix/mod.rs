@@ -1,8 +1,8 @@
-//! Every kind of client with every kind of server, each client in one open session, over every fault.
+//! Every kind of client with every kind of server and every fault, each client in one open session.
 //!
-//! All clients are attached to one hub with all servers behind it, so a fault strikes all pairs at once. Each client
-//! has a call under way when it does, of a tool that counts its executions; then it lists, calls every server, and
-//! must be in the session that it began with. What came of it is compared with the tables of `docs/continuity.md`;
+//! All clients are connected to one hub with all servers behind it, so a fault affects all pairs at once. Each client
+//! has a call in flight at that moment, of a tool that counts its executions; then it lists, calls every server, and
+//! must still be in its first session. The results are compared with the tables of `docs/continuity.md`;
 //! `LINCHPIN_WRITE_DOCS=1` writes them.
 
 mod backends;
@@ -17,7 +17,7 @@ use linchpin_tests::lab::net::isolated;
 use stage::Matrix;
 use table::Table;
 
-/// Faults 1, 2, 5 and 6, and lists that change over a restart: the processes.
+/// Faults 1, 2, 5 and 6, and lists that change with a restart.
 #[tokio::test]
 async fn sessions_survive_killed_and_stopped_processes() -> Result<()> {
     let mut matrix = Matrix::new(None).await?;

@@ -1,4 +1,4 @@
-//! One hub with all servers behind it and all clients before it, and what a fault does to them.
+//! One hub with all servers behind it and all clients in front of it, and the effect of faults on them.
 
 use super::backends::{self, Backend};
 use super::clients::{self, Client, End};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What faults strike.
+/// What the faults affect.
 pub(crate) struct Stage {
     pub(crate) lab: Lab,
     pub(crate) hub: Running,
@@ -21,7 +21,7 @@ pub(crate) struct Stage {
     pub(crate) net: Option<Net>,
 }
 
-/// Everything.
+/// The whole matrix.
 pub(crate) struct Matrix {
     stage: Stage,
     clients: Vec<Client>,
@@ -29,7 +29,7 @@ pub(crate) struct Matrix {
     tools: Vec<String>,
 }
 
-/// Restarting four Node servers at once takes its time on two cores.
+/// Restarting four Node servers at once takes long on two cores.
 const PATIENCE_MS: &str = "40000";
 
 impl Matrix {
@@ -50,7 +50,7 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// Has every client call, strikes, and looks what became of the calls, the lists and the sessions.
+    /// Starts a call of every client, causes the fault, and checks the calls, the lists and the sessions.
     pub(crate) async fn suffers(&mut self, fault: Fault, table: &mut Table) -> Result<()> {
         let gate = self.stage.lab.dir().join(format!("gate-{fault:?}"));
         let callers = self.clients.iter_mut().enumerate().filter(|(_, client)| client.may_call(fault));
@@ -74,7 +74,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// The list that is due after the counting server came back with one more tool.
+    /// Waits for the list in which the counting server has one more tool.
     async fn tools_change(&mut self) -> Result<()> {
         self.tools.push(String::from("count__another"));
         let due = sorted(self.tools.clone());
@@ -90,7 +90,7 @@ impl Matrix {
         bail!("the new tool is not listed\n{}", self.stage.lab.logs())
     }
 
-    /// Has every client list and call every server, in the session that it began with.
+    /// Checks that every client lists and calls every server in its first session.
     async fn checked(&mut self, fault: Fault, table: &mut Table) {
         let (backends, tools, ledger) = (&self.stage.backends, &self.tools, self.ledger.display().to_string());
         let (ledger, clients) = (&ledger, self.clients.iter_mut().enumerate());
@@ -119,7 +119,7 @@ impl Matrix {
         }
     }
 
-    /// Nothing was executed twice, and nothing that was answered was not executed.
+    /// Checks that every call was executed, and none twice.
     fn counted(&self, words: &[String]) -> Result<()> {
         let ledger = std::fs::read_to_string(&self.ledger)?;
         let mut lines: Vec<_> = ledger.lines().collect();
@@ -130,7 +130,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// Every client that follows the changes was told of this one, once, and of nothing that is none.
+    /// Checks that every subscribed client got one notification of a real change, and no other.
     async fn told(&mut self, fault: Fault, table: &mut Table) {
         let due = usize::from(fault == Fault::OtherTools);
         for client in &mut self.clients {
@@ -162,7 +162,7 @@ impl Matrix {
     }
 }
 
-/// A call of a counting tool that is executed at once and answered when the gate is there.
+/// A call of a counting tool that is executed at once and answered when the gate file exists.
 struct UnderWay<'c> {
     client: &'c mut Client,
     word: String,
@@ -183,7 +183,7 @@ impl<'c> UnderWay<'c> {
     }
 }
 
-/// Strikes when all calls are under way, and then lets them be answered, whatever came of it.
+/// Causes the fault when all calls are in flight, and then lets them be answered in any case.
 async fn struck(fault: Fault, stage: &mut Stage, ledger: &Path, words: &[String], gate: &Path) -> Result<()> {
     let under_way = stage.lab.wait_for("every call is under way", async || {
         let ledger = std::fs::read_to_string(ledger).unwrap_or_default();
@@ -193,7 +193,7 @@ async fn struck(fault: Fault, stage: &mut Stage, ledger: &Path, words: &[String]
     let struck = match under_way.await {
         Ok(()) => {
             if fault == Fault::HubKilled {
-                // A call of some length: after a second its client has a stream, for which it can come back.
+                // After a second the client has a stream for its call, which it can resume.
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
             strike(fault, stage).await
@@ -212,7 +212,7 @@ async fn listed(client: &mut Client, due: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the end of a call that the fault found under way is an allowed one. All of them had been executed.
+/// Checks the end of a call that was in flight during the fault. All of them had been executed.
 fn becomes(fault: Fault, resumes: bool, end: &End) -> Result<()> {
     match end {
         End::Answered(_) => Ok(()),

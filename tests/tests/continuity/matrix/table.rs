@@ -1,4 +1,4 @@
-//! What came of it: one row for each client and server, one column for each fault; and the document that shows it.
+//! The results: one row for each client and server, one column for each fault, and the document that contains them.
 
 use super::faults::Fault;
 use anyhow::{Context, Result, bail, ensure};
@@ -9,14 +9,14 @@ use std::path::Path;
 /// The document, from the root of the workspace.
 const DOCUMENT: &str = "docs/continuity.md";
 
-/// Set, the document is written instead of compared.
+/// If this variable is set, the document is written instead of compared.
 const WRITE: &str = "LINCHPIN_WRITE_DOCS";
 
 /// A table of the document.
 pub(crate) struct Table {
     section: &'static str,
     faults: &'static [Fault],
-    /// In the order in which they came first.
+    /// In the order of their first results.
     rows: Vec<(&'static str, &'static str)>,
     cells: BTreeMap<(&'static str, &'static str, usize), &'static str>,
     failures: Vec<String>,
@@ -27,7 +27,7 @@ impl Table {
         Self { section, faults, rows: Vec::new(), cells: BTreeMap::new(), failures: Vec::new() }
     }
 
-    /// What became of one pair. What a fault does not strike must go on too, and is not worth a word.
+    /// Notes the result of one pair. A pair that a fault does not affect must work too.
     pub(crate) fn note(
         &mut self,
         client: &'static str,
@@ -51,7 +51,7 @@ impl Table {
         }
     }
 
-    /// Something else went wrong.
+    /// Notes another failure.
     pub(crate) fn failed(&mut self, client: &str, fault: Fault, why: &str) {
         self.failures.push(format!("{client}, {}: {why}", fault.name()));
     }
@@ -74,7 +74,7 @@ impl Table {
         text
     }
 
-    /// Prints it, and checks that all is well and that the document says so.
+    /// Prints the table, and checks that nothing failed and that the document contains it.
     #[expect(clippy::print_stdout, reason = "the matrix is what this test is run for")]
     pub(crate) fn holds(self) -> Result<()> {
         let text = self.text();

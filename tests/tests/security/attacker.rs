@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 /// The other user.
-pub(crate) const MALLORY: u32 = 12345;
+pub(crate) const ATTACKER: u32 = 12345;
 
-/// Does this as the other user.
-pub(crate) fn as_mallory<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+/// Runs this as the other user.
+pub(crate) fn as_attacker<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let other = scope.spawn(|| -> Result<T> {
-            let (uid, gid) = (Uid::from_raw(MALLORY), Gid::from_raw(MALLORY));
+            let (uid, gid) = (Uid::from_raw(ATTACKER), Gid::from_raw(ATTACKER));
             rustix::thread::set_thread_groups(&[])?;
             rustix::thread::set_thread_res_gid(gid, gid, gid)?;
             rustix::thread::set_thread_res_uid(uid, uid, uid)?;
@@ -32,7 +32,7 @@ pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     Ok(std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?)
 }
 
-/// All files and directories below this one, itself included.
+/// Collects all files and directories below this one, including itself.
 pub(crate) fn below(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     found.push(dir.to_owned());
     for entry in dir.read_dir()? {
@@ -48,7 +48,7 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     set_mode(path, mode)
 }
 
-/// A port of the other user, and what comes in there.
+/// A port on which the other user listens, and what arrives there.
 pub(crate) struct Trap {
     pub(crate) port: u16,
     got: mpsc::Receiver<String>,
@@ -56,7 +56,7 @@ pub(crate) struct Trap {
 
 impl Trap {
     pub(crate) fn at(port: u16) -> Result<Self> {
-        let listener = as_mallory(|| TcpListener::bind(("127.0.0.1", port)))??;
+        let listener = as_attacker(|| TcpListener::bind(("127.0.0.1", port)))??;
         let port = listener.local_addr()?.port();
         let (keep, got) = mpsc::channel();
         std::thread::spawn(move || {
@@ -69,7 +69,7 @@ impl Trap {
         Ok(Self { port, got })
     }
 
-    /// All that has come until now.
+    /// What has arrived since the last call.
     pub(crate) fn got(&self) -> String {
         self.got.try_iter().collect()
     }
