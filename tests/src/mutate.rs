@@ -66,7 +66,7 @@ pub fn corpus() -> Result<Vec<(String, Vec<u8>)>> {
     let entries = std::fs::read_dir(&dir).with_context(|| dir.display().to_string())?;
     let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.sort();
-    ensure!(!files.is_empty(), "there is nothing in {}", dir.display());
+    ensure!(!files.is_empty(), "no seed inputs in {}", dir.display());
     let read = |path: PathBuf| Ok((path.file_name().unwrap_or_default().display().to_string(), std::fs::read(&path)?));
     files.into_iter().map(read).collect()
 }

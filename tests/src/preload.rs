@@ -19,7 +19,7 @@ pub fn library(name: &str) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     // Beside the programs of this workspace, so that it belongs to the build and is removed with it.
-    let dir = std::env::current_exe()?.parent().context("this program is nowhere")?.join("preload");
+    let dir = std::env::current_exe()?.parent().context("this program has no path")?.join("preload");
     std::fs::create_dir_all(&dir)?;
     let library = dir.join(format!("{name}-{:016x}.so", hasher.finish()));
     if library.is_file() {

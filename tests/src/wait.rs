@@ -70,4 +70,19 @@ mod tests {
         let error = until("nothing", Duration::from_secs(1), async || std::future::pending::<Result<()>>().await).await;
         assert!(format!("{:#}", error.unwrap_err()).contains("hung"));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn condition_that_breaks_within_the_span_is_reported() {
+        let start = Instant::now();
+        let span = Duration::from_secs(1);
+        let breaks = async |at: Duration| {
+            throughout(span, async || {
+                ensure!(start.elapsed() < at, "broken");
+                Ok(())
+            })
+            .await
+        };
+        assert_eq!(breaks(span / 2).await.unwrap_err().to_string(), "broken");
+        assert!(breaks(span * 3).await.is_ok());
+    }
 }

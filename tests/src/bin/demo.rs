@@ -4,7 +4,7 @@
 //! session through `linchpin mcp`. Then the server, the instance and the hub are killed with SIGKILL, one after
 //! another, and the same session calls again each time. Everything that was started ends with the demo, also when it
 //! is interrupted.
-#![expect(clippy::print_stdout, reason = "a demo is what it prints")]
+#![expect(clippy::print_stdout, reason = "a demo prints its steps")]
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::Identity;

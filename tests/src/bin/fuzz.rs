@@ -3,7 +3,7 @@
 //! `SEED` is the seed (random by default), `SECONDS` the duration. The inputs are mutations of the committed corpus. An
 //! input on which two parsers differ, or one panics, is stored beside the corpus as `fuzz/found/NAME`. To keep it, fix
 //! the parser and move the input into the corpus, which a test replays.
-#![expect(clippy::print_stdout, reason = "it is what it prints")]
+#![expect(clippy::print_stdout, reason = "a command-line program prints its results")]
 
 use anyhow::{Context, Result, bail};
 use linchpin_hub::gateway::mcp::fuzz::check;

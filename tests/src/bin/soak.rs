@@ -2,7 +2,7 @@
 //!
 //! `SEED` is the first seed (random by default), `ROUNDS` the number of rounds of each seed, `SECONDS` how long new seeds
 //! are started (0: one seed only). A failure names the seed that repeats the same actions.
-#![expect(clippy::print_stdout, reason = "it is what it prints")]
+#![expect(clippy::print_stdout, reason = "a command-line program prints its results")]
 
 use anyhow::{Context, Result};
 use linchpin_tests::races::driver;

@@ -111,7 +111,7 @@ impl Lab {
             let _ = stream.write_all(bytes.as_bytes()).await;
             let _ = stream.read_to_end(&mut answer).await;
         };
-        timeout(PATIENCE, exchange).await.context("the hub keeps the connection open")?;
+        timeout(PATIENCE, exchange).await.context("the hub did not close the connection")?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         Ok((status, answer))

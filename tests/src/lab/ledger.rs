@@ -67,9 +67,9 @@ impl Load {
     ///
     /// # Errors
     /// If that takes too long.
-    pub async fn goes_on(&self, lab: &Lab, calls: usize) -> Result<()> {
+    pub async fn continues(&self, lab: &Lab, calls: usize) -> Result<()> {
         let before = self.executed();
-        lab.wait_for("calls go on", async || {
+        lab.wait_for("calls continue", async || {
             let executed = self.executed();
             ensure!(executed >= before + calls, "{executed} executed, {before} before");
             Ok(())

@@ -180,7 +180,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Err(error) = self.mark.end_all(END_ROUNDS) {
-            complain(&format!("{error:#}"));
+            report_failure(&format!("{error:#}"));
         }
         // Its standard input closes, so the reaper sees that the lab has ended; only the directory is left for it to
         // remove.
@@ -190,7 +190,7 @@ impl Drop for Lab {
 }
 
 #[expect(clippy::print_stderr, reason = "drop cannot return an error, and a stray process must be reported")]
-fn complain(text: &str) {
+fn report_failure(text: &str) {
     eprintln!("the lab leaves a process behind: {text}");
 }
 

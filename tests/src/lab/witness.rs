@@ -63,7 +63,7 @@ impl Witness {
     ///
     /// # Errors
     /// If it was restarted, or the link needed more or fewer connections.
-    pub async fn same_life(&self, lab: &Lab, more_connections: u64) -> Result<()> {
+    pub async fn same_run(&self, lab: &Lab, more_connections: u64) -> Result<()> {
         let now = Self::of(lab, &self.name).await?;
         let due = Self { connections: self.connections + more_connections, ..self.clone() };
         ensure!(now == due, "{} was {self:?}\nand is {now:?},\nbut {due:?} is due", self.name);
@@ -75,7 +75,7 @@ impl Witness {
     /// # Errors
     /// If something happened to it.
     pub async fn untouched(&self, lab: &Lab) -> Result<()> {
-        self.same_life(lab, 0).await
+        self.same_run(lab, 0).await
     }
 }
 

@@ -131,7 +131,7 @@ impl Race {
             let entry = self.registry.scan()?.entries.into_iter().find(|e| e.record.generation == held.generation);
             Ok(dir.join(format!("{}.{end}", entry.context("no such record")?.record.id)))
         };
-        let everybody: Vec<Who> = self.model.held().keys().copied().collect();
+        let all_workers: Vec<Who> = self.model.held().keys().copied().collect();
         match damage {
             Damage::Nothing => {}
             Damage::NoRecord(who) => {
@@ -153,11 +153,11 @@ impl Race {
             }
             Damage::NoDirectory => {
                 std::fs::remove_dir_all(&dir)?;
-                everybody.into_iter().for_each(|who| self.model.expose(who));
+                all_workers.into_iter().for_each(|who| self.model.expose(who));
             }
             Damage::Moved => {
                 std::fs::rename(&dir, self.dir.path().join(format!("moved-{}", self.rng.next())))?;
-                everybody.into_iter().for_each(|who| self.model.expose(who));
+                all_workers.into_iter().for_each(|who| self.model.expose(who));
             }
         }
         Ok(Vec::new())
@@ -229,7 +229,7 @@ impl Race {
                     ousted.push(who);
                 }
                 other @ (Answer::Refused { .. } | Answer::Registered { .. } | Answer::Read { .. }) => {
-                    bail!("worker {who} holds {held:?} and was told: {other:?}")
+                    bail!("worker {who} holds {held:?} and was answered: {other:?}")
                 }
             }
         }

@@ -125,12 +125,12 @@ impl Model {
         let killed = steps.iter().filter(wants).any(|step| step.answer.is_none());
         let holder = before.iter().find(|(_, held)| held.name == name);
         match (winners.count(), holder) {
-            (0, None) if !killed => Err("nobody got a name that was free".into()),
+            (0, None) if !killed => Err("a free name was given to no worker".into()),
             (0, _) => Ok(()),
             (1, None) => Ok(()),
             (1, Some((who, held))) if held.exposed || !self.held.contains_key(who) => Ok(()),
-            (1, Some(_)) => Err("a name was given away that somebody holds".into()),
-            (_, _) => Err("two got one name".into()),
+            (1, Some(_)) => Err("a held name was given to another worker".into()),
+            (_, _) => Err("two workers received one name".into()),
         }
     }
 
@@ -143,12 +143,12 @@ impl Model {
         for who in told {
             let Some(lost) = self.held.remove(who) else { continue };
             if !self.held.values().any(|held| held.name == lost.name) {
-                return Err(format!("worker {who} was told that another has {:?}, but nobody does", lost.name));
+                return Err(format!("worker {who} was refused {:?}, which no worker holds", lost.name));
             }
         }
         let mut names = BTreeSet::new();
         match self.held.values().find(|held| !names.insert(&held.name)) {
-            Some(held) => Err(format!("two hold {:?}: {:?}", held.name, self.held)),
+            Some(held) => Err(format!("two workers hold {:?}: {:?}", held.name, self.held)),
             None => Ok(()),
         }
     }

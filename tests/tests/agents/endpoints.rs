@@ -128,7 +128,7 @@ async fn progress_returns_with_the_token_of_the_agent() -> Result<()> {
 
 /// Lists again at each `list_changed`, as an agent does, until the list is as wanted. There may be other changes in
 /// between: server-everything itself adds a tool when its session has begun.
-async fn hears(lab: &Lab, agent: &mut Stdio, wanted: impl Fn(&[String]) -> bool) -> Result<()> {
+async fn wait_for_list(lab: &Lab, agent: &mut Stdio, wanted: impl Fn(&[String]) -> bool) -> Result<()> {
     loop {
         let heard = agent.notification("notifications/tools/list_changed", ANSWER).await;
         heard.map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.logs()))?;
@@ -145,12 +145,12 @@ async fn agent_is_notified_when_instances_come_and_go() -> Result<()> {
     let mut agent = lab.shim(&[]).await?;
     let mut late = lab.instance("late", &kit::echo("late")?)?;
     let is_late = |name: &String| name == "late__echo-late";
-    hears(lab, &mut agent, |tools| tools.iter().any(is_late)).await?;
+    wait_for_list(lab, &mut agent, |tools| tools.iter().any(is_late)).await?;
     assert_eq!(agent.call("late__echo-late", json!({"message": "here"})).await?, "here");
 
     lab.verb(["stop", "late"]).await?.exits(0)?;
     ensure!(late.exit(Duration::from_secs(10)).await?.success(), "{}", late.printed());
-    hears(lab, &mut agent, |tools| !tools.iter().any(is_late)).await?;
+    wait_for_list(lab, &mut agent, |tools| !tools.iter().any(is_late)).await?;
     agent.close().await?;
     scene.lab.finish().await
 }

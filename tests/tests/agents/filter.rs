@@ -50,7 +50,7 @@ async fn npm_server_tools_are_searched_through_the_shim() -> Result<()> {
     let lab = two_server_lab().await?;
     let mut agent = lab.shim(&["--tools", "search", "--project"]).await?;
     both_are_usable(&lab).await?;
-    assert_eq!(agent.tools().await?.len(), 7, "four of the hub's own and three for all others");
+    assert_eq!(agent.tools().await?.len(), 7, "not four built-in tools and three search tools");
     let found = agent.call("linchpin__search_tools", json!({"query": "read text file"})).await?;
     ensure!(found.contains("files__read_text_file"), "{found}");
     let described = agent.call("linchpin__describe_tool", json!({"name": "files__read_text_file"})).await?;

@@ -35,7 +35,7 @@ async fn invalid_lines_and_early_requests_are_answered() -> Result<()> {
     }
     shim.ping().await?;
     let (_, rest) = shim.leave().await?;
-    assert!(rest.iter().all(|message| message.get("id").is_none()), "answers that nobody asked for: {rest:?}");
+    assert!(rest.iter().all(|message| message.get("id").is_none()), "responses without a request: {rest:?}");
     lab.terminate().await
 }
 
@@ -83,7 +83,7 @@ async fn cancelled_request_gets_no_answer_and_ends_no_session() -> Result<()> {
     lab.called("slow", "wait", 1).await?;
     shim.notify("notifications/cancelled", json!({"requestId": id})).await?;
     let path = lab.state("slow").join("cancelled");
-    until("the server hears of it", PATIENCE, async || {
+    until("the server receives the cancellation", PATIENCE, async || {
         ensure!(path.exists(), "{:?}", std::fs::read_dir(lab.state("slow"))?.collect::<Vec<_>>());
         Ok(())
     })

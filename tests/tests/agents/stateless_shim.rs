@@ -61,7 +61,7 @@ async fn stateless_agent_survives_the_death_of_the_hub() -> Result<()> {
     agent.forget();
     echoes(&mut agent, "first__echo-one").await.with_context(|| lab.logs())?;
     let told = news(&mut agent, subscription).await.with_context(|| lab.logs())?;
-    assert_eq!(told, "notifications/tools/list_changed", "and no second acknowledgement");
+    assert_eq!(told, "notifications/tools/list_changed", "a second acknowledgement was sent");
 
     // The subscription continues in the second hub.
     agent.forget();
@@ -85,7 +85,7 @@ async fn stateless_cancellation_reaches_the_server() -> Result<()> {
     for id in [call, subscription] {
         agent.notify("notifications/cancelled", json!({"requestId": id})).await?;
     }
-    until("the server hears of it", ANSWER, async || {
+    until("the server receives the cancellation", ANSWER, async || {
         let log = lab.verb(["logs", "slow"]).await?.exits(0)?.stdout;
         ensure!(log.contains("cancelled"), "{log}");
         Ok(())
@@ -96,7 +96,7 @@ async fn stateless_cancellation_reaches_the_server() -> Result<()> {
     let late = agent.first("nothing", Duration::ZERO, |message| {
         message["id"] == call || message["params"]["_meta"][SUBSCRIPTION] == subscription
     });
-    ensure!(late.await.is_err(), "what was cancelled is not answered");
+    ensure!(late.await.is_err(), "a cancelled call was answered");
     agent.close().await?;
     lab.finish().await
 }

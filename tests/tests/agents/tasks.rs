@@ -96,7 +96,7 @@ async fn task_behind_a_url_is_fetched_and_a_lost_one_is_an_error() -> Result<()>
     lab.kill_hub().await?;
     let gone = agent.request("tasks/get", json!({"taskId": task})).await?.error()?;
     ensure!(gone["code"] == -32602 && gone["message"].to_string().contains("not found"), "{gone}");
-    ensure!(agent.list("tasks/list", "tasks").await?.is_empty(), "it is listed still");
+    ensure!(agent.list("tasks/list", "tasks").await?.is_empty(), "it is no longer listed");
     agent.close().await?;
     lab.finish().await
 }

@@ -66,7 +66,7 @@ async fn unknown_tools_and_missing_arguments_are_reported() -> Result<()> {
     assert_eq!(error["code"], -32602, "{error}");
     assert_eq!(error["data"]["code"], "unknown_tool", "{error}");
     check_problem(&error["data"])?;
-    ensure!(error.to_string().contains(ECHO), "the near name is told: {error}");
+    ensure!(error.to_string().contains(ECHO), "the similar name is not suggested: {error}");
     for params in [json!({}), json!({"name": 7}), json!({"arguments": {}})] {
         let error = agent.request("tools/call", params.clone()).await?.error()?;
         assert_eq!(error["code"], -32602, "{params}: {error}");
@@ -100,7 +100,7 @@ async fn missing_command_registers_nothing() -> Result<()> {
             let arguments = ["run", "--json", "--name", "ghost"].into_iter().chain(flags.iter().copied());
             let problem = lab.verb(arguments.chain(["--", command])).await?.problem(1)?;
             assert_eq!(problem["code"], "command_not_found", "{problem}");
-            ensure!(problem.to_string().contains(command), "it is named: {problem}");
+            ensure!(problem.to_string().contains(command), "the holder is not named: {problem}");
         }
     }
     for name in ["Not A Name", "a--b", ""] {
@@ -158,9 +158,9 @@ async fn taken_port_and_second_hub_are_reported() -> Result<()> {
 
     let hub = lab.hub().await?;
     let first = lab.verb(["hub", "--json"]).await?.json()?;
-    assert_eq!(first["pid"], hub.pid(), "a second start reports the first and is content");
+    assert_eq!(first["pid"], hub.pid(), "a second start reports the first hub and succeeds");
     let problem = lab.verb(["hub", "--port", &taken, "--json"]).await?.problem(4)?;
-    assert_eq!(problem["code"], "hub_running", "unless it was to be elsewhere: {problem}");
+    assert_eq!(problem["code"], "hub_running", "another port was asked for, but it did not fail: {problem}");
     ensure!(problem.to_string().contains(&hub.pid().to_string()), "the first is named: {problem}");
     assert_eq!(lab.hub_facts()?.pid, hub.pid(), "the first hub is untouched");
     lab.finish().await

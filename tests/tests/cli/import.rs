@@ -244,7 +244,7 @@ async fn secrets_of_declared_servers_reach_only_their_server() -> Result<()> {
     ensure!(head.contains(&format!("x-token: {SECRET}")), "{head}");
     drop(listener);
     agent.call(&format!("files__{LIST}"), json!({})).await?;
-    ensure!(std::fs::read_to_string(&seen)? == SECRET, "the server has its variable");
+    ensure!(std::fs::read_to_string(&seen)? == SECRET, "the server receives its variable");
     let _ = agent.answer(asked).await?;
 
     let shown =

@@ -104,14 +104,14 @@ async fn logs_are_kept_and_followed() -> Result<()> {
     .await?;
 
     let following = lab.run_in_front("following", ["logs", "talker", "-f"])?;
-    lab.wait_for("the follower shows what was", async || {
+    lab.wait_for("the follower shows the existing lines", async || {
         ensure!(following.printed().contains("line-0"), "{:?}", following.printed());
         Ok(())
     })
     .await?;
     let more: String = (1..=50).map(|number| format!("line-{number}\n")).collect();
     std::io::Write::write_all(&mut std::fs::File::options().append(true).open(&cue)?, more.as_bytes())?;
-    lab.wait_for("the follower shows what comes", async || {
+    lab.wait_for("the follower shows new lines", async || {
         ensure!(following.printed().contains("line-50\n"), "{:?}", following.printed());
         Ok(())
     })

@@ -56,8 +56,8 @@ async fn begun(lab: &Lab) -> Result<Http> {
 }
 
 /// Checks that the session still has its subscription, its level and its lists.
-async fn goes_on(lab: &Lab, agent: &Http) -> Result<()> {
-    until("the hub runs for a while", PATIENCE, async || {
+async fn continues(lab: &Lab, agent: &Http) -> Result<()> {
+    until("the hub runs long enough", PATIENCE, async || {
         let status = lab.json(&["status"]).await?;
         ensure!(status["hub"]["uptime_seconds"].as_f64() >= Some(1.0), "{status:#}");
         Ok(())
@@ -92,9 +92,9 @@ async fn session_survives_a_killed_hub_with_its_state() -> Result<()> {
     let agent = begun(&lab).await?;
     is_kept(&lab, "error").await?;
     lab.kill_hub().await?;
-    goes_on(&lab, &agent).await?;
+    continues(&lab, &agent).await?;
     ensure!(agent.elsewhere(lab.client("/mcp")?.url()).end().await? == 204, "it cannot be ended");
-    until("the journal has it no more", PATIENCE, async || {
+    until("the session is removed from the journal", PATIENCE, async || {
         ensure!(kept(&lab)?.0.as_deref() == Some("debug"), "{:?}", kept(&lab));
         Ok(())
     })
@@ -107,12 +107,12 @@ async fn stopped_hub_leaves_one_journal_file_for_the_next() -> Result<()> {
     let lab = tool_lab().await?;
     let agent = begun(&lab).await?;
     is_kept(&lab, "error").await?;
-    ensure!(lab.home().join("journal.db-wal").exists(), "nothing was to be closed");
+    ensure!(lab.home().join("journal.db-wal").exists(), "the hub had no session to close");
     lab.json(&["hub", "stop"]).await?;
     for beside in ["journal.db-wal", "journal.db-shm"] {
-        ensure!(!lab.home().join(beside).exists(), "{beside} is still there");
+        ensure!(!lab.home().join(beside).exists(), "{beside} still exists");
     }
-    goes_on(&lab, &agent).await?;
+    continues(&lab, &agent).await?;
     lab.terminate().await
 }
 
@@ -136,7 +136,7 @@ async fn damaged_journal_is_kept_reported_and_replaced() -> Result<()> {
     lab.kill_hub().await?;
     std::fs::write(journal(&lab), "no database at all".repeat(1000))?;
     let _ = std::fs::remove_file(lab.home().join("journal.db-wal"));
-    until("it is told", PATIENCE, async || {
+    until("the status warns about the journal", PATIENCE, async || {
         let told = told(&lab).await?;
         ensure!(told.0.len() == 1 && told.1.len() == 1, "{told:?}");
         Ok(())
@@ -181,11 +181,11 @@ async fn inner_no_room() -> Result<()> {
             break;
         }
     }
-    ensure!(told, "nobody was told that the journal is not written");
+    ensure!(told, "no warning that the journal is not written");
     asked(&agent, "logging/setLevel", json!({"level": "critical"})).await?;
     Lack::empty(&lab.home())?;
     is_kept(&lab, "critical").await?;
-    until("it is told no more", PATIENCE, async || {
+    until("the warning is gone", PATIENCE, async || {
         let problems = lab.json(&["status"]).await?["hub"]["problems"].clone();
         ensure!(problems == json!([]), "{problems}");
         Ok(())
@@ -203,7 +203,7 @@ async fn locked_journal_delays_nobody_and_catches_up() -> Result<()> {
     let other = Connection::open(journal(&lab))?;
     other.execute_batch("BEGIN EXCLUSIVE")?;
     asked(&agent, "logging/setLevel", json!({"level": "alert"})).await?;
-    until("it is told", PATIENCE, async || {
+    until("the status warns about the journal", PATIENCE, async || {
         let problems = lab.json(&["status"]).await?["hub"]["problems"].clone();
         ensure!(problems[0]["code"] == "lock_timeout", "{problems}");
         Ok(())
@@ -255,15 +255,15 @@ async fn restarted_hub_shows_lists_of_silent_instances() -> Result<()> {
         if now.as_ref().ok() != Some(before) {
             process.signal(Signal::CONT)?;
         }
-        ensure!(now? == *before, "{kind} are others");
+        ensure!(now? == *before, "the list of {kind} differs");
     }
     process.signal(Signal::CONT)?;
-    until("there is a session with it", PATIENCE, async || {
+    until("a session with it exists", PATIENCE, async || {
         let instance = instance(&lab).await?;
         ensure!(instance["servers"][0]["session"] == "ready", "{instance}");
         Ok(())
     })
     .await?;
-    goes_on(&lab, &agent).await?;
+    continues(&lab, &agent).await?;
     lab.terminate().await
 }

@@ -43,7 +43,7 @@ async fn outlives_the_server(lab: &Lab, agent: &mut impl Agent) -> Result<()> {
     let (before, tools) = (server_pid(lab).await?, agent.tools().await?);
     kill_9(before).await?;
     echoes(lab, agent, "after the server").await?;
-    ensure!(server_pid(lab).await? != before, "it was not another process");
+    ensure!(server_pid(lab).await? != before, "the same process answered");
     assert_eq!(agent.tools().await?, tools, "the same tools");
     Ok(())
 }
@@ -53,7 +53,7 @@ async fn outlives_the_instance(lab: &Lab, agent: &mut impl Agent) -> Result<()> 
     let orphan = Identity::of(server_pid(lab).await?)?;
     kill_9(before).await?;
     echoes(lab, agent, "after the instance").await?;
-    ensure!(instance_pid(lab).await? != before, "it was not another process");
+    ensure!(instance_pid(lab).await? != before, "the same process answered");
     assert_eq!(agent.tools().await?, tools, "the same tools");
     gone(&orphan, Duration::from_secs(5)).await.context("the dead instance's server stays")
 }
@@ -70,8 +70,8 @@ async fn shim_session_survives_server_instance_and_hub() -> Result<()> {
     let before = lab.hub_facts()?.pid;
     kill_9(before).await?;
     echoes(&lab, &mut agent, "after the hub").await?;
-    ensure!(lab.hub_facts()?.pid != before, "it was not another hub");
-    assert_eq!(instance_pid(&lab).await?, instance, "a hub's death is no instance's business");
+    ensure!(lab.hub_facts()?.pid != before, "the same hub answered");
+    assert_eq!(instance_pid(&lab).await?, instance, "the death of a hub ended the server");
 
     // The same once more with the second hub.
     outlives_the_server(&lab, &mut agent).await?;

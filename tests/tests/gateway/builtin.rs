@@ -17,7 +17,7 @@ async fn builtin_lab() -> Result<GatewayLab> {
 }
 
 /// The text and the structured content of a call that succeeds.
-async fn told(agent: &Http, tool: &str, arguments: Value) -> Result<(String, Value)> {
+async fn succeeded(agent: &Http, tool: &str, arguments: Value) -> Result<(String, Value)> {
     let answered = agent.try_call(tool, arguments).await?;
     let result = answered.result()?;
     ensure!(result["isError"] == false, "{result}");
@@ -54,7 +54,7 @@ async fn builtin_tools_are_listed_last_with_annotations() -> Result<()> {
 async fn builtin_tools_explain_an_instance_that_is_down() -> Result<()> {
     let mut lab = builtin_lab().await?;
     let agent = lab.agent("/mcp").await?;
-    let (text, status) = told(&agent, "linchpin__status", json!({})).await?;
+    let (text, status) = succeeded(&agent, "linchpin__status", json!({})).await?;
     assert!(text.contains("shop") && text.contains("active"), "{text}");
     assert_eq!(status["instances"][0]["servers"][0]["session"], "ready");
     lab.kill("shop").await?;
@@ -64,12 +64,12 @@ async fn builtin_tools_explain_an_instance_that_is_down() -> Result<()> {
         Ok(())
     })
     .await?;
-    let (text, one) = told(&agent, "linchpin__status", json!({"instance": "shop"})).await?;
+    let (text, one) = succeeded(&agent, "linchpin__status", json!({"instance": "shop"})).await?;
     assert!(one["name"] == "shop" && one["state"] != "active" && text.contains("shop"), "{one}");
-    let (text, story) = told(&agent, "linchpin__explain", json!({"instance": "shop", "lines": 5})).await?;
+    let (text, story) = succeeded(&agent, "linchpin__explain", json!({"instance": "shop", "lines": 5})).await?;
     assert!(text.starts_with("shop is ") && story["transitions"].is_array(), "{text}");
     let (text, problem) = failed(&agent, "linchpin__restart", json!({"instance": "shop"})).await?;
-    assert!(problem["code"].is_string() && text.contains("1. "), "the steps are told: {text}");
+    assert!(problem["code"].is_string() && text.contains("1. "), "the next steps are missing: {text}");
     let (_, problem) = failed(&agent, "linchpin__explain", json!({"instance": "shpo"})).await?;
     assert_eq!(problem["code"], "instance_not_found");
     let (_, problem) = failed(&agent, "linchpin__restart", json!({"instance": "shop", "command": "x"})).await?;
@@ -88,14 +88,14 @@ async fn builtin_tools_read_logs_and_restart_processes() -> Result<()> {
     let before = pid().await?;
     let (_, failure) = failed(&agent, "linchpin__restart", json!({"instance": "shop", "process": "none"})).await?;
     assert_eq!(failure["code"], "process_not_found");
-    let (text, done) = told(&agent, "linchpin__restart", json!({"instance": "shop"})).await?;
+    let (text, done) = succeeded(&agent, "linchpin__restart", json!({"instance": "shop"})).await?;
     assert!(done["restarting"].as_array().is_some_and(|all| all.len() == 1) && text.contains("shop"), "{done}");
     // The same session continues: a call waits for the server, or is interrupted by its end.
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         match pid().await {
             Ok(now) if now != before => break,
-            seen if tokio::time::Instant::now() > deadline => anyhow::bail!("not restarted: {seen:?}, was {before}"),
+            seen if tokio::time::Instant::now() > deadline => anyhow::bail!("not restarted: {seen:?}, it was {before}"),
             Ok(_) | Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
         }
     }
@@ -103,7 +103,7 @@ async fn builtin_tools_read_logs_and_restart_processes() -> Result<()> {
     let log = lab.home().process_log("shop", process.as_str().context("no name")?);
     std::fs::create_dir_all(log.parent().context("no parent")?)?;
     std::fs::write(&log, "one\ntwo\n")?;
-    let (text, structured) = told(&agent, "linchpin__logs", json!({"instance": "shop", "lines": 1})).await?;
+    let (text, structured) = succeeded(&agent, "linchpin__logs", json!({"instance": "shop", "lines": 1})).await?;
     assert_eq!((text.as_str(), &structured["lines"]), ("two\n", &json!(["two"])));
     Ok(())
 }
@@ -138,7 +138,7 @@ async fn builtin_tools_respect_the_filter_of_the_connection() -> Result<()> {
     let mut lab = builtin_lab().await?;
     lab.start("blog").await?;
     let agent = lab.agent("/mcp?only=shop").await?;
-    let (text, status) = told(&agent, "linchpin__status", json!({})).await?;
+    let (text, status) = succeeded(&agent, "linchpin__status", json!({})).await?;
     assert!(!text.contains("blog") && !status.to_string().contains("blog"), "{status}");
     for tool in &OWN[1..] {
         let (text, _) = failed(&agent, tool, json!({"instance": "blog"})).await?;
@@ -186,9 +186,9 @@ async fn instance_changes_are_sent_to_subscribers() -> Result<()> {
     let mut rounds = 0;
     while !(seen.contains(&json!("linchpin://instances")) && seen.contains(&json!("linchpin://instances/shop"))) {
         rounds += 1;
-        assert!(rounds <= 10, "nothing is told of one of them: {seen:?}");
+        assert!(rounds <= 10, "one of them is not mentioned: {seen:?}");
         for instance in ["blog", "shop"] {
-            let (_, done) = told(&agent, "linchpin__restart", json!({"instance": instance})).await?;
+            let (_, done) = succeeded(&agent, "linchpin__restart", json!({"instance": instance})).await?;
             assert!(done["restarting"].is_array(), "{done}");
         }
         let updated = stream.wait_for("notifications/resources/updated");

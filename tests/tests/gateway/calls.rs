@@ -121,7 +121,7 @@ async fn cancellation_reaches_its_own_request() -> Result<()> {
     a.notify("notifications/cancelled", json!({"requestId": 1, "reason": "enough"})).await?;
     let answered = of_a.await??;
     assert!(answered.response.is_none() && answered.before.is_empty(), "{answered:?}");
-    until("the server heard of it", PATIENCE, async || {
+    until("the server received the cancellation", PATIENCE, async || {
         let cancelled = lab.noted("shop", "cancelled");
         ensure!(cancelled == ["a"], "{cancelled:?}");
         Ok(())
@@ -230,7 +230,10 @@ async fn server_question_outside_a_call_is_answered() -> Result<()> {
     lab.start("shop").await?;
     until("both were answered", PATIENCE, async || {
         let answers = lab.noted("shop", "answers").join("\n");
-        ensure!(answers.contains(r#""result": {}"#) && answers.contains("-32000"), "nobody's call asked: {answers}");
+        ensure!(
+            answers.contains(r#""result": {}"#) && answers.contains("-32000"),
+            "a question belongs to no call: {answers}"
+        );
         Ok(())
     })
     .await

@@ -90,7 +90,7 @@ impl Call {
                 ensure!(told.status() == reqwest::StatusCode::ACCEPTED, "{}", told.status());
             } else if message["result"]["resultType"] == "input_required" {
                 ensure!(self.dialect == Dialect::Stateless, "a client with a session does not know this: {message}");
-                let requests = message["result"]["inputRequests"].as_object().context("nothing is asked")?;
+                let requests = message["result"]["inputRequests"].as_object().context("no question was asked")?;
                 let mut responses = json!({});
                 for key in requests.keys() {
                     responses[key] = accept()?;
@@ -140,7 +140,7 @@ async fn meet(lab: &Lab, dialect: Dialect, name: &str) -> Result<()> {
 
     let answered = Call::begin(&client, dialect, "ask", json!({})).await?.text(&["one", "two"]).await.context("ask")?;
     ensure!(answered == r#"["one","two"]"#, "{answered}");
-    refuses_who_cannot(lab, dialect, name).await.context("a client that cannot be asked")?;
+    refuses_clients_without_capabilities(lab, dialect, name).await.context("a client that cannot be asked")?;
 
     let tag = format!("{dialect:?}");
     let (waiting, other) = (client.clone(), tag.clone());
@@ -173,7 +173,7 @@ async fn changes(client: &mut Http, dialect: Dialect, name: &str) -> Result<()> 
 }
 
 /// Checks that a client that cannot be asked gets an error that says so, and not an empty success.
-async fn refuses_who_cannot(lab: &Lab, dialect: Dialect, name: &str) -> Result<()> {
+async fn refuses_clients_without_capabilities(lab: &Lab, dialect: Dialect, name: &str) -> Result<()> {
     let client = client(lab, &format!("/i/{name}/mcp"), dialect, json!({})).await?;
     let answer = client.try_call("ask", json!({})).await?.response.context("no response")?;
     let said = answer.to_string().to_lowercase();
@@ -246,14 +246,14 @@ async fn stateless_server_is_detected_and_survives_restarts() -> Result<()> {
         })
         .await?;
         let heard = r#"listened to Some(["test://one"])"#;
-        lab.wait_for("the next life hears of the subscription", async || {
+        lab.wait_for("the next run receives the subscription", async || {
             let noted = std::fs::read_to_string(notes(lab, name)).unwrap_or_default();
             let last = noted.rsplit("started").next().unwrap_or_default().to_owned();
             ensure!(last.contains(heard), "{noted}");
             Ok(())
         })
         .await?;
-        ensure!(lives(name) == before + 1, "what it speaks is remembered: {before} and then {}", lives(name));
+        ensure!(lives(name) == before + 1, "its dialect was forgotten: {before} and then {}", lives(name));
         client.call("touch", json!({"uri": "test://one"})).await.with_context(|| lab.logs())?;
         stream.wait_for("notifications/resources/updated").await.with_context(|| lab.logs())?;
     }

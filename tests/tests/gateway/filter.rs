@@ -71,9 +71,9 @@ async fn filter_survives_the_hub_and_binds_its_session() -> Result<()> {
     lab.restart_hub().await?;
     let wider = before.elsewhere(lab.url("/mcp"));
     let answer = wider.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await?;
-    assert_eq!(answer.status(), StatusCode::NOT_FOUND, "a session is bound to what it shows");
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND, "a session is bound to its filter");
     let after = before.elsewhere(lab.url("/mcp?only=blog/*/echo,shop"));
-    assert_eq!(after.names("tools").await?, names, "the same session, in whatever order the choice is written");
+    assert_eq!(after.names("tools").await?, names, "the order of the names in a filter does not matter");
     assert!(refused(&after, "blog__die").await?.contains("hidden"));
     assert_eq!(after.try_call("blog__echo", json!({"text": "1"})).await?.text()?, "blog: 1");
     Ok(())

@@ -24,8 +24,8 @@ async fn with_agent(lab: Lab) -> Result<(Lab, Http)> {
 }
 
 async fn still_served(lab: &Lab, agent: &mut Http) -> Result<()> {
-    ensure!(agent.call(ECHO, json!({"message": "still"})).await? == "still", "the agent's session goes on");
-    ensure!(lab.status().await?["instances"].is_array(), "and so does status");
+    ensure!(agent.call(ECHO, json!({"message": "still"})).await? == "still", "the agent's session continues");
+    ensure!(lab.status().await?["instances"].is_array(), "status continues to answer");
     Ok(())
 }
 
@@ -57,7 +57,7 @@ async fn odd_messages_get_the_right_code_or_pass_unchanged() -> Result<()> {
         let response = agent.post_raw(body).await?;
         let (seen, answer): (u16, Value) = (response.status().as_u16(), response.json().await?);
         ensure!((seen, &answer["error"]["code"]) == (status, &json!(code)), "{status} {code}: {seen} {answer}");
-        ensure!(answer.to_string().len() < 20_000, "as long as what was sent");
+        ensure!(answer.to_string().len() < 20_000, "the echo has the length that was sent");
     }
     // Odd but valid messages pass: the id returns as it was written, and the server judges the arguments.
     for (id, arguments) in [
@@ -220,7 +220,7 @@ async fn flood_of_new_sessions_evicts_only_its_own() -> Result<()> {
     }
     let journal = std::fs::metadata(lab.home().join("journal.db"))?.len();
     ensure!(journal < 1 << 20, "the journal has {journal} bytes");
-    assert_eq!(quiet.call(ECHO, json!({"message": "x"})).await?, "x", "it is not forgotten either");
+    assert_eq!(quiet.call(ECHO, json!({"message": "x"})).await?, "x", "the session was forgotten");
     lab.finish().await
 }
 
@@ -316,13 +316,13 @@ async fn client_notifications_to_servers_are_bounded() -> Result<()> {
         let level = if n % 2 == 0 { "debug" } else { "error" };
         flooder.request("logging/setLevel", json!({"level": level})).await?.result()?;
     }
-    let told = lab.wait_for("the server has heard it", async || {
+    let told = lab.wait_for("the server has received it", async || {
         let told: Value = serde_json::from_str(&agent.call("hostile__stats", json!({})).await?)?;
         ensure!(told["roots"].as_u64() > Some(0) && told["levels"].as_u64() > Some(0), "{told}");
         Ok(told)
     });
     let told = told.await?;
-    ensure!(told["roots"].as_u64() < Some(2000), "each of 2,000: {told}");
+    ensure!(told["roots"].as_u64() < Some(2000), "not each of 2,000 was delivered: {told}");
     let uri = format!("x://{}", "y".repeat(10_000));
     let error = flooder.request("resources/subscribe", json!({"uri": uri})).await?.error()?;
     assert_eq!(error["data"]["code"], "overloaded", "{error}");

@@ -72,7 +72,8 @@ async fn invalid_answers_are_reported_and_strays_are_dropped() -> Result<()> {
         ensure!(error["message"].as_str().is_some_and(|message| message.contains(word)), "{what}: {error}");
     }
     calm_answers(&mut agent, 1).await?;
-    let said = lab.wait_for("it is there again", async || agent.call("hostile__echo", json!({"text": "still"})).await);
+    let said = lab
+        .wait_for("its tools are listed again", async || agent.call("hostile__echo", json!({"text": "still"})).await);
     assert_eq!(said.await?, "still");
     lab.finish().await
 }
@@ -135,7 +136,8 @@ async fn endless_line_is_cut_off_and_the_server_restarted() -> Result<()> {
     let error = act(&mut agent, "line").await?.error()?;
     ensure!(error["message"].as_str().is_some_and(|it| it.contains("longer line than allowed")), "{error}");
     calm_answers(&mut agent, 1).await?;
-    let said = lab.wait_for("it is there again", async || agent.call("hostile__echo", json!({"text": "still"})).await);
+    let said = lab
+        .wait_for("its tools are listed again", async || agent.call("hostile__echo", json!({"text": "still"})).await);
     assert_eq!(said.await?, "still");
     let pid = u32::try_from(instance["pid"].as_u64().context("no pid")?)?;
     ensure!(peak_memory(pid)? < MEMORY, "{}", peak_memory(pid)?);
@@ -218,14 +220,14 @@ async fn hub_as_its_own_server_is_refused_as_a_loop() -> Result<()> {
     let url = format!("{}/mcp", lab.hub_facts()?.url);
     let _url = lab.run_in_front("url", ["run", "--name", "url", "--mcp-url", &url, "--", "sleep", "600"])?;
     for name in ["shim", "url"] {
-        lab.shows(name, "the loop is told", |instance| {
+        lab.shows(name, "the status shows the loop", |instance| {
             instance["servers"][0].to_string().contains("leads back to this hub")
         })
         .await?;
         let error = agent.request("tools/call", json!({"name": format!("{name}__calm__echo-calm")})).await?.error()?;
         ensure!(error.to_string().contains("leads back to this hub"), "{error}");
     }
-    assert_eq!(agent.tools().await?, tools, "nothing stands there twice");
+    assert_eq!(agent.tools().await?, tools, "a tool is listed twice");
     calm_answers(&mut agent, 3).await?;
     lab.finish().await
 }

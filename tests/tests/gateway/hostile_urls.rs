@@ -142,7 +142,7 @@ async fn invalid_http_answers_are_reported_and_endless_ones_cut() -> Result<()> 
     ] {
         let error = act_of(&mut agent, what).await.with_context(|| what.to_owned())?.error()?;
         ensure!(error["message"].as_str().is_some_and(|message| message.contains(word)), "{what}: {error}");
-        ensure!(error.to_string().len() < 10_000, "{what}: as much as the server said");
+        ensure!(error.to_string().len() < 10_000, "{what}: not the server's whole message");
         assert_eq!(agent.call("calm__echo-calm", json!({"message": "x"})).await?, "x", "{what}");
     }
     assert_eq!(act_of(&mut agent, "ids").await?.result()?, right());

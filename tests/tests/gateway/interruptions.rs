@@ -33,7 +33,7 @@ async fn server_killed_between_calls_only_delays_the_next() -> Result<()> {
         kill(before).await?;
         assert_ne!(pid(&agent, "shop__facts").await?, before);
     }
-    assert_eq!(lab.noted("shop", "initialized").len(), 4, "one session for each life of the server");
+    assert_eq!(lab.noted("shop", "initialized").len(), 4, "one session for each run of the server");
     Ok(())
 }
 
@@ -84,9 +84,9 @@ async fn session_survives_a_hub_without_a_journal() -> Result<()> {
     let before = pid(&agent, "shop__facts").await?;
     lab.restart_hub().await?;
     let agent = agent.elsewhere(lab.url("/mcp"));
-    assert_eq!(agent.try_call("shop__count", json!({})).await?.text()?, "2", "at once, before the hub has met anybody");
-    assert_eq!(pid(&agent, "shop__facts").await?, before, "the server was left alone");
-    assert_eq!(lab.noted("shop", "initialized").len(), 1, "and knows nothing of it");
+    assert_eq!(agent.try_call("shop__count", json!({})).await?.text()?, "2", "the call was not answered at once");
+    assert_eq!(pid(&agent, "shop__facts").await?, before, "the server was restarted");
+    assert_eq!(lab.noted("shop", "initialized").len(), 1, "the server was initialized again");
     let mut stream = agent.listen().await?;
     stream.wait_for("notifications/tools/list_changed").await?;
     let one = lab.agent("/i/shop/mcp").await?;

@@ -67,7 +67,7 @@ async fn lists_of_a_dead_server_are_kept_for_the_grace_period() -> Result<()> {
     assert_eq!(agent.names("tools").await?.len(), 12);
     let mut stream = agent.listen().await?;
     lab.kill("shop").await?;
-    assert_eq!(agent.names("tools").await?.len(), 12, "what was known last");
+    assert_eq!(agent.names("tools").await?.len(), 12, "the list that was known last");
     let answered = agent.try_call("shop__echo", json!({})).await?;
     let error = answered.error()?;
     assert_eq!((&error["code"], &error["data"]["code"]), (&json!(-32000), &json!("instance_unavailable")), "{error}");
@@ -76,7 +76,7 @@ async fn lists_of_a_dead_server_are_kept_for_the_grace_period() -> Result<()> {
     stream.wait_for(CHANGED).await?;
     assert!(agent.names("tools").await?.is_empty(), "its grace is over");
     let answered = agent.try_call("shop__echo", json!({})).await?;
-    assert_eq!(answered.error()?["data"]["code"], "instance_unavailable", "but it is not unknown");
+    assert_eq!(answered.error()?["data"]["code"], "instance_unavailable", "the tool is unknown");
     lab.start("shop").await?;
     stream.wait_for(CHANGED).await?;
     assert_eq!(agent.names("tools").await?.len(), 12);
@@ -89,6 +89,6 @@ async fn first_list_waits_for_a_starting_instance() -> Result<()> {
     lab.start("shop").await?;
     lab.restart_hub().await?;
     let agent = lab.agent("/mcp").await?;
-    assert_eq!(agent.names("tools").await?.len(), 12, "the new hub had not met it yet");
+    assert_eq!(agent.names("tools").await?.len(), 12, "the new hub had already connected to it");
     Ok(())
 }

@@ -133,9 +133,9 @@ async fn parameter_headers_are_checked_and_rewritten() -> Result<()> {
         let (status, answered) = call(&lab, &north, wrong).await?;
         assert_eq!((status, &answered.error()?["code"]), (StatusCode::BAD_REQUEST, &json!(-32020)), "{wrong:?}");
     }
-    assert_eq!(web.calls(), 0, "the server saw nothing of it");
+    assert_eq!(web.calls(), 0, "the server received a call");
     let (_, answered) = call(&lab, &north, &[("mcp-param-region", "=?base64?bm9ydGg=?=")]).await?;
-    assert_eq!(answered.text()?, "north", "made anew, the plain way");
+    assert_eq!(answered.text()?, "north", "the session was not begun again without headers");
 
     // A request over stdio has no headers, so the hub makes them.
     let stdio = ("linchpin-over-stdio", "1");
@@ -143,14 +143,14 @@ async fn parameter_headers_are_checked_and_rewritten() -> Result<()> {
     assert_eq!(answered.text()?, "north");
     *web.header.lock() = "Zone";
     let (_, answered) = call(&lab, &north, &[stdio]).await?;
-    assert_eq!(answered.text()?, "north", "the schema is looked at again, and the call made again");
+    assert_eq!(answered.text()?, "north", "the hub did not read the schema and repeat the call");
     assert_eq!(web.last("tools/call", "mcp-param-zone").as_deref(), Some("north"));
     *web.header.lock() = "Region";
     let (status, answered) = call(&lab, &north, &[("mcp-param-zone", "north")]).await?;
     assert_eq!(
         (status, &answered.error()?["code"]),
         (StatusCode::BAD_REQUEST, &json!(-32020)),
-        "the client has to look"
+        "the client must read the schema again"
     );
     instance.stop().await.map_err(anyhow::Error::from)
 }

@@ -30,12 +30,15 @@ async fn broken_call_stream_is_resumed_without_a_second_call() -> Result<()> {
         assert_eq!((&seen[2]["id"], &seen[2]["result"]["content"][0]["text"]), (&json!(5), &json!("s")));
         assert_eq!(again.last_id().rsplit_once('-').map(|(stream, _)| stream), id.rsplit_once('-').map(|(it, _)| it));
     }
-    assert_eq!(lab.noted("a", "calls"), ["progress"], "it was made once");
+    assert_eq!(lab.noted("a", "calls"), ["progress"], "the call was executed more than once");
 
     let mut elsewhere = other.resume(&id).await?;
     other.try_call("grow", json!({"name": "more"})).await?.text()?;
     let heard = elsewhere.next().await?.context("nothing came")?;
-    assert_eq!(heard["method"], "notifications/tools/list_changed", "an id of another session is not ours: {heard}");
+    assert_eq!(
+        heard["method"], "notifications/tools/list_changed",
+        "an event id of another session was accepted: {heard}"
+    );
     Ok(())
 }
 
@@ -99,6 +102,6 @@ async fn resuming_a_call_of_a_dead_hub_reports_interruption() -> Result<()> {
     let told = again.next().await?.context("nothing came")?;
     assert_eq!((&told["id"], &told["error"]["data"]["code"]), (&json!("mine"), &json!("call_interrupted")), "{told}");
     assert_eq!(again.next().await?, None);
-    assert_eq!(lab.noted("a", "calls"), ["progress"], "it is not made again");
+    assert_eq!(lab.noted("a", "calls"), ["progress"], "the call was executed again");
     Ok(())
 }

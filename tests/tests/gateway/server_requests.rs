@@ -102,7 +102,11 @@ async fn client_without_the_capability_is_not_asked() -> Result<()> {
     let got: Value = serde_json::from_str(plain.try_call("ask", unknown).await?.text()?)?;
     assert_eq!(got["error"]["code"], -32601, "{got}");
     let offered: Value = serde_json::from_str(&lab.noted("a", "offered").join(" "))?;
-    assert_eq!(offered["roots"], json!({"listChanged": true}), "a server on stdio is offered all: {offered}");
+    assert_eq!(
+        offered["roots"],
+        json!({"listChanged": true}),
+        "a server on stdio was not offered everything: {offered}"
+    );
     Ok(())
 }
 
@@ -130,7 +134,7 @@ async fn changed_roots_are_announced_to_servers() -> Result<()> {
     lab.start("a").await?;
     let agent = able(&lab, "/mcp").await?;
     agent.notify("notifications/roots/list_changed", json!({})).await?;
-    until("the server is told", PATIENCE, async || {
+    until("the server receives the cancellation", PATIENCE, async || {
         let told = lab.noted("a", "told");
         ensure!(told.join(" ").contains("roots/list_changed"), "{told:?}");
         Ok(())

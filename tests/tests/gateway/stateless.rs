@@ -36,7 +36,7 @@ async fn stateless_request_is_answered_without_a_session() -> Result<()> {
         let missing = ask(&client, "resources/read", json!({"uri": "none://x"})).await?;
         assert_eq!(missing.error()?["code"], -32602, "{missing:?}");
     }
-    assert_eq!(lab.gateway().sessions().len(), 0, "no session was begun");
+    assert_eq!(lab.gateway().sessions().len(), 0, "a session was begun");
     Ok(())
 }
 
@@ -99,7 +99,7 @@ async fn client_disconnect_cancels_its_call() -> Result<()> {
     })
     .await?;
     call.abort();
-    until("the server heard of it", PATIENCE, async || {
+    until("the server received the cancellation", PATIENCE, async || {
         let cancelled = lab.noted("a", "cancelled");
         ensure!(cancelled == ["gone"], "{cancelled:?}");
         Ok(())
@@ -124,19 +124,19 @@ async fn question_of_a_session_based_server_is_translated() -> Result<()> {
     params["requestState"] = first["requestState"].clone();
     let again = ask(&client, "tools/call", params.clone()).await?;
     let again = again.result()?;
-    assert_eq!(&again["inputRequests"][key], asked, "an answer that is missing is asked for again: {again}");
+    assert_eq!(&again["inputRequests"][key], asked, "a missing answer was not asked for again: {again}");
     let stale = ask(&client, "tools/call", params.clone()).await?;
-    assert_eq!(stale.error()?["code"], -32602, "a state is good once");
+    assert_eq!(stale.error()?["code"], -32602, "a state was accepted twice");
 
     params["requestState"] = again["requestState"].clone();
     params["inputResponses"] = json!({key: {"action": "accept", "content": {"n": 1.5}}});
     let elsewhere = ask(&lab.stateless("/i/a/mcp"), "tools/call", params.clone()).await?;
-    assert_eq!(elsewhere.error()?["code"], -32602, "a state is good for its request: {elsewhere:?}");
+    assert_eq!(elsewhere.error()?["code"], -32602, "a state was accepted for another request: {elsewhere:?}");
     let last = ask(&client, "tools/call", params).await?;
     let got: Value = serde_json::from_str(last.text()?)?;
     assert_eq!((&got["id"], &got["result"]), (&json!("q"), &json!({"action": "accept", "content": {"n": 1.5}})));
     assert_eq!(last.result()?["resultType"], "complete");
-    assert_eq!(lab.noted("a", "calls"), ["ask"], "it is one call");
+    assert_eq!(lab.noted("a", "calls"), ["ask"], "the server received more than one call");
 
     let roots = client.try_call("a__ask", json!({"id": "r", "method": "roots/list"})).await?;
     let got: Value = serde_json::from_str(roots.text()?)?;

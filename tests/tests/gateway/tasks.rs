@@ -19,7 +19,7 @@ async fn begin(agent: &Http, tool: &str, arguments: Value) -> Result<String> {
     let params = json!({"name": tool, "arguments": arguments, "task": {"ttl": 60000}, "_meta": {"progressToken": "p"}});
     let answered = agent.exchange(json!("begin"), "tools/call", params).await?;
     let task = &answered.result()?["task"];
-    ensure!(serde_json::to_string(&task["x_kept"])? == "1.0", "what is not known passes: {task}");
+    ensure!(serde_json::to_string(&task["x_kept"])? == "1.0", "an unknown field was removed: {task}");
     Ok(task["taskId"].as_str().context("no taskId")?.to_owned())
 }
 
@@ -58,7 +58,10 @@ async fn task_is_followed_to_its_result() -> Result<()> {
         loop {
             let heard = others.next().await?.context("the stream ended")?;
             let method = heard["method"].as_str().unwrap_or_default();
-            ensure!(!method.contains("tasks") && !method.contains("progress"), "of another's task: {heard}");
+            ensure!(
+                !method.contains("tasks") && !method.contains("progress"),
+                "a message about another client's task: {heard}"
+            );
             if method == "notifications/message" {
                 break;
             }
@@ -134,7 +137,7 @@ async fn task_survives_the_hub_and_ends_with_its_server() -> Result<()> {
     let task = begin(&agent, "task__job", json!({"say": "late", "seconds": 1})).await?;
     lab.restart_hub().await?;
     let agent = agent.elsewhere(lab.url("/mcp"));
-    assert_eq!(about(&agent, "result", &task).await?.text()?, "late", "asked of a hub that has just started");
+    assert_eq!(about(&agent, "result", &task).await?.text()?, "late", "the new hub did not know the task");
 
     lab.kill("task").await?;
     let away = about(&agent, "get", &task).await?;

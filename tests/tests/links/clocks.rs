@@ -39,7 +39,7 @@ impl Scene {
             witnesses.push(Witness::of(&lab, name).await?);
         }
         let load = Load::start(&lab, "shop__echo-shop", 2).await?;
-        load.goes_on(&lab, 20).await?;
+        load.continues(&lab, 20).await?;
         Ok(Self { lab, clock, hub, witnesses, load })
     }
 
@@ -59,7 +59,7 @@ impl Scene {
     /// Waits until the link with this name has been checked and is active.
     async fn asked(&self, name: &str, why: &str) -> Result<()> {
         self.lab
-            .wait_for(&format!("{name} is asked because {why}"), async || {
+            .wait_for(&format!("{name} is probed because {why}"), async || {
                 let link = self.lab.link(name).await?;
                 ensure!(link["transitions"].to_string().contains(why) && link["state"] == "active", "{link}");
                 Ok(())
@@ -70,7 +70,7 @@ impl Scene {
     /// Checks that nothing happened: no call was lost, no link connected again, nothing restarted.
     async fn ends_as_it_began(self) -> Result<()> {
         let Self { lab, hub, witnesses, load, .. } = self;
-        load.goes_on(&lab, 20).await?;
+        load.continues(&lab, 20).await?;
         let load = load.finish().await?;
         ensure!(load.interrupted + load.refused == 0, "{load:?}");
         for witness in witnesses {
@@ -98,7 +98,7 @@ async fn links_are_checked_and_kept_after_a_night_of_sleep() -> Result<()> {
     }
     let hold = scene
         .lab
-        .wait_for("the ladder is held", async || {
+        .wait_for("the ladder is not climbed", async || {
             let hold = scene.lab.status().await?["hub"]["hold"].take();
             ensure!(hold["why"].as_str().is_some_and(|why| why.contains("away")), "{hold}");
             Ok(hold)
@@ -129,10 +129,13 @@ async fn time_of_day_changes_move_no_timer() -> Result<()> {
     let scene = Scene::new().await?;
     for seconds in [3600, -3600, 10 * YEAR, -10 * YEAR, -56 * YEAR] {
         scene.clock.time_of_day_off_by(seconds)?;
-        scene.load.goes_on(&scene.lab, 20).await?;
+        scene.load.continues(&scene.lab, 20).await?;
         let hub = scene.lab.status().await?["hub"].take();
         ensure!(hub["uptime_seconds"].as_u64().is_some_and(|uptime| uptime < 120), "{hub}");
-        ensure!(hub["network"]["last_absence"]["asleep_ms"].as_u64().unwrap_or_default() < 1000, "no sleep: {hub}");
+        ensure!(
+            hub["network"]["last_absence"]["asleep_ms"].as_u64().unwrap_or_default() < 1000,
+            "a sleep was detected: {hub}"
+        );
     }
     scene.ends_as_it_began().await
 }
@@ -146,7 +149,7 @@ async fn generation_that_starts_in_1970_is_still_the_newer_one() -> Result<()> {
     let first = lab.usable("shop").await?;
     clock.time_of_day_off_by(-56 * YEAR)?;
     kill_9(Witness::of(&lab, "shop").await?.pid()?).await?;
-    let second = lab.wait_for("the next life is usable", async || {
+    let second = lab.wait_for("the next run is usable", async || {
         let instance = lab.instance_status("shop").await?;
         ensure!(instance["generation"] != first["generation"] && instance["state"] == "active", "{instance}");
         Ok(instance)

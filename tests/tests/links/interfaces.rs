@@ -37,9 +37,9 @@ fn interface_and_address_changes_affect_no_link() -> Result<()> {
         ];
         for step in steps {
             net.ip(step)?;
-            calls.goes_on(&lab, 20).await?;
+            calls.continues(&lab, 20).await?;
         }
-        lab.wait_for("the link is asked because of it", async || {
+        lab.wait_for("the link is probed because of it", async || {
             let (hub, link) = (lab.status().await?["hub"].take(), lab.link("shop").await?);
             ensure!(hub["network"]["interfaces"] == "netlink" && hub["network"]["changes"] != 0, "{hub}");
             ensure!(link["transitions"].to_string().contains("interfaces or addresses changed"), "{link}");
@@ -73,7 +73,7 @@ fn hub_without_loopback_waits_and_restarts_nothing() -> Result<()> {
         .await?;
         net.ip(&["link", "set", "lo", "up"])?;
         for witness in witnesses {
-            witness.same_life(&lab, 1).await.with_context(|| lab.logs())?;
+            witness.same_run(&lab, 1).await.with_context(|| lab.logs())?;
         }
         ensure!(lab.hub_facts()?.pid == hub.pid(), "the same hub");
         lab.finish().await
@@ -113,7 +113,7 @@ fn link_without_a_free_local_port_reports_it_and_recovers() -> Result<()> {
             "the system's own words: {link}"
         );
         drop(taken);
-        shop.same_life(&lab, 1).await?;
+        shop.same_run(&lab, 1).await?;
         other.untouched(&lab).await?;
         lab.finish().await
     })

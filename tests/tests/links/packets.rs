@@ -39,7 +39,7 @@ impl Scene {
     /// After the fault: the same processes, this many more connections to the one instance, and no change at the
     /// other.
     async fn ends_well(self, more_connections: u64) -> Result<()> {
-        let lives = self.shop.same_life(&self.lab, more_connections).await;
+        let lives = self.shop.same_run(&self.lab, more_connections).await;
         lives.with_context(|| self.lab.logs())?;
         self.other.untouched(&self.lab).await?;
         ensure!(self.lab.hub_facts()?.pid == self.hub, "another hub");
@@ -53,13 +53,13 @@ async fn vanishing(net: Net, packets: Packets) -> Result<()> {
     let scene = Scene::new().await?;
     let calls = Load::start(&scene.lab, "shop__echo-shop", 3).await?;
     let others = Load::start(&scene.lab, "other__echo-other", 1).await?;
-    calls.goes_on(&scene.lab, 20).await?;
+    calls.continues(&scene.lab, 20).await?;
     net.drop(packets, &scene.port())?;
     let link = scene.lab.fails("shop", &["ping_timeout", "io_timeout", "connect_timeout"]).await?;
-    ensure!(link["state"] != "gone", "an instance that does not answer is not gone: {link}");
-    others.goes_on(&scene.lab, 20).await.context("the other instance is held up")?;
+    ensure!(link["state"] != "gone", "a silent instance counts as gone: {link}");
+    others.continues(&scene.lab, 20).await.context("the other instance was delayed")?;
     net.heal()?;
-    calls.goes_on(&scene.lab, 20).await?;
+    calls.continues(&scene.lab, 20).await?;
     let (calls, others) = (calls.finish().await?, others.finish().await?);
     ensure!(calls.interrupted <= 3 && calls.refused <= 3, "each agent had one call in flight: {calls:?}");
     ensure!(others.interrupted == 0 && others.refused == 0, "{others:?}");
@@ -85,7 +85,7 @@ fn idle_link_without_packets_is_detected_and_recovers() -> Result<()> {
         let scene = Scene::new().await?;
         net.drop(Packets::Both, &scene.port())?;
         let link = scene.lab.fails("shop", &["ping_timeout", "connect_timeout"]).await?;
-        ensure!(link["transitions"].to_string().contains("ping"), "it was the PING that found it: {link}");
+        ensure!(link["transitions"].to_string().contains("ping"), "the PING did not find it: {link}");
         net.heal()?;
         scene.ends_well(1).await
     })
@@ -98,14 +98,14 @@ fn lost_syn_packets_do_not_affect_an_open_connection() -> Result<()> {
         let scene = Scene::new().await?;
         let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
         net.drop(Packets::Syn, &scene.port())?;
-        calls.goes_on(&scene.lab, 50).await?;
+        calls.continues(&scene.lab, 50).await?;
         scene.shop.untouched(&scene.lab).await?;
 
         net.cut(scene.shop.port)?;
         let link = scene.lab.fails("shop", &["connect_timeout"]).await?;
         ensure!(link["last_failure"]["phase"] == "dial", "{link}");
         net.heal()?;
-        calls.goes_on(&scene.lab, 20).await?;
+        calls.continues(&scene.lab, 20).await?;
         calls.finish().await?;
         scene.ends_well(1).await
     })
@@ -126,7 +126,7 @@ fn reset_during_a_call_is_reported_and_the_link_recovers() -> Result<()> {
         net.cut(scene.shop.port)?;
         let error = agent.answer(id).await?.error()?;
         ensure!(error["data"]["code"] == "call_interrupted", "{error}");
-        calls.goes_on(&scene.lab, 20).await?;
+        calls.continues(&scene.lab, 20).await?;
         calls.finish().await?;
         let log = scene.lab.verb(["logs", "shop"]).await?.exits(0)?.stdout;
         ensure!(log.matches("held").count() == 1, "executed once:\n{log}");
@@ -142,14 +142,14 @@ fn link_recovers_after_a_firewall_resets_every_packet() -> Result<()> {
     isolated(async |net| {
         let scene = Scene::new().await?;
         let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
-        calls.goes_on(&scene.lab, 20).await?;
+        calls.continues(&scene.lab, 20).await?;
         net.reset(Packets::To, &scene.port())?;
         let link = scene.lab.fails("shop", &["refused"]).await?;
         let story = link["transitions"].to_string();
         // A reset or a broken pipe, depending on whether the hub was reading or writing.
         ensure!(story.contains("reset: ") || story.contains("closed: "), "it began with a reset: {link}");
         net.heal()?;
-        calls.goes_on(&scene.lab, 20).await?;
+        calls.continues(&scene.lab, 20).await?;
         calls.finish().await?;
         scene.ends_well(1).await
     })
@@ -182,7 +182,7 @@ fn heavy_packet_loss_slows_calls_and_trips_no_breaker() -> Result<()> {
         let scene = Scene::new().await?;
         let calls = Load::start(&scene.lab, "shop__echo-shop", 2).await?;
         net.lossy(30, &scene.port())?;
-        calls.goes_on(&scene.lab, 30).await?;
+        calls.continues(&scene.lab, 30).await?;
         let link = scene.lab.link("shop").await?;
         net.heal()?;
         let calls = calls.finish().await?;
@@ -213,14 +213,14 @@ fn links_lost_together_hold_all_recovery() -> Result<()> {
         }
         scene
             .lab
-            .wait_for("the ladder is held", async || {
+            .wait_for("the ladder is not climbed", async || {
                 let hub = scene.lab.status().await?["hub"].take();
                 ensure!(hub["hold"]["why"].as_str().is_some_and(|why| why.contains("3 of 4 links")), "{hub}");
                 Ok(())
             })
             .await?;
         for witness in more {
-            witness.same_life(&scene.lab, 1).await?;
+            witness.same_run(&scene.lab, 1).await?;
         }
         scene.ends_well(1).await
     })

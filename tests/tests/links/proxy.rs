@@ -51,16 +51,16 @@ async fn broken(way: Way, kinds: &[&str]) -> Result<()> {
     let (shop, other) = (Witness::of(lab, "shop").await?, Witness::of(lab, "other").await?);
     let calls = Load::start(lab, "shop__echo", 3).await?;
     let others = Load::start(lab, "other__echo", 1).await?;
-    calls.goes_on(lab, 20).await?;
+    calls.continues(lab, 20).await?;
     scene.proxy.go(way);
     lab.fails("shop", kinds).await?;
-    others.goes_on(lab, 20).await.context("the other instance is held up")?;
+    others.continues(lab, 20).await.context("the other instance was delayed")?;
     scene.proxy.go(Way::Forward);
-    calls.goes_on(lab, 20).await?;
+    calls.continues(lab, 20).await?;
     let (calls, others) = (calls.finish().await?, others.finish().await?);
     ensure!(calls.interrupted <= 3, "each agent had one call in flight: {calls:?}");
     ensure!(others.interrupted + others.refused == 0, "{others:?}");
-    shop.same_life(lab, 1).await.with_context(|| lab.logs())?;
+    shop.same_run(lab, 1).await.with_context(|| lab.logs())?;
     other.untouched(lab).await?;
     scene.leave().await
 }
@@ -110,16 +110,16 @@ async fn answer_of_one_byte_a_second_delays_no_other_link() -> Result<()> {
     let (shop, other) = (Witness::of(lab, "shop").await?, Witness::of(lab, "other").await?);
     let calls = Load::start(lab, "shop__echo", 2).await?;
     let others = Load::start(lab, "other__echo", 1).await?;
-    calls.goes_on(lab, 20).await?;
+    calls.continues(lab, 20).await?;
     scene.proxy.go(Way::Trickle(Duration::from_secs(1)));
-    others.goes_on(lab, 400).await?;
+    others.continues(lab, 400).await?;
     scene.proxy.go(Way::Forward);
-    calls.goes_on(lab, 20).await?;
+    calls.continues(lab, 20).await?;
     let (calls, others) = (calls.finish().await?, others.finish().await?);
     ensure!(others.interrupted + others.refused == 0, "{calls:?} {others:?}");
     let connections = lab.link("shop").await?["connections"].as_u64().context("connections")?;
     ensure!(connections <= 2, "a slow link is made again at most once: {connections}");
-    shop.same_life(lab, connections - 1).await?;
+    shop.same_run(lab, connections - 1).await?;
     other.untouched(lab).await?;
     scene.leave().await
 }
@@ -132,7 +132,7 @@ async fn instance_on_ipv6_only_is_reached() -> Result<()> {
     let sim = Sim::start_at(&Home::at(lab.home()), "shop", Ipv6Addr::LOCALHOST.into()).await?;
     let shop = Witness::of(&lab, "shop").await?;
     let calls = Load::start(&lab, "shop__echo", 1).await?;
-    calls.goes_on(&lab, 20).await?;
+    calls.continues(&lab, 20).await?;
     let calls = calls.finish().await?;
     ensure!(calls.interrupted + calls.refused == 0 && shop.connections == 1 && sim.accepted() == 1, "{calls:?}");
     sim.leave()?;

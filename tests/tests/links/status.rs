@@ -39,9 +39,9 @@ async fn stopped_instance_is_unresponsive_and_keeps_its_link() -> Result<()> {
     }
     let link = lab.link("shop").await?;
     ensure!(link["last_failure"].is_null() && link["connections"] == 1 && link["dials"] == 1, "{link}");
-    others.goes_on(&lab, 20).await?;
+    others.continues(&lab, 20).await?;
 
-    ensure!(process.signal(Signal::CONT)?, "it is still there");
+    ensure!(process.signal(Signal::CONT)?, "the stopped process has ended");
     shop.untouched(&lab).await.with_context(|| lab.logs())?;
     let tool = json!({"message": "x"});
     agent.call("shop__echo-shop", tool).await?;
@@ -66,7 +66,7 @@ async fn link_metrics_count_and_a_healthy_link_dials_once() -> Result<()> {
     lab.detached("shop", &kit::echo("shop")?).await?;
     lab.usable("shop").await?;
     let calls = Load::start(&lab, "shop__echo-shop", 8).await?;
-    calls.goes_on(&lab, 2000).await?;
+    calls.continues(&lab, 2000).await?;
     calls.finish().await?;
 
     let facts = lab.hub_facts()?;

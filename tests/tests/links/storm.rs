@@ -15,7 +15,7 @@ const RATE: f64 = 50.0;
 const BURST: f64 = 10.0;
 
 /// Waits until this many instances are in this state.
-async fn are(lab: &Lab, state: &str, number: usize) -> Result<()> {
+async fn wait_for_state(lab: &Lab, state: &str, number: usize) -> Result<()> {
     lab.wait_for(&format!("{number} are {state}"), async || {
         let status = lab.status().await?;
         let instances = status["instances"].as_array().context("no instances")?;
@@ -37,7 +37,7 @@ async fn lost_links_are_redialled_at_the_rate_of_the_limiter() -> Result<()> {
     for number in 0..MANY {
         sims.push(Sim::start(&home, &format!("sim-{number}")).await?);
     }
-    are(&lab, "active", MANY + 1).await?;
+    wait_for_state(&lab, "active", MANY + 1).await?;
     let other = Witness::of(&lab, "other").await?;
 
     let began = Instant::now();
@@ -51,13 +51,13 @@ async fn lost_links_are_redialled_at_the_rate_of_the_limiter() -> Result<()> {
         Ok(())
     })
     .await?;
-    are(&lab, "active", MANY + 1).await?;
+    wait_for_state(&lab, "active", MANY + 1).await?;
     ensure!(sims.iter().all(|sim| sim.accepted() == 2), "each is dialled once");
     assert_eq!(lab.hub_facts()?.pid, hub.pid());
     other.untouched(&lab).await?;
     for sim in sims {
         sim.leave()?;
     }
-    are(&lab, "gone", MANY).await?;
+    wait_for_state(&lab, "gone", MANY).await?;
     lab.finish().await
 }

@@ -35,12 +35,12 @@ async fn detached(lab: &Lab, project: &str, flags: &[&str], command: &[&str]) ->
 }
 
 /// All processes of the lab.
-fn everybody(lab: &Lab) -> Vec<Identity> {
+fn all_processes(lab: &Lab) -> Vec<Identity> {
     lab.mark().processes()
 }
 
 fn among(lab: &Lab, all: &[Identity]) -> Vec<Identity> {
-    everybody(lab).into_iter().filter(|process| all.contains(process)).collect()
+    all_processes(lab).into_iter().filter(|process| all.contains(process)).collect()
 }
 
 async fn all_gone(lab: &Lab, who: &[Identity]) -> Result<()> {
@@ -115,7 +115,7 @@ async fn conflict_names_the_holder_and_the_next_steps() -> Result<()> {
     detached(&lab, "one", &[], &["sleep", "600"]).await?.exits(0)?;
     let record = live(&lab, "shop")?;
     lab.wait_for("keeper, agent and sleep run", async || {
-        let all = everybody(&lab);
+        let all = all_processes(&lab);
         ensure!(all.len() == 3, "{}", leftovers::describe(&all));
         Ok(())
     })
@@ -194,10 +194,10 @@ async fn taken_over_after(flags: &[&str], make_hard: impl AsyncFnOnce(&Lab) -> R
     let port = free_port()?.to_string();
     let server = ["python3", "-m", "http.server", "--bind", "127.0.0.1", &port];
     let _hub = lab.hub().await?;
-    let hub = everybody(&lab);
+    let hub = all_processes(&lab);
     detached(&lab, "one", flags, &server).await?.exits(0)?;
     listens(&lab, port.parse()?).await?;
-    let theirs: Vec<Identity> = everybody(&lab).into_iter().filter(|process| !hub.contains(process)).collect();
+    let theirs: Vec<Identity> = all_processes(&lab).into_iter().filter(|process| !hub.contains(process)).collect();
     ensure!(theirs.len() >= 3, "keeper, agent and server: {}", leftovers::describe(&theirs));
     make_hard(&lab).await?;
     // It returns when the new one is registered; then nothing is left of the other, and its port is free.
@@ -226,7 +226,9 @@ async fn instance_with_a_keeper_is_taken_over_and_not_restarted() -> Result<()> 
 #[tokio::test]
 async fn stopped_instance_is_taken_over() -> Result<()> {
     taken_over_after(&[], async |lab| {
-        for process in everybody(lab).iter().filter(|process| process.pid != lab.hub_facts().map_or(0, |hub| hub.pid)) {
+        for process in
+            all_processes(lab).iter().filter(|process| process.pid != lab.hub_facts().map_or(0, |hub| hub.pid))
+        {
             process.signal(Signal::STOP)?;
         }
         Ok(())
@@ -247,11 +249,11 @@ async fn instance_that_ignores_sigterm_is_killed_with_its_keeper() -> Result<()>
     lab.wait_for("it is ready", async || {
         let text = lab.verb(["logs", "shop"]).await.map(|output| output.stdout).unwrap_or_default();
         let log = std::fs::read_to_string(lab.home().join("logs/shop/main.log")).unwrap_or_default();
-        ensure!(log.contains("ready") && everybody(&lab).len() >= 6, "{text}{log}");
+        ensure!(log.contains("ready") && all_processes(&lab).len() >= 6, "{text}{log}");
         Ok(())
     })
     .await?;
-    let theirs = everybody(&lab);
+    let theirs = all_processes(&lab);
     let mut over =
         lab.linchpin(["--no-autostart", "run", "--name", "shop", "--detach", "--take-over", "--", "sleep", "1"]);
     over.env("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "100").current_dir(lab.project("two")?);
@@ -293,7 +295,7 @@ async fn external_registration_is_taken_over_with_its_program() -> Result<()> {
 
     // Another instance takes over: the program ends with all its children, although its registrar is stopped.
     again.signal(Signal::STOP)?;
-    let theirs: Vec<Identity> = everybody(&lab);
+    let theirs: Vec<Identity> = all_processes(&lab);
     detached(&lab, "two", &["--take-over"], &["sleep", "604"]).await?.exits(0)?;
     program.exit(SOON).await?;
     again.exit(SOON).await?;
@@ -319,7 +321,7 @@ async fn program_that_keeps_the_port_after_a_take_over_is_named() -> Result<()> 
     detached(&lab, "one", &[], &["python3", "-c", &script]).await?.exits(0)?;
     let keeps = lab
         .wait_for("the child runs", async || {
-            let all = everybody(&lab);
+            let all = all_processes(&lab);
             let command = |process: &Identity| linchpin_shared::process::command_line(process.pid);
             let found = all.iter().find(|process| command(process).as_deref() == Some("sleep 605")).cloned();
             found.with_context(|| leftovers::describe(&all))
@@ -329,7 +331,7 @@ async fn program_that_keeps_the_port_after_a_take_over_is_named() -> Result<()> 
     assert_eq!(problem["code"], "port_taken", "{problem}");
     let seen = &problem["observed"];
     assert_eq!((&seen["port"], &seen["pid"]), (&Value::from(port), &Value::from(keeps.pid)), "{problem}");
-    ensure!(keeps.is_alive(), "what left on purpose is left alone");
+    ensure!(keeps.is_alive(), "a process that detached itself was ended");
     keeps.signal(Signal::KILL)?;
     gone(&keeps, SOON).await?;
     detached(&lab, "two", &["--take-over"], &["sleep", "606"]).await?.exits(0)?;

@@ -37,11 +37,11 @@ async fn twenty_background_hubs_leave_one_serving() -> Result<()> {
             assert_eq!(reap(hub).await?, Some(4), "{line}");
         }
     }
-    assert_eq!(ready, [lab.hub_process()?.pid], "exactly one, and hub.json names it");
+    assert_eq!(ready, [lab.hub_process()?.pid], "one hub runs, and hub.json names it");
     let (code, said) = lab.begin(&["hub", "stop"])?.end().await?;
     assert_eq!(code, 0, "{said}");
     let winner = hubs.iter_mut().find(|hub| hub.id().is_some_and(|pid| ready.contains(&pid))).context("no winner")?;
-    assert_eq!(reap(winner).await?, Some(0), "stopped on purpose is a good end");
+    assert_eq!(reap(winner).await?, Some(0), "a hub that is asked to stop did not end with success");
     lab.terminate().await
 }
 
@@ -99,7 +99,7 @@ async fn hub_stop_returns_after_calls_in_flight_have_ended() -> Result<()> {
         Ok(())
     })
     .await?;
-    assert!(hub.is_alive(), "it lets the call end");
+    assert!(hub.is_alive(), "it waits for the call");
     // A verb that needs a hub in the meantime waits for the end of the old one and starts another.
     let next = lab.begin(&["status", "--json"])?;
     let (code, said) = call.end().await?;
@@ -166,7 +166,7 @@ async fn stopped_hub_stays_stopped_until_a_message_needs_it() -> Result<()> {
     assert_eq!(lab.json(&["hub", "stop"]).await?["stopped"], true);
     // Longer than the interval in which the shim checks the hub.
     throughout(Duration::from_millis(1500), async || {
-        ensure!(lab.processes("hub").is_empty(), "nobody asked for it");
+        ensure!(lab.processes("hub").is_empty(), "a hub was started without a request");
         Ok(())
     })
     .await?;
@@ -195,6 +195,6 @@ async fn followed_log_ends_with_the_hub() -> Result<()> {
     while lines.next_line().await?.context("it ended")? != "spoken" {}
     assert!(follow.try_wait()?.is_none(), "it goes on");
     lab.json(&["hub", "stop"]).await?;
-    assert_eq!(reap(&mut follow).await?, Some(0), "a hub that is stopped is no failure");
+    assert_eq!(reap(&mut follow).await?, Some(0), "a hub that is stopped counts as a failure");
     lab.terminate().await
 }

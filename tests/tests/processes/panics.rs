@@ -35,7 +35,10 @@ fn live(lab: &Lab) -> Result<Record> {
 }
 
 fn told(log: &str) -> Result<()> {
-    ensure!(log.contains("a task panicked") && log.contains("panics.rs:"), "where it panicked is told: {log}");
+    ensure!(
+        log.contains("a task panicked") && log.contains("panics.rs:"),
+        "the log does not say where it panicked: {log}"
+    );
     ensure!(!log.contains(SECRET), "{log}");
     Ok(())
 }
@@ -91,7 +94,7 @@ async fn panicking_background_process_is_restarted() -> Result<()> {
             })
             .await
             .with_context(|| format!("{place}\n{}", lab.logs()))?;
-            ensure!(left.iter().all(|process| !process.is_alive()), "{place}: ended before the next life");
+            ensure!(left.iter().all(|process| !process.is_alive()), "{place}: the process ended before the next start");
         }
         told(&std::fs::read_to_string(lab.home().join("logs/shop/agent.log"))?).context(place)?;
         let agent = live(&lab)?.process;
@@ -152,7 +155,7 @@ async fn panicking_registrar_unregisters_and_spares_the_program() -> Result<()> 
         ensure!(status.code() == Some(1), "{place}: {status}");
         ensure!(lab.registry_files()?.is_empty(), "{place}: {:?}", lab.registry_files()?);
         told(&registrar.printed()).context(place)?;
-        ensure!(program.identity().is_alive(), "{place}: not ours to end");
+        ensure!(program.identity().is_alive(), "{place}: a foreign process was ended");
         program.identity().signal(Signal::KILL)?;
         drop(program);
         lab.finish().await?;
@@ -195,7 +198,7 @@ async fn signal_before_registration_leaves_nothing() -> Result<()> {
             Ok(())
         })
         .await?;
-        ensure!(live(&lab)? == before, "the name is still the other's");
+        ensure!(live(&lab)? == before, "the name still belongs to the other instance");
         // The take-over may have sent it one signal already; the second one makes it kill at once.
         for signal in [Signal::TERM, Signal::INT] {
             first.signal(signal)?;

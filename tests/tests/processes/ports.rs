@@ -44,7 +44,7 @@ fn services(lab: &Lab) -> Result<Vec<(String, String)>> {
 }
 
 async fn record_tells(lab: &Lab, name: &str, port: &Value) -> Result<()> {
-    lab.wait_for("the record tells it", async || {
+    lab.wait_for("the record names the port", async || {
         let services = services(lab)?;
         ensure!(services == [(name.to_owned(), format!("http://127.0.0.1:{port}"))], "{services:?}");
         Ok(())
@@ -92,7 +92,7 @@ async fn command_gets_a_port_and_its_listening_ports_are_shown() -> Result<()> {
     process(&lab, "it is back", |process| process["restarts"] == 1 && process["ports"] == at(given)).await?;
     let agent = lab.instance_status("shop").await?["pid"].clone();
     kill_9(u32::try_from(agent.as_u64().context("pid")?)?).await?;
-    lab.shows("shop", "its agent is back, and it is", |shop| {
+    lab.shows("shop", "its background agent is back, and the port too", |shop| {
         shop["pid"] != agent && shop["processes"][0]["ports"] == at(given)
     })
     .await?;
@@ -121,7 +121,7 @@ async fn port_chosen_by_the_user_is_kept() -> Result<()> {
         command.env_remove("PORT").envs(env.map(|port| ("PORT", port)));
         Output::of(command).await?.exits(0)?;
         let log = lab.home().join("logs/shop/main.log");
-        lab.wait_for("it says its port", async || {
+        lab.wait_for("the child prints its port", async || {
             let text = std::fs::read_to_string(&log)?;
             ensure!(text.contains("port=<"), "{text}");
             Ok(())
@@ -191,8 +191,9 @@ async fn process_waits_for_its_taken_port_and_names_the_holder() -> Result<()> {
     kill_9(u32::try_from(first["pid"].as_u64().context("pid")?)?).await?;
     let us = TcpListener::bind(("127.0.0.1", port))?;
     let named = format!("port {port} is taken by pid {} (", std::process::id());
-    let waits =
-        process(&lab, "it names us", |process| process["last_end"].as_str().is_some_and(|end| end.contains(&named)));
+    let waits = process(&lab, "the port's owner is this test", |process| {
+        process["last_end"].as_str().is_some_and(|end| end.contains(&named))
+    });
     assert_eq!(waits.await?["pid"], Value::Null, "it is not started");
     let log = std::fs::read_to_string(lab.home().join("logs/shop/main.log"))?;
     assert_eq!(log.matches("main started, pid").count(), 1, "{log}");
@@ -211,8 +212,10 @@ async fn crash_on_a_taken_port_names_the_holder() -> Result<()> {
     let insists = format!("import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(600)");
     run(&lab, &[], &["python3", "-c", &insists]).await?.exits(0)?;
     let named = format!("exit 1; port {port} is taken by pid {} (", std::process::id());
-    process(&lab, "it names us", |process| process["last_end"].as_str().is_some_and(|end| end.contains(&named)))
-        .await?;
+    process(&lab, "the port's owner is this test", |process| {
+        process["last_end"].as_str().is_some_and(|end| end.contains(&named))
+    })
+    .await?;
     let text = lab.verb(["explain", "shop"]).await?.exits(0)?.stdout;
     ensure!(text.contains(&named), "{text}");
     drop(us);

@@ -39,7 +39,7 @@ async fn fifty_hubs_started_at_once_leave_one_serving() -> Result<()> {
     let start = || lab.linchpin(["--json", "hub"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut all = (0..CROWD).map(|_| start()).collect::<std::io::Result<Vec<_>>>()?;
     let facts = lab.hub_answers(None).await?;
-    let place = all.iter().position(|hub| hub.id() == Some(facts.pid)).context("the one that serves is of them")?;
+    let place = all.iter().position(|hub| hub.id() == Some(facts.pid)).context("the serving hub is not one of them")?;
     let mut serving = all.swap_remove(place);
     let others = all.into_iter().map(|hub| tokio::time::timeout(SOON, hub.wait_with_output()));
     for told in join_all(others).await {
@@ -49,10 +49,10 @@ async fn fifty_hubs_started_at_once_leave_one_serving() -> Result<()> {
         assert_eq!(
             (&told["pid"], &told["url"]),
             (&facts.pid.into(), &facts.url.as_str().into()),
-            "it says which serves"
+            "the message does not name the hub that serves"
         );
     }
-    ensure!(serving.try_wait()?.is_none(), "the one that serves goes on");
+    ensure!(serving.try_wait()?.is_none(), "the serving hub ended");
     assert_eq!(served(&lab)?, 1);
     lab.verb(["hub", "stop"]).await?.exits(0)?;
     ensure!(serving.wait().await?.success());
@@ -120,7 +120,7 @@ fn holders(lab: &Lab) -> Result<Vec<(u32, String)>> {
 }
 
 /// Starts two at once, and checks that one gets the name and the other reports which one.
-async fn one_has_the_name(lab: &Lab, projects: [&str; 2], round: usize) -> Result<()> {
+async fn check_one_owner(lab: &Lab, projects: [&str; 2], round: usize) -> Result<()> {
     let mut both = Vec::new();
     for (place, project) in projects.into_iter().enumerate() {
         let mut command = lab.linchpin(["--no-autostart", "--json", "run", "--name", "shop", "--", "sleep", "600"]);
@@ -154,7 +154,7 @@ async fn one_has_the_name(lab: &Lab, projects: [&str; 2], round: usize) -> Resul
 async fn name_goes_to_one_of_two_instances_of_one_project() -> Result<()> {
     let lab = Lab::new()?;
     for round in 0..ROUNDS {
-        one_has_the_name(&lab, ["one", "one"], round).await?;
+        check_one_owner(&lab, ["one", "one"], round).await?;
     }
     lab.nothing_is_left().await
 }
@@ -163,7 +163,7 @@ async fn name_goes_to_one_of_two_instances_of_one_project() -> Result<()> {
 async fn name_goes_to_one_of_two_instances_of_two_projects() -> Result<()> {
     let lab = Lab::new()?;
     for round in 0..ROUNDS {
-        one_has_the_name(&lab, ["one", "two"], round).await?;
+        check_one_owner(&lab, ["one", "two"], round).await?;
     }
     lab.nothing_is_left().await
 }
@@ -192,7 +192,7 @@ async fn name_goes_to_one_of_many_concurrent_take_overs() -> Result<()> {
             Ok(left[0])
         })
         .await?;
-    lab.wait_for("only the one that has the name runs, and its process", async || {
+    lab.wait_for("only the instance with the name runs, and its process", async || {
         let left = lab.mark().processes();
         ensure!(left.len() == 2, "{}", leftovers::describe(&left));
         Ok(())

@@ -77,7 +77,7 @@ async fn hub_ends_the_processes_that_a_killed_instance_left() -> Result<()> {
     swept(&lab).await?;
     let log = hub_log(&lab)?;
     ensure!(log.contains("was killed left processes") && log.contains("sleep 2002"), "{log}");
-    ensure!(free.is_alive(), "what left on purpose is left alone");
+    ensure!(free.is_alive(), "a process that detached itself was ended");
     kill_9(free.pid).await?;
     lab.finish().await
 }
@@ -100,7 +100,7 @@ async fn hub_keeper_and_agent_killed_together_leave_nothing() -> Result<()> {
     for process in &both {
         gone(process, SOON).await?;
     }
-    ensure!(left.iter().all(Identity::is_alive), "nobody was there to end them");
+    ensure!(left.iter().all(Identity::is_alive), "no process was left that could end them");
     let _hub = lab.hub().await?;
     for process in &left {
         gone(process, SOON).await.with_context(|| lab.logs())?;
@@ -182,7 +182,7 @@ async fn killed_hub_restarts_no_instance_and_loses_no_log_line() -> Result<()> {
         let connected = |instance: &Value| instance["state"] == "active" && instance["processes"][0]["pid"].is_u64();
         let now = facts(&lab.shows("counter", "it is connected", connected).await?);
         assert_eq!(now.0, agent);
-        assert_eq!(*before.get_or_insert_with(|| now.clone()), now, "the same process, restarted never");
+        assert_eq!(*before.get_or_insert_with(|| now.clone()), now, "the process was restarted");
         hub.kill_9().await?;
     }
     let _hub = lab.hub().await?;

@@ -79,7 +79,7 @@ async fn call_to_a_stopped_hub_fails_and_the_session_goes_on() -> Result<()> {
     let next = agent.request("tools/call", counted("next", &ledger)).await?.result()?;
     ensure!(next["content"][0]["text"] == "next", "{next}");
     ensure!(executions(&ledger, "lost") <= 1 && executions(&ledger, "next") == 1, "executed twice");
-    ensure!(lab.hub_facts()?.pid == hub.pid(), "another hub was started beside one that lives");
+    ensure!(lab.hub_facts()?.pid == hub.pid(), "a second hub was started beside a running one");
     for witness in witnesses {
         witness.untouched(&lab).await?;
     }
@@ -100,7 +100,7 @@ async fn stopped_instance_is_unresponsive_and_comes_back_unchanged() -> Result<(
     lab.shows("shop", "it is unresponsive", |instance| instance["state"] == "unresponsive").await?;
     let error = agent.request("tools/call", counted("refused", &lab.dir().join("ledger"))).await?.error()?;
     ensure!(error["data"]["code"].as_str().is_some_and(|code| code.ends_with("_unavailable")), "{error}");
-    others.goes_on(&lab, 20).await?;
+    others.continues(&lab, 20).await?;
     send(shop.pid()?, Signal::CONT)?;
     shop.untouched(&lab).await.context("its connection is kept")?;
     let next = agent.request("tools/call", counted("next", &lab.dir().join("ledger"))).await?.result()?;
@@ -119,7 +119,7 @@ async fn pause_of_all_processes_loses_nothing() -> Result<()> {
     let hub = lab.hub().await?;
     let witnesses = several(&lab, &["shop", "second", "third", "fourth"]).await?;
     let load = Load::start(&lab, "shop__echo-shop", 2).await?;
-    load.goes_on(&lab, 20).await?;
+    load.continues(&lab, 20).await?;
     let all = lab.mark().processes();
     for process in &all {
         process.signal(Signal::STOP)?;
@@ -131,7 +131,7 @@ async fn pause_of_all_processes_loses_nothing() -> Result<()> {
     for process in &all {
         process.signal(Signal::CONT)?;
     }
-    load.goes_on(&lab, 20).await?;
+    load.continues(&lab, 20).await?;
     let load = load.finish().await?;
     ensure!(load.interrupted + load.refused == 0, "{load:?}");
     for witness in witnesses {
@@ -195,7 +195,7 @@ async fn stranger_on_the_port_of_a_dead_instance_learns_nothing() -> Result<()> 
     if let Ok(Ok((mut stream, _))) = tokio::time::timeout(Duration::from_millis(100), stranger.accept()).await {
         let mut told = Vec::new();
         let _ = tokio::time::timeout(Duration::from_millis(500), stream.read_to_end(&mut told)).await;
-        only_a_hello(&told).with_context(|| format!("a stranger was told {:?}", String::from_utf8_lossy(&told)))?;
+        only_a_hello(&told).with_context(|| format!("the stranger received {:?}", String::from_utf8_lossy(&told)))?;
     }
     other.untouched(&lab).await?;
     lab.finish().await

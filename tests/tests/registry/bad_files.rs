@@ -64,7 +64,7 @@ async fn inner_bad_files() -> Result<()> {
     let instances = lab.home().join("instances");
     let movable = plant_files(&instances)?;
     let others = plant_others(&instances)?;
-    until("what can be moved is in the quarantine, and the rest is named", PATIENCE, async || {
+    until("movable files are in the quarantine, the others are reported", PATIENCE, async || {
         let status = lab.json(&["status"]).await?;
         let told = |path: &PathBuf| {
             let rejected = status["rejected"].as_array().into_iter().flatten();
@@ -77,7 +77,7 @@ async fn inner_bad_files() -> Result<()> {
     })
     .await?;
     assert!(movable.iter().all(|path| !path.exists()));
-    why_is_told(&lab, movable.len())?;
+    check_reasons(&lab, movable.len())?;
     active(&lab).await?;
     finds(&lab).await?;
     let seen = health(&lab).await?;
@@ -140,7 +140,7 @@ fn plant_files(instances: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Checks that each file in the quarantine has its reason beside it.
-fn why_is_told(lab: &Lab, number: usize) -> Result<()> {
+fn check_reasons(lab: &Lab, number: usize) -> Result<()> {
     let quarantine = lab.home().join("instances/quarantine");
     let paths: Vec<PathBuf> = quarantine.read_dir()?.flatten().map(|file| file.path()).collect();
     let reasons: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|end| end == "why")).collect();

@@ -181,7 +181,7 @@ async fn hub_killed_at_any_step_is_followed_by_one_that_serves() -> Result<()> {
         let mut next = lab.hub().await.with_context(|| format!("after a death before step {at}"))?;
         ensure!(lab.hub_facts()?.token == token, "another token after a death before step {at}");
         let home = Home::at(lab.home());
-        lab.wait_for("what it left is removed", async || nothing_else(&home, &Registry::new(&home).scan()?)).await?;
+        lab.wait_for("its leftovers are removed", async || nothing_else(&home, &Registry::new(&home).scan()?)).await?;
         next.kill_9().await?;
         if finished {
             ensure!(at > 15, "only {at} steps were seen");

@@ -54,7 +54,7 @@ fn registered(lab: &Lab) -> Result<Vec<(String, Owner, u32)>> {
 }
 
 /// Checks that the instance is listed as alive but not connected.
-async fn shown_honestly(lab: &Lab, name: &str, pid: u32) -> Result<()> {
+async fn check_external_status(lab: &Lab, name: &str, pid: u32) -> Result<()> {
     let refused = |instance: &Value| instance["state"] != "gone" && instance["last_failure"]["kind"] == "refused";
     let instance = lab.shows(name, "it is listed, and refuses", refused).await?;
     assert_eq!(instance["pid"], pid, "{instance}");
@@ -78,7 +78,7 @@ async fn external_program_is_an_instance_until_it_ends() -> Result<()> {
     let _hub = lab.hub().await?;
     let (mut program, nowhere) = (sleeper(&lab)?, Nowhere::new()?);
     let mut holder = register(&lab, "shop", program.pid(), &nowhere.url()?, &["--label", "tier=web"])?;
-    shown_honestly(&lab, "shop", program.pid()).await?;
+    check_external_status(&lab, "shop", program.pid()).await?;
     let scan = Registry::new(&Home::at(lab.home())).scan()?;
     assert_eq!(scan.entries[0].record.labels["tier"], "web");
 
@@ -104,7 +104,7 @@ async fn registrar_unregisters_on_a_signal_and_looks_dead_if_killed() -> Result<
     let (mut program, nowhere) = (sleeper(&lab)?, Nowhere::new()?);
     for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
         let mut holder = register(&lab, "shop", program.pid(), &nowhere.url()?, &[])?;
-        shown_honestly(&lab, "shop", program.pid()).await?;
+        check_external_status(&lab, "shop", program.pid()).await?;
         holder.signal(signal)?;
         assert_eq!(holder.exit(SOON).await?.code(), (signal != Signal::KILL).then_some(0), "{}", holder.printed());
         not_there(&lab, "shop").await?;
@@ -148,7 +148,7 @@ async fn invalid_registrations_are_refused_with_a_problem() -> Result<()> {
 /// Waits until the hub connects here.
 async fn called(listener: &TcpListener) -> Result<()> {
     let call = tokio::time::timeout(SOON, listener.accept()).await;
-    call.context("nobody calls at the new address")?.map(drop).context("accept")
+    call.context("no connection reached the new address")?.map(drop).context("accept")
 }
 
 /// One id with another port: after a new registration, and in an updated record. The hub does not poll here, so it
@@ -187,14 +187,14 @@ async fn restarted_embedded_program_is_connected_at_its_new_port() -> Result<()>
         let program = Instance::builder("shop").home(Home::at(lab.home())).project_dir(lab.dir());
         let instance = program.start().await?;
         let life = instance.record().generation.to_string();
-        lab.shows("shop", "this life is connected", |shop| shop["state"] == "active" && shop["generation"] == *life)
+        lab.shows("shop", "this run is connected", |shop| shop["state"] == "active" && shop["generation"] == *life)
             .await?;
         Ok(instance)
     };
     let first = start().await?;
     let before = first.record().clone();
     drop(first);
-    lab.wait_for("it has let go", async || {
+    lab.wait_for("it has released the lease", async || {
         let scan = Registry::new(&Home::at(lab.home())).scan()?;
         ensure!(scan.entries.iter().all(|entry| entry.owner == Owner::Dead), "{scan:?}");
         Ok(())
@@ -244,7 +244,7 @@ async fn python_example_of_the_docs_is_an_instance() -> Result<()> {
     let mut second = start()?;
     ensure!(!second.exit(SOON).await?.success());
     ensure!(second.printed().contains("BlockingIOError"), "{}", second.printed());
-    assert_eq!(Identity::of(identity.pid)?, identity, "it says who it is");
+    assert_eq!(Identity::of(identity.pid)?, identity, "it reports its own identity");
     let _hub = lab.hub().await?;
     let instance = lab.shows("python", "it is connected", |instance| instance["state"] == "active").await?;
     assert_eq!(instance["pid"], identity.pid, "{instance}");

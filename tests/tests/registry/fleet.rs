@@ -74,7 +74,7 @@ async fn bad_records_are_reported_and_affect_no_other() -> Result<()> {
     std::fs::write(&unspeakable, "x")?;
 
     let status = lab
-        .wait_for("all bad records are told", async || {
+        .wait_for("all bad records are reported", async || {
             let status = lab.status().await?;
             let rejected = status["rejected"].to_string();
             ensure!(bad.iter().all(|name| rejected.contains(name.as_str())), "{rejected}");

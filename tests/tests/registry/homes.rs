@@ -161,7 +161,7 @@ async fn file_system_without_locks_is_supported() -> Result<()> {
     let (code, said) = lab.begin(&["--json", "run", "--name", "shop", "--", "sleep", "300"])?.end().await?;
     ensure!(code == 4 && said["code"] == "name_taken", "a second instance: {said}");
     lab.kill_hub().await?;
-    until("the next hub has it", PATIENCE, async || {
+    until("the next hub lists it", PATIENCE, async || {
         let seen = states(&lab, "shop").await?;
         ensure!(seen == ["active"] && lab.hub_process()? != hub, "{seen:?}");
         Ok(())

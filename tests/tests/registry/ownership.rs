@@ -37,7 +37,7 @@ impl Stranger {
                 return Ok(stranger);
             }
         }
-        bail!("nobody gets the pid {pid}")
+        bail!("no process received the pid {pid}")
     }
 
     fn lives(&mut self) -> Result<()> {
@@ -91,10 +91,13 @@ async fn reused_pids() -> Result<()> {
 
     ensure!(registry.scan()?.entries[0].owner == Owner::Dead, "its lease is free");
     std::fs::remove_file(entry.path.with_extension("lease"))?;
-    ensure!(registry.scan()?.entries[0].owner == Owner::Dead, "its lease is gone, and its pid is another's");
+    ensure!(
+        registry.scan()?.entries[0].owner == Owner::Dead,
+        "its lease is gone, and its pid belongs to another process"
+    );
     ensure!(!owner.signal(Signal::KILL)?, "a signal was sent");
     lab.verb(["doctor", "--fix", "--json"]).await?;
-    ensure!(!entry.path.exists(), "the doctor left it");
+    ensure!(!entry.path.exists(), "the doctor did not remove it");
     stranger.lives()?;
 
     atomic::write(&entry.path, &bytes)?;
@@ -142,7 +145,7 @@ async fn removed_lease_file_does_not_prove_death() -> Result<()> {
         ensure!(matches!(answer, Answer::Refused { code: Code::NameTaken, .. }), "{project}: {answer:?}");
     }
     shop.does(&Order::Ensure).await?;
-    ensure!(registry.lease(entry.record.id)? == LeaseState::Held, "it took no lease again");
+    ensure!(registry.lease(entry.record.id)? == LeaseState::Held, "it did not take a lease again");
     shop.kill_9().await?;
     other.does(&Order::Sweep).await?;
     ensure!(!entry.path.exists() && !lease.exists(), "its owner is dead");
@@ -172,7 +175,7 @@ async fn record_of_an_earlier_boot_is_swept_and_never_dialled() -> Result<()> {
     }
     stranger.lives()?;
     let called = listener.accept().map(drop).map_err(|error| error.kind());
-    ensure!(called == Err(std::io::ErrorKind::WouldBlock), "somebody called: {called:?}");
+    ensure!(called == Err(std::io::ErrorKind::WouldBlock), "a connection was made: {called:?}");
     Ok(())
 }
 
@@ -192,7 +195,7 @@ async fn stopped_lock_holder_is_named_and_blocks_no_reader() -> Result<()> {
     let mut other = Worker::start(&lab.home())?;
     other.tell(&register("other", "/project")).await?;
     let _hub = lab.hub().await.context("a hub starts all the same")?;
-    lab.wait_for("the hub shows who lives", async || lab.instance_status("shop").await.map(drop)).await?;
+    lab.wait_for("the hub shows the living instances", async || lab.instance_status("shop").await.map(drop)).await?;
     ensure!(registry.find_live("shop").is_some());
     match other.answer().await? {
         Answer::Refused { code: Code::LockTimeout, detail } => {
@@ -206,7 +209,7 @@ async fn stopped_lock_holder_is_named_and_blocks_no_reader() -> Result<()> {
 
     other.tell(&register("other", "/project")).await?;
     holder.kill_9().await?;
-    ensure!(matches!(other.answer().await?, Answer::Registered { .. }), "the kernel let go of the lock");
+    ensure!(matches!(other.answer().await?, Answer::Registered { .. }), "the kernel released the lock");
     Ok(())
 }
 
@@ -231,7 +234,10 @@ async fn process_identity_decides_without_file_locks() -> Result<()> {
     ensure!(record.exists(), "its owner lives");
     std::fs::remove_file(&record)?;
     let answer = second.ask(&register("shop", "/one")).await?;
-    ensure!(matches!(answer, Answer::Refused { code: Code::NameTaken, .. }), "the lease still says whose: {answer:?}");
+    ensure!(
+        matches!(answer, Answer::Refused { code: Code::NameTaken, .. }),
+        "the lease no longer names its owner: {answer:?}"
+    );
     first.does(&Order::Ensure).await?;
     ensure!(record.exists(), "it wrote it again");
     first.kill_9().await?;

@@ -64,18 +64,18 @@ async fn without_room(lack: Lack, options: &str) -> Result<()> {
 
     lack.fill(&home)?;
     works(&lab).await?;
-    a_flood_is_lost_and_nothing_waits_for_it(&lab, &go, &done).await?;
+    check_flood_is_dropped(&lab, &go, &done).await?;
     lack.fill(&home)?;
-    a_new_instance_is_refused(&lab, lack).await?;
+    check_instance_is_refused(&lab, lack).await?;
     // The log has no space for these lines once the rest of its last block is used up.
     (0..JUNK).try_for_each(|number| std::fs::rename(junk(number), junk(number).with_extension("json")))?;
-    until("the hub has told of all of them", PATIENCE, async || {
+    until("the hub's status shows all of them", PATIENCE, async || {
         let told = lab.json(&["status"]).await?["rejected"].as_array().map_or(0, Vec::len);
         ensure!(told >= JUNK as usize, "{told}");
         Ok(())
     })
     .await?;
-    let record = a_record_that_is_lost(&lab, lack).await?;
+    let record = lose_a_record(&lab, lack).await?;
     works(&lab).await?;
 
     Lack::empty(&home)?;
@@ -85,13 +85,13 @@ async fn without_room(lack: Lack, options: &str) -> Result<()> {
     })
     .await?;
     finds(&lab).await?;
-    the_logs_say_what_is_missing(&home, lack).await?;
-    a_hub_that_has_no_room_says_so(&lab, lack).await?;
+    check_logs_name_missing_lines(&home, lack).await?;
+    check_hub_reports_no_space(&lab, lack).await?;
     lab.terminate().await
 }
 
-async fn the_logs_say_what_is_missing(home: &Path, lack: Lack) -> Result<()> {
-    until("the logs say what is missing", PATIENCE, async || {
+async fn check_logs_name_missing_lines(home: &Path, lack: Lack) -> Result<()> {
+    until("the logs name the missing lines", PATIENCE, async || {
         let logs = [home.join("logs/talker/main.log"), home.join("logs/hub.log")];
         let needed = match lack {
             Lack::Bytes => &logs[..],
@@ -125,7 +125,7 @@ async fn works(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-async fn a_flood_is_lost_and_nothing_waits_for_it(lab: &Lab, go: &Path, done: &Path) -> Result<()> {
+async fn check_flood_is_dropped(lab: &Lab, go: &Path, done: &Path) -> Result<()> {
     let talker = lab.processes("talker");
     ensure!(talker.len() == 1, "{talker:?}");
     File::create(go)?;
@@ -140,7 +140,7 @@ async fn a_flood_is_lost_and_nothing_waits_for_it(lab: &Lab, go: &Path, done: &P
     .await
 }
 
-async fn a_new_instance_is_refused(lab: &Lab, lack: Lack) -> Result<()> {
+async fn check_instance_is_refused(lab: &Lab, lack: Lack) -> Result<()> {
     let (code, said) = lab.begin(&["--json", "run", "--name", "late", "--", "sleep", "300"])?.end().await?;
     is_no_space(lab, lack, code, &said)?;
     let left: Vec<PathBuf> = lab.home().join("instances").read_dir()?.flatten().map(|file| file.path()).collect();
@@ -168,7 +168,7 @@ fn is_no_space(lab: &Lab, lack: Lack, code: i32, said: &Value) -> Result<()> {
 }
 
 /// Removes the record of the instance, and fills the space that it had.
-async fn a_record_that_is_lost(lab: &Lab, lack: Lack) -> Result<PathBuf> {
+async fn lose_a_record(lab: &Lab, lack: Lack) -> Result<PathBuf> {
     let status = lab.json(&["status"]).await?;
     let instances = status["instances"].as_array().context("no list")?;
     let tool = instances.iter().find(|one| one["name"] == "tool").context("no tool")?;
@@ -182,7 +182,7 @@ async fn a_record_that_is_lost(lab: &Lab, lack: Lack) -> Result<PathBuf> {
     Ok(record)
 }
 
-async fn a_hub_that_has_no_room_says_so(lab: &Lab, lack: Lack) -> Result<()> {
+async fn check_hub_reports_no_space(lab: &Lab, lack: Lack) -> Result<()> {
     lab.json(&["hub", "stop"]).await?;
     std::fs::remove_file(lab.home().join("hub.json"))?;
     lack.fill(&lab.home())?;

@@ -107,7 +107,7 @@ async fn inner_without_watches() -> Result<()> {
         allow(0)?;
         let lab = Lab::new()?;
         let mut told = Vec::new();
-        until("it is told", PATIENCE, async || {
+        until("the status reports it", PATIENCE, async || {
             told = problems(&lab).await?;
             ensure!(told.len() == 1, "{told:?}");
             Ok(())
@@ -126,7 +126,7 @@ async fn inner_without_watches() -> Result<()> {
         })
         .await?;
         allow(100)?;
-        until("it hears again", PATIENCE, async || {
+        until("the watcher works again", PATIENCE, async || {
             ensure!(problems(&lab).await?.is_empty() && watches(&lab)? == 2, "{} watches", watches(&lab)?);
             Ok(())
         })
@@ -201,7 +201,7 @@ async fn registry_replaced_by_a_link_is_not_read() -> Result<()> {
     let (instances, aside) = (lab.home().join("instances"), lab.state("aside"));
     std::fs::rename(&instances, &aside)?;
     std::os::unix::fs::symlink(&aside, &instances)?;
-    until("the link is told", PATIENCE, async || {
+    until("the status reports the link", PATIENCE, async || {
         let told = problems(&lab).await?;
         let is_link =
             |problem: &Value| problem["detail"].as_str().is_some_and(|detail| detail.contains("symbolic link"));
@@ -209,7 +209,7 @@ async fn registry_replaced_by_a_link_is_not_read() -> Result<()> {
         Ok(())
     })
     .await?;
-    assert!(register(&lab, "late").is_err(), "nobody registers through it");
+    assert!(register(&lab, "late").is_err(), "a registration through the link succeeded");
     active(&lab).await?;
     std::fs::remove_file(&instances)?;
     whole(&lab).await?;

@@ -176,7 +176,7 @@ async fn request_heads_are_bounded() -> Result<()> {
     let too_many = [&many[..], &["Y: y"; 30]].concat();
     let (status, answer) = health(&too_many).await?;
     assert!(matches!(status, 431 | 0), "{answer}");
-    assert_eq!(health(&["Host: localhost"]).await?.0, 200, "it cost one connection");
+    assert_eq!(health(&["Host: localhost"]).await?.0, 200, "it used one connection");
     lab.terminate().await
 }
 
@@ -213,21 +213,24 @@ async fn logs_and_answers_contain_no_secret() -> Result<()> {
     for arguments in [&["status"][..], &["status", "shop"], &["explain", "shop"], &["config", "show", "--origin"]] {
         said.push((arguments.join(" "), lab.json(arguments).await?.to_string()));
     }
-    assert!(said.iter().any(|(path, text)| path.ends_with("hub.log") && text.contains("TRACE")), "it was a trace");
+    assert!(
+        said.iter().any(|(path, text)| path.ends_with("hub.log") && text.contains("TRACE")),
+        "the log level was trace"
+    );
     for (path, text) in &said {
         assert!(secrets.iter().all(|secret| !text.contains(secret.as_str())), "{path} tells a secret");
     }
     lab.terminate().await
 }
 
-struct Door {
+struct Requests {
     client: reqwest::Client,
     url: String,
     token: String,
 }
 
-impl Door {
-    async fn knock(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<(StatusCode, Value)> {
+impl Requests {
+    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<(StatusCode, Value)> {
         let mut request = self.client.request(method, format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -239,7 +242,7 @@ impl Door {
 
     async fn refuses(&self, path: &str, headers: &[(&str, &str)], status: StatusCode, code: &str) -> Result<()> {
         for method in [Method::GET, Method::POST, Method::DELETE, Method::OPTIONS] {
-            let (seen, body) = self.knock(method.clone(), path, headers).await?;
+            let (seen, body) = self.send(method.clone(), path, headers).await?;
             ensure!(seen == status, "{method} {path} with {headers:?}: {seen} {body}");
             assert_eq!(body["code"], code, "{method} {path}: {body}");
             check_problem(&body)?;
@@ -253,30 +256,31 @@ async fn foreign_hosts_origins_and_wrong_tokens_are_refused() -> Result<()> {
     let lab = Lab::new()?;
     let _hub = lab.hub().await?;
     let facts = lab.hub_facts()?;
-    let door = Door { client: reqwest::Client::new(), url: facts.url, token: format!("Bearer {}", facts.token) };
-    let token = door.token.as_str();
+    let requests =
+        Requests { client: reqwest::Client::new(), url: facts.url, token: format!("Bearer {}", facts.token) };
+    let token = requests.token.as_str();
     for path in ["/mcp", "/i/x/mcp", "/v1/instances", "/status", "/health", "/nowhere"] {
         for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80"] {
             let headers = [("host", host), ("authorization", token)];
-            door.refuses(path, &headers, StatusCode::FORBIDDEN, "forbidden_host").await?;
+            requests.refuses(path, &headers, StatusCode::FORBIDDEN, "forbidden_host").await?;
         }
         for origin in ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://localhost:1"] {
             let headers = [("origin", origin), ("authorization", token)];
-            door.refuses(path, &headers, StatusCode::FORBIDDEN, "forbidden_origin").await?;
+            requests.refuses(path, &headers, StatusCode::FORBIDDEN, "forbidden_origin").await?;
         }
     }
     for path in ["/mcp", "/i/x/mcp", "/v1/instances", "/status", "/nowhere"] {
         for headers in [&[][..], &[("authorization", "Bearer wrong")], &[("authorization", "Basic x")]] {
-            door.refuses(path, headers, StatusCode::UNAUTHORIZED, "unauthorized").await?;
+            requests.refuses(path, headers, StatusCode::UNAUTHORIZED, "unauthorized").await?;
         }
     }
-    let (status, health) = door.knock(Method::GET, "/health", &[]).await?;
+    let (status, health) = requests.send(Method::GET, "/health", &[]).await?;
     ensure!(status == StatusCode::OK && health["status"].is_string(), "health needs no token: {status} {health}");
     let port = lab.port();
     for host in ["localhost", "app.localhost", "127.0.0.1", "[::1]"] {
         let host = format!("{host}:{port}");
-        let (status, body) = door.knock(Method::GET, "/health", &[("host", &host)]).await?;
-        ensure!(status == StatusCode::OK, "Host {host} is ours: {status} {body}");
+        let (status, body) = requests.send(Method::GET, "/health", &[("host", &host)]).await?;
+        ensure!(status == StatusCode::OK, "Host {host} is refused: {status} {body}");
     }
     lab.finish().await
 }

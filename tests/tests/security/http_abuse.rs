@@ -38,7 +38,7 @@ async fn slow_heads_do_not_block_other_clients() -> Result<()> {
     }
     lab.json(&["status"]).await?;
     let (first, last) = (&waiting[0], &waiting[MOST - 1]);
-    until("the one that waited longest gave way", PATIENCE, async || {
+    until("the connection that waited longest was closed", PATIENCE, async || {
         ensure!(is_over(first)?, "it still waits");
         Ok(())
     })
@@ -124,7 +124,7 @@ async fn smuggled_requests_are_not_executed() -> Result<()> {
         );
         let (seen, answer) = lab.raw(&format!("{first}{head}{hidden}")).await?;
         ensure!(seen == 0 || seen.to_string().starts_with(status), "{head:?}: {answer}");
-        ensure!(answer.matches("HTTP/1.1 ").count() <= 1, "{head:?} is taken for two requests: {answer}");
+        ensure!(answer.matches("HTTP/1.1 ").count() <= 1, "{head:?} was read as two requests: {answer}");
         assert_eq!(lab.json(&["status"]).await?["hub"]["pid"], hub.pid, "{head:?} stopped the hub");
     }
     lab.terminate().await

@@ -42,7 +42,7 @@ impl Imposter {
     /// Checks that it received a request for a proof and nothing else.
     fn got_nothing_but_a_nonce(&self, token: &str) -> Result<()> {
         let got: Vec<String> = self.got.try_iter().collect();
-        ensure!(!got.is_empty(), "nobody came, so nothing was tested");
+        ensure!(!got.is_empty(), "no connection was made, so nothing was tested");
         for text in &got {
             ensure!(text.starts_with("GET /v1/proof HTTP/1.1\r\n") && text.contains("linchpin-nonce: "), "{text}");
             ensure!(!text.contains(token) && !text.to_lowercase().contains("authorization"), "{text}");
@@ -64,12 +64,12 @@ async fn impostor_on_the_port_of_a_draining_hub_gets_nothing() -> Result<()> {
     lab.called("slow", "late", 1).await?;
     let stop = lab.begin(&["hub", "stop"])?;
     let mut imposter = None;
-    until("the port is given up", PATIENCE, async || {
+    until("the port is released", PATIENCE, async || {
         imposter = Some(Imposter::at(port)?);
         Ok(())
     })
     .await?;
-    assert!(hub.is_alive(), "it lets the call end");
+    assert!(hub.is_alive(), "it waits for the call");
     // The shim knows the old hub, whose process still runs; in the end a new hub answers.
     shim.ping().await?;
     imposter.context("none")?.got_nothing_but_a_nonce(&token)?;
@@ -100,7 +100,7 @@ async fn verb_names_an_impostor_and_sends_it_nothing() -> Result<()> {
         assert!(!said["next_steps"].to_string().is_empty());
     }
     let (_, said) = lab.begin(&["status", "--json"])?.end().await?;
-    assert_eq!(said["observed"]["pid"], json!(std::process::id()), "who listens is named: {said}");
+    assert_eq!(said["observed"]["pid"], json!(std::process::id()), "the listening process is not named: {said}");
     lab.begin(&["doctor", "--save", "-"])?.end().await?;
     let health = |text: &String| text.starts_with("GET /health ") || text.starts_with("GET /v1/instances ");
     let got: Vec<String> = imposter.got.try_iter().collect();

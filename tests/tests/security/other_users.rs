@@ -39,7 +39,7 @@ fn record(name: &str, port: u16) -> Result<Record> {
 }
 
 /// The harmful actions in this home that succeed for the current user.
-fn deeds(home: &Path, files: &[PathBuf], hub: &Identity) -> Vec<String> {
+fn attempt_all(home: &Path, files: &[PathBuf], hub: &Identity) -> Vec<String> {
     let registry = home.join("instances");
     let mut done = Vec::new();
     let mut tell = |what: String, worked: bool| {
@@ -85,7 +85,7 @@ async fn other_user_can_neither_read_nor_plant_anything() -> Result<()> {
     let dirs: Vec<_> = files.iter().filter(|path| path.is_dir()).collect();
     for mode in [0o700, 0o755] {
         dirs.iter().try_for_each(|dir| set_mode(dir, mode))?;
-        let done = as_attacker(|| deeds(&home, &files, &hub))?;
+        let done = as_attacker(|| attempt_all(&home, &files, &hub))?;
         dirs.iter().try_for_each(|dir| set_mode(dir, 0o700))?;
         assert!(done.is_empty(), "with directories of mode {mode:o}: {done:#?}");
     }
@@ -176,7 +176,7 @@ async fn planted_files_are_named_and_never_trusted() -> Result<()> {
         assert!(doctor.to_string().contains(&path.display().to_string()), "{} is not in {doctor:#}", path.display());
         assert!(path.symlink_metadata().is_ok(), "{} was left where it is", path.display());
     }
-    assert_eq!(trap.got(), "", "nobody ever dialled what was planted");
+    assert_eq!(trap.got(), "", "a planted address was dialled");
     good.unregister()?;
     lab.terminate().await
 }
@@ -236,7 +236,7 @@ async fn hub_file_of_another_user_is_refused() -> Result<()> {
         Ok(())
     })
     .await?;
-    assert_eq!(trap.got(), "", "nobody was led there");
+    assert_eq!(trap.got(), "", "a client was led there");
     lab.terminate().await
 }
 
@@ -271,7 +271,7 @@ async fn home_of_another_user_is_refused() -> Result<()> {
     assert!(read.contains("known to") && !read.contains(&token) && !read.contains("secret"), "{read}");
     remove_whole(&home)?;
     std::fs::rename(&taken, &home)?;
-    assert_eq!(trap.got(), "", "nobody was led there");
+    assert_eq!(trap.got(), "", "a client was led there");
     lab.json(&["status"]).await?;
     assert!(hub.is_alive());
     lab.terminate().await
@@ -298,7 +298,7 @@ async fn listener_on_the_port_of_a_dead_process_gets_nothing() -> Result<()> {
         Ok(())
     })
     .await?;
-    assert!(got.contains("PRI * HTTP/2.0") && got.contains("nonce"), "it was asked who it is: {got}");
+    assert!(got.contains("PRI * HTTP/2.0") && got.contains("nonce"), "it was not asked for its identity: {got}");
     assert!(!got.contains("planted-lost-secret") && !got.contains(&token), "{got}");
     lost.unregister()?;
 
@@ -315,7 +315,7 @@ async fn listener_on_the_port_of_a_dead_process_gets_nothing() -> Result<()> {
     assert_eq!(lab.json(&["status"]).await?["hub"]["warnings"], json!([]));
     assert_ne!(lab.hub_process()?, first);
     assert_ne!(lab.hub_file()?["port"], json!(port));
-    assert_eq!(trap.got(), "", "nobody came to where the hub used to be");
+    assert_eq!(trap.got(), "", "a client came to the hub's old port");
     let (code, said) = lab.begin(&["hub", "stop", "--json"])?.end().await?;
     assert_eq!(code, 0, "{said}");
     let (code, said) = lab.begin(&["hub", "--json", "--port", &port.to_string()])?.end().await?;

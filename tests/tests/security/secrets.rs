@@ -164,14 +164,14 @@ async fn secrets_appear_in_no_output_and_no_other_file() -> Result<()> {
     }
     // A taken port without a running hub, and invalid settings.
     said.drive(&lab, &["hub", "--port", &port]).await?;
-    ensure!(said.tells("This port is taken") && said.tells("DB_PASSWORD=[removed]"), "the holder is not told");
+    ensure!(said.tells("This port is taken") && said.tells("DB_PASSWORD=[removed]"), "the holder is not named");
     for settings in ["[hub]\nport = = 1 # token = \"planted-setting\"", "[hub]\ntoken = \"planted-setting\""] {
         std::fs::write(lab.home().join("config.toml"), settings)?;
         for verb in [&["status"][..], &["config", "show"], &["doctor"], &["run", "--", "true"]] {
             said.drive(&lab, verb).await?;
         }
     }
-    ensure!(said.tells("The settings cannot be used"), "the settings are not told");
+    ensure!(said.tells("The settings cannot be used"), "the settings are not named");
     std::fs::remove_file(lab.home().join("config.toml"))?;
     said.drive(&lab, &["doctor", "--save", "-"]).await?;
     searched(&lab, said, &report).await?;
@@ -197,14 +197,14 @@ async fn searched(lab: &Lab, mut said: Said, report: &str) -> Result<()> {
     for path in paths {
         said.0.push((path.display().to_string(), String::from_utf8_lossy(&std::fs::read(&path)?).into_owned()));
     }
-    ensure!(said.tells(" TRACE "), "it was no trace");
+    ensure!(said.tells(" TRACE "), "the log level was not trace");
     for (from, text) in &said.0 {
         // A mistyped word is repeated only to the person who typed it, and the answer of a tool is not changed.
         let own = from.contains("planted-usage") || from.contains(r#"shop__echo {"text""#);
         for secret in secrets.iter().filter(|_| !own) {
             let at = text.find(secret.as_str());
             let near = at.map(|at| text[..at].chars().rev().take(300).collect::<Vec<_>>().into_iter().rev().collect());
-            assert_eq!(near, None::<String>, "{from} tells {secret:?} after this");
+            assert_eq!(near, None::<String>, "{from} reveals {secret:?} from here");
         }
     }
     let numbers = json!({"outputs": said.0.len(), "secrets": secrets.len()});

@@ -55,7 +55,7 @@ pub(crate) async fn run(lab: &Lab, hub: &Running) -> Result<Links> {
     crowd(&home, &view, &mut sims, CUT).await?;
     let began = Instant::now();
     sims.iter().for_each(Sim::cut);
-    view.until("all are back", |all| sims.iter().all(|sim| sim.accepted() == 2) && active(all) >= CUT).await?;
+    view.until("all links are back", |all| sims.iter().all(|sim| sim.accepted() == 2) && active(all) >= CUT).await?;
     links.storm = began.elapsed();
     for sim in sims {
         sim.leave()?;

@@ -90,7 +90,7 @@ pub(crate) async fn run(lab: &Lab, mut hub: Running) -> Result<(Presence, Runnin
     let arrivals = Arrivals::watch(lab)?;
     for round in 0..ROUNDS {
         tokio::time::sleep(PACE).await;
-        one_life(lab, &mut view, &arrivals, &format!("guest-{round}"), &mut presence).await?;
+        one_run(lab, &mut view, &arrivals, &format!("guest-{round}"), &mut presence).await?;
     }
     for _ in 0..LOOKS {
         let began = Instant::now();
@@ -111,24 +111,24 @@ pub(crate) async fn run(lab: &Lab, mut hub: Running) -> Result<(Presence, Runnin
 }
 
 /// How long a registration takes to be routable where only polling finds it, at moments spread over the interval.
-pub(crate) async fn unheard(lab: &Lab) -> Result<Samples> {
-    let _hub = deaf_hub(lab).await?;
+pub(crate) async fn polling(lab: &Lab) -> Result<Samples> {
+    let _hub = polling_hub(lab).await?;
     let facts = lab.hub_facts()?;
     let mut view = View::open(&facts).await?;
     let (arrivals, mut presence) = (Arrivals::watch(lab)?, Presence::default());
     for round in 0..UNHEARD {
         tokio::time::sleep(PACE + POLL * round / UNHEARD).await;
-        one_life(lab, &mut view, &arrivals, &format!("unheard-{round}"), &mut presence).await?;
+        one_run(lab, &mut view, &arrivals, &format!("polling-{round}"), &mut presence).await?;
     }
     let (_, health) = Wire::connect(&facts.url, &facts.token).await?.get("/health").await?;
     let health: Value = serde_json::from_slice(&health)?;
-    ensure!(health["checks"]["watch"] == "polling", "the hub heard something: {health}");
+    ensure!(health["checks"]["watch"] == "polling", "the hub received an event: {health}");
     Ok(presence.routable)
 }
 
 /// A hub without file watches: in a user namespace of its own, in which no file may be watched. (A preloaded library
 /// would not work: the hub makes these system calls without libc.)
-async fn deaf_hub(lab: &Lab) -> Result<Running> {
+async fn polling_hub(lab: &Lab) -> Result<Running> {
     let mut command = lab.command("unshare");
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" hub";
     command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(lab.binary());
@@ -152,7 +152,7 @@ async fn all_there(view: &mut View) -> Result<()> {
     Ok(())
 }
 
-async fn one_life(lab: &Lab, view: &mut View, arrivals: &Arrivals, name: &str, presence: &mut Presence) -> Result<()> {
+async fn one_run(lab: &Lab, view: &mut View, arrivals: &Arrivals, name: &str, presence: &mut Presence) -> Result<()> {
     arrivals.forget()?;
     let mut guest = start(lab, name)?;
     arrivals.wait()?;

@@ -142,7 +142,7 @@ fn fix_removes_leftovers_of_dead_writers() {
     assert!(!left.exists() && !orphan.exists(), "{}", said.text);
     assert!(written.exists() && held.exists(), "{}", said.text);
     assert_eq!(said.json["fixes"].as_array().unwrap().len(), 2, "{}", said.text);
-    assert_eq!(said.check("leases")["level"], "warning", "the held one is still told: {}", said.text);
+    assert_eq!(said.check("leases")["level"], "warning", "the held one is no longer reported: {}", said.text);
     holder.kill();
 }
 
@@ -182,7 +182,7 @@ fn pipe_in_place_of_a_file_does_not_block() {
         assert!(made.success());
     }
     let said = lab.doctor(&["--fix", "--save", &lab.path("report").display().to_string()]);
-    assert_eq!(said.code, 1, "it was ended by its bound: {}", said.text);
+    assert_eq!(said.code, 1, "the time limit ended it: {}", said.text);
     assert_eq!(said.checks("permissions").len(), 3, "{}", said.text);
 }
 
@@ -251,7 +251,7 @@ fn doctor_output_contains_no_secret() {
         assert!(!text.contains("planted-") && !text.contains(&file.token), "{text}");
         assert!(
             text.contains("expected u32") && text.contains("(in format)"),
-            "the broken record is told of without its values: {text}"
+            "the broken record is not reported, or its values are: {text}"
         );
     }
     for part in

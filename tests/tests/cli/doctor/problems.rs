@@ -32,13 +32,13 @@ fn meets(mut verb: impl FnMut(&[&str]) -> Command, expected: &Expected<'_>) -> V
     assert_eq!(problem["type"], format!("urn:linchpin:problem:{}", expected.code));
     let steps: Vec<&str> =
         problem["next_steps"].as_array().unwrap().iter().map(|step| step.as_str().unwrap()).collect();
-    assert!(!steps.is_empty(), "what now? {problem:#}");
+    assert!(!steps.is_empty(), "no next step in {problem:#}");
     let text = said(&mut verb(&[]));
     assert_eq!(text.code, expected.exit, "{}", text.text);
     assert!(text.text.contains(problem["title"].as_str().unwrap()), "{}", text.text);
     for what in expected.observed {
         assert!(!problem["observed"][what].is_null(), "{what} was not observed: {problem:#}");
-        assert!(text.text.contains(&format!("  {what}: ")), "{what} is not told: {}", text.text);
+        assert!(text.text.contains(&format!("  {what}: ")), "{what} is not reported: {}", text.text);
     }
     for number in 1..=steps.len() {
         assert!(text.text.contains(&format!("\n  {number}. ")), "no step {number}: {}", text.text);

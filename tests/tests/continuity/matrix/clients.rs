@@ -192,7 +192,7 @@ impl Client {
     }
 
     /// Notes that it gets no notifications until it subscribes again.
-    pub(crate) fn stops_hearing(&mut self) {
+    pub(crate) fn stops_receiving(&mut self) {
         self.hears = false;
     }
 

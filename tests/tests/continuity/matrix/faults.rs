@@ -1,4 +1,4 @@
-//! The faults. Each is caused for everything that it can affect, and is over when [`strike`] returns.
+//! The faults. Each is caused for everything that it can affect, and is over when [`inject`] returns.
 
 use super::backends::{Kind, tools_file};
 use super::stage::Stage;
@@ -58,7 +58,7 @@ impl Fault {
     }
 
     /// Whether it affects a server of this kind.
-    pub(crate) fn strikes(self, counts: bool, kind: Kind) -> bool {
+    pub(crate) fn applies_to(self, counts: bool, kind: Kind) -> bool {
         match self {
             Self::OtherTools => counts,
             Self::HttpRestarted => kind != Kind::Stdio,
@@ -85,7 +85,7 @@ impl Fault {
 }
 
 /// Causes a fault.
-pub(crate) async fn strike(fault: Fault, stage: &mut Stage) -> Result<()> {
+pub(crate) async fn inject(fault: Fault, stage: &mut Stage) -> Result<()> {
     match fault {
         Fault::OtherTools => other_tools(stage).await,
         Fault::BackendKilled => restart(stage, Signal::KILL, |_| true).await,

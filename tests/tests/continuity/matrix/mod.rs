@@ -23,7 +23,7 @@ async fn sessions_survive_killed_and_stopped_processes() -> Result<()> {
     let mut matrix = Matrix::new(None).await?;
     let mut table = Table::new("processes", Fault::PROCESSES);
     for fault in Fault::PROCESSES {
-        matrix.suffers(*fault, &mut table).await?;
+        matrix.run_fault(*fault, &mut table).await?;
     }
     let ended = matrix.finish().await;
     table.holds().and(ended)
@@ -36,7 +36,7 @@ fn sessions_survive_black_holes() -> Result<()> {
         let mut matrix = Matrix::new(Some(net)).await?;
         let mut table = Table::new("network", Fault::NETWORK);
         for fault in Fault::NETWORK {
-            matrix.suffers(*fault, &mut table).await?;
+            matrix.run_fault(*fault, &mut table).await?;
         }
         let ended = matrix.finish().await;
         table.holds().and(ended)

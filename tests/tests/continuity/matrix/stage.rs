@@ -2,7 +2,7 @@
 
 use super::backends::{self, Backend};
 use super::clients::{self, Client, End};
-use super::faults::{Fault, strike};
+use super::faults::{Fault, inject};
 use super::table::Table;
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::{join_all, try_join_all};
@@ -44,22 +44,22 @@ impl Matrix {
         let mut matrix = Self { stage: Stage { lab, hub, backends, net }, clients, ledger, tools: Vec::new() };
         matrix.tools = matrix.clients[0].tools().await?;
         for client in &mut matrix.clients {
-            ensure!(client.tools().await? == matrix.tools, "{} sees another list", client.name);
+            ensure!(client.tools().await? == matrix.tools, "{} sees a different list", client.name);
             client.told().await?;
         }
         Ok(matrix)
     }
 
     /// Starts a call of every client, causes the fault, and checks the calls, the lists and the sessions.
-    pub(crate) async fn suffers(&mut self, fault: Fault, table: &mut Table) -> Result<()> {
+    pub(crate) async fn run_fault(&mut self, fault: Fault, table: &mut Table) -> Result<()> {
         let gate = self.stage.lab.dir().join(format!("gate-{fault:?}"));
         let callers = self.clients.iter_mut().enumerate().filter(|(_, client)| client.may_call(fault));
         let calls =
             callers.map(|(at, client)| UnderWay::of(at, client, fault, &self.ledger, &gate)).collect::<Vec<_>>();
         let words: Vec<_> = calls.iter().map(|call| call.word.clone()).collect();
-        let struck = struck(fault, &mut self.stage, &self.ledger, &words, &gate);
-        let (ends, struck) = tokio::join!(join_all(calls.into_iter().map(UnderWay::end)), struck);
-        struck.with_context(|| format!("{fault:?} could not be caused"))?;
+        let injected = inject_during_calls(fault, &mut self.stage, &self.ledger, &words, &gate);
+        let (ends, injected) = tokio::join!(join_all(calls.into_iter().map(UnderWay::end)), injected);
+        injected.with_context(|| format!("{fault:?} could not be caused"))?;
         for (client, resumes, end) in &ends {
             if let Err(error) = becomes(fault, *resumes, end) {
                 table.failed(client, fault, &format!("{error:#}"));
@@ -114,7 +114,7 @@ impl Matrix {
                 table.failed(client, fault, &format!("{error:#}"));
             }
             for (backend, called) in backends.iter().zip(done) {
-                table.note(client, backend.name, fault, fault.strikes(backend.counts(), backend.kind), called);
+                table.note(client, backend.name, fault, fault.applies_to(backend.counts(), backend.kind), called);
             }
         }
     }
@@ -137,17 +137,13 @@ impl Matrix {
             let looks = usize::from(client.modern && client.shim && fault == Fault::HubKilled);
             match client.told().await {
                 Ok(Some(times)) if times != due && times != looks => {
-                    table.failed(
-                        client.name,
-                        fault,
-                        &format!("was told {times} times that the tools are others, not {due}"),
-                    );
+                    table.failed(client.name, fault, &format!("received {times} notices of a changed list, not {due}"));
                 }
                 Ok(Some(_) | None) => {}
                 Err(error) => table.failed(client.name, fault, &format!("{error:#}")),
             }
             if fault == Fault::HubKilled && client.modern && !client.shim {
-                client.stops_hearing();
+                client.stops_receiving();
             }
         }
     }
@@ -184,24 +180,30 @@ impl<'c> UnderWay<'c> {
 }
 
 /// Causes the fault when all calls are in flight, and then lets them be answered in any case.
-async fn struck(fault: Fault, stage: &mut Stage, ledger: &Path, words: &[String], gate: &Path) -> Result<()> {
+async fn inject_during_calls(
+    fault: Fault,
+    stage: &mut Stage,
+    ledger: &Path,
+    words: &[String],
+    gate: &Path,
+) -> Result<()> {
     let under_way = stage.lab.wait_for("every call is under way", async || {
         let ledger = std::fs::read_to_string(ledger).unwrap_or_default();
         ensure!(words.iter().all(|word| ledger.lines().any(|line| line == word)), "{ledger}");
         Ok(())
     });
-    let struck = match under_way.await {
+    let injected = match under_way.await {
         Ok(()) => {
             if fault == Fault::HubKilled {
                 // After a second the client has a stream for its call, which it can resume.
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
-            strike(fault, stage).await
+            inject(fault, stage).await
         }
         Err(error) => Err(error),
     };
     std::fs::write(gate, "")?;
-    struck
+    injected
 }
 
 async fn listed(client: &mut Client, due: &[String]) -> Result<()> {

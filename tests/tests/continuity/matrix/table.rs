@@ -33,14 +33,14 @@ impl Table {
         client: &'static str,
         backend: &'static str,
         fault: Fault,
-        struck: bool,
+        injected: bool,
         outcome: Result<()>,
     ) {
         if !self.rows.contains(&(client, backend)) {
             self.rows.push((client, backend));
         }
         let at = self.faults.iter().position(|known| *known == fault).unwrap_or_default();
-        let cell = match (&outcome, struck) {
+        let cell = match (&outcome, injected) {
             (Ok(()), true) => "ok",
             (Ok(()), false) => "–",
             (Err(_), _) => "FAILED",
@@ -91,6 +91,6 @@ impl Table {
         if std::env::var_os(WRITE).is_some() {
             return Ok(std::fs::write(&path, format!("{before}{begin}{text}{end}{after}"))?);
         }
-        bail!("{DOCUMENT} says something else; {WRITE}=1 writes what was found:\n{text}")
+        bail!("{DOCUMENT} differs; {WRITE}=1 writes the measured table:\n{text}")
     }
 }
