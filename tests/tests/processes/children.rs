@@ -65,6 +65,18 @@ async fn home_directory_that_is_a_link_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// The token of the hub and the secrets of all instances.
+fn secrets(lab: &Lab) -> Result<Vec<Value>> {
+    let mut secrets = vec![lab.hub_file()?["token"].clone()];
+    for file in lab.home().join("instances").read_dir()? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            secrets.push(serde_json::from_slice::<Value>(&std::fs::read(path)?)?["secret"].clone());
+        }
+    }
+    Ok(secrets)
+}
+
 /// Fault 67 and 68: a child has the environment and descriptors of the caller, no descriptors of Linchpin, and no
 /// secret.
 #[tokio::test]
@@ -78,19 +90,13 @@ async fn child_gets_no_secret_and_no_descriptor() -> Result<()> {
         let out = lab.state(name).display().to_string();
         let arguments = [&["run", "--name", name], kind, &["--", "sh", "-c", script, &out]].concat();
         lab.launch(&arguments)?;
-        until("it has told", PATIENCE, async || {
+        until("the child has listed its environment", PATIENCE, async || {
             outputs.push(std::fs::read_to_string(&out)?);
             Ok(())
         })
         .await?;
     }
-    let mut secrets = vec![lab.hub_file()?["token"].clone()];
-    for file in lab.home().join("instances").read_dir()? {
-        let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            secrets.push(serde_json::from_slice::<Value>(&std::fs::read(path)?)?["secret"].clone());
-        }
-    }
+    let secrets = secrets(&lab)?;
     assert_eq!(secrets.len(), 4);
     for told in &outputs {
         for secret in secrets.iter().map(|secret| secret.as_str().context("no text")) {

@@ -51,13 +51,7 @@ async fn without_room(lack: Lack, options: &str) -> Result<()> {
     mount_tmpfs(&home, options)?;
     lab.serve("tool").await?;
     let (go, done) = (lab.state("go"), lab.state("done"));
-    let flood = format!(
-        "until [ -e {} ]; do sleep 0.05; done; yes 'a line of the flood' | head -c {FLOOD}; touch {}; \
-         while :; do echo a line; sleep 0.1; done",
-        go.display(),
-        done.display()
-    );
-    lab.launch(&["run", "--name", "talker", "--", "sh", "-c", &flood])?;
+    lab.launch(&["run", "--name", "talker", "--", "sh", "-c", &flood_script(&go, &done)])?;
     active(&lab, "talker").await?;
     let junk = |number: u32| home.join(format!("instances/junk-{number}.tmp"));
     (0..JUNK).try_for_each(|number| std::fs::write(junk(number), "{"))?;
@@ -88,6 +82,16 @@ async fn without_room(lack: Lack, options: &str) -> Result<()> {
     check_logs_name_missing_lines(&home, lack).await?;
     check_hub_reports_no_space(&lab, lack).await?;
     lab.terminate().await
+}
+
+/// A script that prints a flood of lines as soon as `go` exists, creates `done`, and then prints a line now and then.
+fn flood_script(go: &Path, done: &Path) -> String {
+    format!(
+        "until [ -e {} ]; do sleep 0.05; done; yes 'a line of the flood' | head -c {FLOOD}; touch {}; \
+         while :; do echo a line; sleep 0.1; done",
+        go.display(),
+        done.display()
+    )
 }
 
 async fn check_logs_name_missing_lines(home: &Path, lack: Lack) -> Result<()> {
