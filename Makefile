@@ -32,7 +32,7 @@ endif
 	$(CARGO) test --workspace --locked --doc
 
 # The scenarios with process faults (kill -9, corrupt records, stopped processes) and with network faults.
-FAULTS := continuity continuity_matrix fleet bad_input stopping stopped starts links crowd clocks proxy netns_packets netns_interfaces
+FAULTS := cli continuity links processes registry
 integration-test: kit build ## run only the scenarios with process faults and with network faults (in network namespaces)
 	@$(TARGET)/debug/lab-netns
 ifeq ($(NEXTEST),yes)

@@ -3,9 +3,9 @@
 //   client.mjs --sdk 1|2 [--mode legacy|auto|2026-07-28] http URL    (the bearer token is taken from LINCHPIN_TOKEN)
 //   client.mjs --sdk 1|2 [--mode legacy|auto|2026-07-28] stdio COMMAND…
 //
-// The first line it writes tells what was negotiated. Then each line it reads, {"do": VERB, ...arguments}, is one request
-// and gets one line of answer: {"result": …} or {"error": {"code", "message", "data"}}, with "session", the id of the
-// session it is in. It ends with its standard input.
+// The first line of output says what was negotiated. Then each line of input, {"do": VERB, ...arguments}, is one
+// request and gets one line of answer: {"result": …} or {"error": {"code", "message", "data"}}, with "session", the id
+// of the current session. The client ends when its standard input ends.
 
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
@@ -94,7 +94,7 @@ function say(message) {
   process.stdout.write(`${JSON.stringify(message)}\n`);
 }
 
-// What fetch and others raise hides the reason in its cause.
+// The errors of fetch and others have the reason in their cause.
 function why(error) {
   const { code, message, data, cause } = error;
   const reason = cause ? `${message}: ${cause.code ?? ""} ${cause.message}` : message;

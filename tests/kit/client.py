@@ -3,9 +3,9 @@
     client.py [--mode auto|legacy|2026-07-28] http URL    (the bearer token is taken from the variable LINCHPIN_TOKEN)
     client.py [--mode auto|legacy|2026-07-28] stdio COMMAND…
 
-The first line it writes tells what was negotiated. Then each line it reads, {"do": VERB, ...arguments}, is one request
+The first line of output says what was negotiated. Then each line of input, {"do": VERB, ...arguments}, is one request
 and gets one line of answer: {"result": …} or {"error": {"code", "message", "data"}}, with "session", the id of the
-session that its last request was sent in. It ends with its standard input.
+session of the last request. The client ends when its standard input ends.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 
-# The session id that was sent last, how often each notification came, and the streams of changes that are open.
+# The last session id that was sent, how often each notification arrived, and the open streams of changes.
 sent = {"session": None}
 heard = Counter()
 streams = []
@@ -39,7 +39,7 @@ async def hear(message):
 async def follow(client, ready):
     async with client.listen(tools_list_changed=True, prompts_list_changed=True, resources_list_changed=True) as changes:
         ready.set()
-        # What is heard goes through `hear` as well; this only keeps the stream open.
+        # Notifications also reach `hear`; this loop only keeps the stream open.
         async for _ in changes:
             pass
 

@@ -43,7 +43,7 @@ class Client:
             about = message["params"].get("name") or message["params"].get("uri")
             if about:
                 headers["mcp-name"] = about
-            # As from a pipe: the hub makes the headers that repeat arguments.
+            # As for a client on a pipe, the hub itself adds the headers that repeat arguments.
             headers["linchpin-over-stdio"] = "1"
         elif self.session:
             headers["mcp-session-id"] = self.session

@@ -1,8 +1,8 @@
 /* Moves two clocks of the processes that it is preloaded into, while they run.
  *
- * The file that LAB_CLOCK names holds two 64-bit numbers of nanoseconds: what is added to boot time, which is how a
- * suspend looks (monotonic time stands still in it), and what is added to the time of day. Whoever writes the file moves
- * the clocks of all of them at once. Monotonic time is never touched.
+ * The file that LAB_CLOCK names holds two 64-bit numbers of nanoseconds: the first is added to boot time, which is what
+ * a suspend looks like (monotonic time stands still during it), and the second to the time of day. A write to the file
+ * moves the clocks of all these processes at once. Monotonic time never changes.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -34,7 +34,7 @@ static void add(struct timespec *time, int64_t nanoseconds) {
 }
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
-    /* The system call itself: the next one in line may be looked up only once libc is set up. */
+    /* The system call itself, because the next function of this name can be looked up only after libc is set up. */
     int result = (int)syscall(SYS_clock_gettime, clock, time);
     if (result == 0 && moved) {
         if (clock == CLOCK_BOOTTIME) add(time, moved[0]);

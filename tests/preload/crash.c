@@ -1,6 +1,6 @@
-/* Ends the process at the CRASH_AT-th call that changes something below CRASH_HOME, right before the call: the state is
- * then also that right after the call before it. Counted are creating, writing, cutting, syncing, renaming, removing and
- * locking; not the logs. SIGKILL, so nothing of the process runs afterwards. */
+/* Kills the process right before the CRASH_AT-th call that changes something below CRASH_HOME; the state is then the
+ * one right after the call before it. Calls that create, write, truncate, sync, rename, remove and lock files are counted,
+ * except those on log files. The signal is SIGKILL, so no code of the process runs afterwards. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-/* Takes away what DENY names: `flock`, as on a file system without locks. (Watches are asked for without libc, so that a
- * library cannot take them away; a user namespace can.) */
+/* Lets the calls fail that DENY names: `flock`, as on a file system without locks. (The hub sets up its file watches
+ * without libc, so a preloaded library cannot deny them; a user namespace can.) */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

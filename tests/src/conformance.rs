@@ -1,7 +1,6 @@
-//! The official conformance suite, run against an address, and what came of it.
+//! Runs the official conformance suite against a URL and reads the score from the files that it writes.
 //!
-//! Owns [`run`] and [`Score`], read from the files that the suite writes. Invariant: a scenario that left no result has
-//! failed. Never: judges a check itself; the suite does.
+//! A scenario that left no result counts as failed. The suite judges; nothing is judged here.
 
 use crate::kit;
 use crate::lab::{Lab, verb::Output};
@@ -22,24 +21,24 @@ pub struct Revision {
 /// The last revision with sessions.
 pub const LEGACY: Revision = Revision { name: "2025-11-25", scenarios: 33 };
 
-/// The revision without.
+/// The first revision without sessions.
 pub const MODERN: Revision = Revision { name: "2026-07-28", scenarios: 50 };
 
-/// One scenario takes a second at most; the suite's own 30 s are for servers far away.
+/// The time limit of one scenario. It takes a second at most; the 30 s of the suite are meant for remote servers.
 const SCENARIO_MS: &str = "10000";
 
-/// For each scenario the checks that did not pass.
+/// The checks that did not pass, for each scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Score(pub BTreeMap<String, BTreeSet<String>>);
 
 impl Score {
-    /// The scenarios of which every check passed.
+    /// How many scenarios passed all their checks.
     #[must_use]
     pub fn passed(&self) -> usize {
         self.0.values().filter(|failed| failed.is_empty()).count()
     }
 
-    /// Their names.
+    /// The names of the scenarios that passed.
     #[must_use]
     pub fn passing(&self) -> BTreeSet<&str> {
         self.0.iter().filter(|(_, failed)| failed.is_empty()).map(|(name, _)| name.as_str()).collect()
@@ -57,10 +56,10 @@ impl Score {
     }
 }
 
-/// Runs all scenarios of a revision for servers against this URL. `name` tells this run from others of the lab.
+/// Runs all scenarios of a revision for servers against this URL. `name` distinguishes the runs of a lab.
 ///
 /// # Errors
-/// When the kit is not installed, or the suite did not run all of them.
+/// If the kit is not installed, or the suite did not run all of them.
 pub async fn run(lab: &Lab, name: &str, url: &str, revision: Revision) -> Result<Score> {
     let results = lab.dir().join("out").join(name);
     let line = kit::conformance()?;
@@ -81,7 +80,7 @@ pub async fn run(lab: &Lab, name: &str, url: &str, revision: Revision) -> Result
     Ok(score)
 }
 
-/// The results in a directory: `server-SCENARIO-TIME/checks.json` each, the time being 24 characters.
+/// The results in a directory: `server-SCENARIO-TIME/checks.json` for each scenario, where the time has 24 characters.
 fn read(results: &Path) -> Result<Score> {
     let mut score = BTreeMap::new();
     for entry in std::fs::read_dir(results).context("the suite left no results")? {
@@ -91,7 +90,7 @@ fn read(results: &Path) -> Result<Score> {
         let scenario = scenario.with_context(|| format!("{name} is not a result of the suite"))?;
         let failed = match std::fs::read(entry.path().join("checks.json")) {
             Ok(checks) => failed(&serde_json::from_slice::<Vec<Value>>(&checks)?),
-            // The scenario took too long and was given up.
+            // The scenario took too long and was aborted.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeSet::from([String::from("no result")]),
             Err(error) => return Err(error.into()),
         };

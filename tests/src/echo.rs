@@ -1,16 +1,16 @@
-//! The answers of the smallest MCP server: one tool that gives back what it is given.
+//! The answers of the smallest MCP server: one tool that returns its argument.
 //!
-//! Owns [`answer`]. Called with `"ledger": PATH` the tool first adds its message to that file, as a line, so that
-//! executions can be counted. Invariant: it takes no time. Never: keeps state.
+//! Called with `"ledger": PATH`, the tool first appends its message to that file as a line, so that executions can be
+//! counted. It keeps no state and answers at once.
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// The answer of the server whose tool has this name; none to a notification.
+/// The answer of a server whose tool has this name; `None` for a notification.
 ///
 /// # Errors
-/// When the ledger cannot be written.
+/// If the ledger cannot be written.
 pub fn answer(message: &Value, tool: &str) -> Result<Option<Value>> {
     let (Some(id), Some(method)) = (message.get("id"), message["method"].as_str()) else { return Ok(None) };
     let result = match method {
@@ -22,7 +22,7 @@ pub fn answer(message: &Value, tool: &str) -> Result<Option<Value>> {
         "ping" => json!({}),
         "tools/list" => json!({"tools": [{
             "name": tool,
-            "description": "Gives back what it is given",
+            "description": "Returns its argument",
             "inputSchema": {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}
         }]}),
         "tools/call" if message["params"]["name"] == tool => {
@@ -37,7 +37,7 @@ pub fn answer(message: &Value, tool: &str) -> Result<Option<Value>> {
     Ok(Some(json!({"jsonrpc": "2.0", "id": id, "result": result})))
 }
 
-/// Writes down that a call is executed, in one write to the end of the file.
+/// Records the execution of a call, in one write to the end of the file.
 fn count(arguments: &Value) -> Result<()> {
     if let (Some(path), Some(word)) = (arguments["ledger"].as_str(), arguments["message"].as_str()) {
         let mut file = std::fs::File::options().create(true).append(true).open(path)?;

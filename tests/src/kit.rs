@@ -1,7 +1,7 @@
 //! Where the test kit is: the pinned MCP servers, clients and suite that `tests/kit/install.sh` installs.
 //!
-//! Owns the paths. Invariant: a part that is missing is an error that says how to install it.
-//! Never: falls back to another version that happens to be on the machine.
+//! A part that is missing is an error that says how to install it; another version that happens to be on the machine is
+//! never used.
 
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
@@ -21,16 +21,16 @@ fn part(path: &str) -> Result<String> {
 /// The command line of server-everything on stdio.
 ///
 /// # Errors
-/// When the kit is not installed.
+/// If the kit is not installed.
 pub fn everything() -> Result<Vec<String>> {
     let script = part("node_modules/@modelcontextprotocol/server-everything/dist/index.js")?;
     Ok(vec!["node".into(), script, "stdio".into()])
 }
 
-/// The command line of server-everything on Streamable HTTP; it listens on the port of the variable `PORT`.
+/// The command line of server-everything on Streamable HTTP; it listens on the port in the variable `PORT`.
 ///
 /// # Errors
-/// When the kit is not installed.
+/// If the kit is not installed.
 pub fn everything_http() -> Result<Vec<String>> {
     let script = part("node_modules/@modelcontextprotocol/server-everything/dist/index.js")?;
     Ok(vec!["node".into(), script, "streamableHttp".into()])
@@ -39,16 +39,17 @@ pub fn everything_http() -> Result<Vec<String>> {
 /// The command line of server-filesystem on stdio, allowed to see `root`.
 ///
 /// # Errors
-/// When the kit is not installed.
+/// If the kit is not installed.
 pub fn filesystem(root: &Path) -> Result<Vec<String>> {
     let script = part("node_modules/@modelcontextprotocol/server-filesystem/dist/index.js")?;
     Ok(vec!["node".into(), script, root.display().to_string()])
 }
 
-/// The command line of server-memory on stdio; it remembers in the file of the variable `MEMORY_FILE_PATH`.
+/// The command line of server-memory on stdio; it stores its data in the file that the variable `MEMORY_FILE_PATH`
+/// names.
 ///
 /// # Errors
-/// When the kit is not installed.
+/// If the kit is not installed.
 pub fn memory() -> Result<Vec<String>> {
     Ok(vec!["node".into(), part("node_modules/@modelcontextprotocol/server-memory/dist/index.js")?])
 }
@@ -57,32 +58,44 @@ pub fn memory() -> Result<Vec<String>> {
 /// the file `tools`.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn counting(transport: &str, tools: &Path) -> Result<Vec<String>> {
     Ok(vec![program("counting-server")?.display().to_string(), transport.into(), tools.display().to_string()])
 }
 
-/// The command line of this workspace's echo server; with its tool called `echo-NAME`, so that a fleet has no two alike.
+/// The command line of this workspace's echo server. Its tool is called `echo-NAME`, so that no two in a fleet are
+/// alike.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn echo(name: &str) -> Result<Vec<String>> {
     Ok(vec![program("echo-server")?.display().to_string(), name.to_owned()])
 }
 
-/// The command line of this workspace's server that does everything wrong, beginning in this way; each start of it adds a
-/// line to the file `starts`.
+/// The command line of this workspace's server that misbehaves, here in this mode; each start of it adds a line to the
+/// file `starts`.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn hostile(mode: &str, starts: &Path) -> Result<Vec<String>> {
     Ok(vec![program("hostile-server")?.display().to_string(), mode.to_owned(), starts.display().to_string()])
+}
+
+/// The command line of the server in `tests/fixtures/mcp_server.py`, which answers as `name` and keeps what outlives
+/// it in the directory `state`.
+///
+/// # Errors
+/// If a path is not UTF-8.
+pub fn fixture(name: &str, state: &Path) -> Result<Vec<String>> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/mcp_server.py");
+    let words = ["python3".into(), script.into_os_string(), name.into(), state.as_os_str().to_owned()];
+    words.into_iter().map(|word| word.into_string().ok().context("a path is not UTF-8")).collect()
 }
 
 /// The command line of the Python client, without its arguments.
 ///
 /// # Errors
-/// When the kit is not installed.
+/// If the kit is not installed.
 pub fn python_client() -> Result<Vec<String>> {
     Ok(vec![part(".venv/bin/python")?, part("client.py")?])
 }
@@ -90,7 +103,7 @@ pub fn python_client() -> Result<Vec<String>> {
 /// The command line of the TypeScript clients, without its arguments.
 ///
 /// # Errors
-/// When the kit is not installed.
+/// If the kit is not installed.
 pub fn typescript_client() -> Result<Vec<String>> {
     part("node_modules/@modelcontextprotocol/client/package.json")?;
     Ok(vec!["node".into(), part("client.mjs")?])
@@ -99,15 +112,15 @@ pub fn typescript_client() -> Result<Vec<String>> {
 /// The command line of `mcpdo`, which comes with the Inspector, without its arguments. It needs Node 22 too.
 ///
 /// # Errors
-/// When the kit is not installed.
+/// If the kit is not installed.
 pub fn mcpdo() -> Result<Vec<String>> {
     Ok(vec![node22()?, part("node_modules/@modelcontextprotocol/inspector/clients/mcpdo/build/mcp-bin.js")?])
 }
 
-/// The command line of the Inspector's command line, without its arguments. It needs Node 22, which the kit has.
+/// The command line of the Inspector, without its arguments. It needs Node 22, which the kit has.
 ///
 /// # Errors
-/// When the kit is not installed.
+/// If the kit is not installed.
 pub fn inspector() -> Result<Vec<String>> {
     let script = part("node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js")?;
     Ok(vec![node22()?, script, "--cli".into()])
@@ -116,7 +129,7 @@ pub fn inspector() -> Result<Vec<String>> {
 /// The command line of the official conformance suite, without its arguments. It needs Node 22 too.
 ///
 /// # Errors
-/// When the kit is not installed.
+/// If the kit is not installed.
 pub fn conformance() -> Result<Vec<String>> {
     Ok(vec![node22()?, part("node_modules/@modelcontextprotocol/conformance/dist/index.js")?])
 }
@@ -131,26 +144,26 @@ fn node22() -> Result<String> {
 /// The command line of this workspace's server for the conformance suite, on `stdio` or `http`.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn conformance_server(transport: &str) -> Result<Vec<String>> {
     Ok(vec![program("conformance-server")?.display().to_string(), transport.to_owned()])
 }
 
-/// The command line of this workspace's server of the crossing: it speaks the versions of `era` (`older`, `both`,
-/// `modern`), notes down in `notes` what it alone knows, and is on `stdio` or at a port.
+/// The command line of this workspace's server for both dialects: it speaks the versions of `era` (`older`, `both`,
+/// `modern`), writes down in `notes` what it alone knows, and is on `stdio` or at a port.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn eras_server(era: &str, notes: &Path, transport: &str) -> Result<Vec<String>> {
     let program = program("eras-server")?.display().to_string();
     Ok(vec![program, era.to_owned(), notes.display().to_string(), transport.to_owned()])
 }
 
-/// A program of this workspace, for example `linchpin`: beside the running one (or one directory up, where cargo puts
-/// tests), or where the variable `LINCHPIN_BIN` says, for `linchpin` itself.
+/// A program of this workspace, for example `linchpin`: beside the running program (or one directory up from a test),
+/// or, for `linchpin` itself, where the variable `LINCHPIN_BIN` says.
 ///
 /// # Errors
-/// When it was not built.
+/// If it was not built.
 pub fn program(name: &str) -> Result<PathBuf> {
     if name == "linchpin"
         && let Some(path) = std::env::var_os("LINCHPIN_BIN")

@@ -1,7 +1,7 @@
-//! Large results: text of a wanted size, made once, as a server's whole answer.
+//! Large results of tools: text of a requested size as the whole answer of a server.
 //!
-//! Owns [`text`] and [`answer`]. Invariant: the text is like that of a file, lines with quotation marks in them, so that reading and
-//! writing it as JSON costs what it costs in life. Never: makes the text of the first size that was asked for again.
+//! The text is like that of a source file, with quotation marks in its lines, so that parsing and writing it as JSON
+//! costs what it costs in practice. The first requested size is made only once.
 
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -10,10 +10,10 @@ use std::sync::OnceLock;
 /// A line of the text, with what JSON has to escape.
 const LINE: &str = "    let greeting = format!(\"hello, {}\", who); // one of many lines like this\n";
 
-/// The largest text that is made: a test kit is no place for more.
+/// The largest text that is made.
 const MAX: u64 = 1 << 30;
 
-/// The answer to a call of a tool with `"size": BYTES`, as JSON text; none to anything else.
+/// The answer to a call of a tool with `"size": BYTES`, as JSON text; `None` for any other message.
 #[must_use]
 pub fn answer(message: &Value) -> Option<String> {
     let size = message["params"]["arguments"]["size"].as_u64().filter(|size| *size <= MAX)?;
@@ -22,13 +22,13 @@ pub fn answer(message: &Value) -> Option<String> {
     Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[{{"type":"text","text":{text}}}]}}}}"#))
 }
 
-/// So many bytes of text.
+/// A text of this many bytes.
 #[must_use]
 pub fn text(size: usize) -> String {
     LINE.chars().cycle().take(size).collect()
 }
 
-/// The same as a JSON string.
+/// The same text as a JSON string.
 fn as_json(size: usize) -> Cow<'static, str> {
     static FIRST: OnceLock<(usize, String)> = OnceLock::new();
     let make = || json!(text(size)).to_string();
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_has_the_size_that_was_asked_for() {
+    fn text_has_the_requested_size() {
         let call = json!({"jsonrpc": "2.0", "id": "a", "params": {"arguments": {"size": 1000}}});
         let answer: Value = serde_json::from_str(&answer(&call).unwrap()).unwrap();
         assert_eq!(answer["id"], "a");

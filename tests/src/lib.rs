@@ -1,11 +1,12 @@
-//! The lab: real hubs, instances, MCP servers and agents in private homes, for the scenarios, the demo and the bench.
+//! The lab: real hubs, instances, MCP servers and agents in private homes, for the scenarios, the demo and the
+//! benchmarks.
 //!
-//! Owns [`lab::Lab`] (one private home and everything that was started in it), [`agent`] (MCP clients written by hand,
-//! so that no SDK hides what travels), [`kit`] (where the pinned servers and clients are), [`clock`] (clocks that a test
-//! moves), [`mutate`] (bytes that nobody chose), [`raw`] (HTTP by hand) and [`wait`].
-//! Invariant: whatever a lab started, directly or through its children, ends with it, also when the test is killed;
-//! and nothing else is ever signalled. Labs know nothing of each other and run side by side.
-//! Never: sleeps for luck. A wait has a condition, a bound, and tells the last state and the logs when it fails.
+//! [`lab::Lab`] is one private home and everything that was started in it; [`agent`] has the MCP clients; [`wait`]
+//! waits for conditions. Beside them: [`kit`] knows where the pinned servers and clients are, [`clock`] moves clocks,
+//! [`proxy`] and [`sim`] stand between and for instances, [`races`] drives the registry from many processes,
+//! [`mutate`] makes random inputs and [`raw`] sends HTTP by hand.
+//!
+//! No wait is a sleep for luck: it has a condition and a bound, and its error tells the last state and the logs.
 
 pub mod agent;
 pub mod clock;

@@ -1,13 +1,12 @@
-//! Bytes that nobody chose, made of bytes that somebody did.
+//! Random inputs, made by mutating the committed corpus of the fuzz target.
 //!
-//! Owns [`corpus`], the committed inputs of the fuzz target, and [`Mutator`], which makes others of them. Pure but for the
-//! reading. Invariant: the same seed and the same corpus give the same inputs. Never: knows what an input is for.
+//! The same seed and the same corpus give the same inputs.
 
 use crate::races::rng::Rng;
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 
-/// What readers of JSON, events and templates have to tell apart.
+/// The words that parsers of JSON, events and templates distinguish.
 const WORDS: [&[u8]; 44] = [
     b"\"",
     b"\\",
@@ -55,30 +54,30 @@ const WORDS: [&[u8]; 44] = [
     b" ",
 ];
 
-/// No input becomes longer.
+/// The length limit of an input.
 const LONGEST: usize = 4096;
 
-/// The committed inputs, with their names, in the order of their names.
+/// The committed inputs with their names, sorted by name.
 ///
 /// # Errors
-/// When they cannot be read, or there are none.
+/// If they cannot be read, or there are none.
 pub fn corpus() -> Result<Vec<(String, Vec<u8>)>> {
     let dir = dir();
     let entries = std::fs::read_dir(&dir).with_context(|| dir.display().to_string())?;
     let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.sort();
-    ensure!(!files.is_empty(), "there is nothing in {}", dir.display());
+    ensure!(!files.is_empty(), "no seed inputs in {}", dir.display());
     let read = |path: PathBuf| Ok((path.file_name().unwrap_or_default().display().to_string(), std::fs::read(&path)?));
     files.into_iter().map(read).collect()
 }
 
-/// Where they are.
+/// The directory of the committed inputs.
 #[must_use]
 pub fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/messages")
 }
 
-/// Makes inputs of inputs.
+/// Mutates inputs.
 #[derive(Debug)]
 pub struct Mutator {
     rng: Rng,
@@ -86,7 +85,7 @@ pub struct Mutator {
 }
 
 impl Mutator {
-    /// One that makes the inputs of this seed.
+    /// A mutator with this seed.
     #[must_use]
     pub fn new(seed: u64, corpus: Vec<Vec<u8>>) -> Self {
         Self { rng: Rng::new(seed), corpus }
@@ -130,7 +129,7 @@ impl Mutator {
                 }
             }
             _ => {
-                // A part stands there many times: nesting, and members without end.
+                // Repeats a part many times, for deep nesting and many members.
                 let part: Vec<u8> = input[from..to].iter().copied().take(12).collect();
                 let times = usize::try_from(self.rng.below(200)).unwrap_or_default();
                 self.put(input, &part.repeat(times));
@@ -143,7 +142,7 @@ impl Mutator {
         input.splice(at..at, part.iter().copied());
     }
 
-    /// A part of something of this length, more often a short one.
+    /// The bounds of a random part of an input with this length, more often a short one.
     fn part(&mut self, length: usize) -> (usize, usize) {
         let from = self.below(length + 1);
         let longest = if self.rng.percent(80) { (length - from).min(16) } else { length - from };

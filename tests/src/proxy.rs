@@ -1,7 +1,7 @@
-//! A TCP proxy between hub and instance that can do what networks and peers do at their worst.
+//! A TCP proxy between hub and instance that behaves like the worst networks and peers.
 //!
-//! Owns [`Proxy`] and its [`Way`]s, which hold for the connections that are open and for those to come.
-//! Invariant: what it forwards is unchanged and in order. Never: looks into what it forwards.
+//! Its [`Way`] applies to the connections that are open and to new ones. It forwards bytes unchanged and in order and
+//! does not look into them.
 
 use anyhow::Result;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,13 +17,13 @@ use tokio::task::AbortHandle;
 /// How a proxy treats its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// As they are.
+    /// Forwards in both directions.
     Forward,
     /// Bytes vanish in both directions; connections stay open, and new ones are accepted and never answered.
     BlackHole,
-    /// Only what the instance says vanishes.
+    /// Only what the instance sends vanishes.
     HalfOpen,
-    /// What the instance says comes one byte at a time, with this pause between two.
+    /// What the instance sends arrives one byte at a time, with this pause after each byte.
     Trickle(Duration),
     /// Every connection is reset.
     Reset,
@@ -31,7 +31,7 @@ pub enum Way {
     Close,
 }
 
-/// A proxy, until it is dropped.
+/// A proxy, which runs until it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -50,7 +50,7 @@ impl Proxy {
     /// Listens on any port of 127.0.0.1 and forwards to `upstream`.
     ///
     /// # Errors
-    /// When it cannot listen.
+    /// If it cannot listen.
     pub async fn start(upstream: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, accepted) = (listener.local_addr()?, Arc::new(AtomicUsize::new(0)));
@@ -59,7 +59,7 @@ impl Proxy {
         Ok(Self { address, way, accepted, accepting })
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -71,7 +71,7 @@ impl Proxy {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    /// Goes this way from now on.
+    /// Treats its connections in this way from now on.
     pub fn go(&self, way: Way) {
         self.way.send_replace(way);
     }
@@ -108,12 +108,12 @@ async fn connection(down: TcpStream, upstream: SocketAddr, way: watch::Receiver<
     }
 }
 
-/// A second descriptor of the socket, to set it up when it has been given away.
+/// A second descriptor of the socket, for an option that is set after the stream was split.
 fn socket(stream: &TcpStream) -> Option<rustix::fd::OwnedFd> {
     rustix::io::dup(stream).ok()
 }
 
-/// Moves bytes from one side to the other, as the way has it.
+/// Moves bytes from one side to the other, in the current way.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -137,7 +137,7 @@ async fn pump(
     }
 }
 
-/// One byte after the other, until the way is another.
+/// Sends byte by byte until the way changes.
 async fn trickle(bytes: &[u8], to: &mut OwnedWriteHalf, way: &watch::Receiver<Way>) -> std::io::Result<()> {
     for byte in bytes {
         let now = *way.borrow();

@@ -1,7 +1,6 @@
-//! HTTP/1.1 by hand: connections that send what no client would, and read when they are told to.
+//! HTTP/1.1 by hand: connections that send what no client library would, and read only when they are told to.
 //!
-//! Owns [`Connection`], and what the kernel knows of its other end. Invariant: nothing is read that was not asked for, so a
-//! test decides what stays in the buffers. Never: repeats a request.
+//! Nothing is read unless a test asks for it, so the test decides what stays in the buffers. No request is repeated.
 
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -19,12 +18,12 @@ pub struct Connection {
     buffer: Vec<u8>,
 }
 
-/// The head of an answer, or all of it.
+/// The head of an answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// The status code.
     pub status: u16,
-    /// Its head, in lower case but for the session's id.
+    /// The status line and the header lines, with names in lower case.
     pub head: String,
 }
 
@@ -44,16 +43,16 @@ impl Connection {
     /// Opens a connection to this address.
     ///
     /// # Errors
-    /// When it is not taken.
+    /// If it is refused.
     pub async fn open(url: &str) -> Result<Self> {
         let address = url.trim_start_matches("http://");
         Ok(Self { stream: TcpStream::connect(address).await?, buffer: Vec::new() })
     }
 
-    /// Our port.
+    /// The local port.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system call fails.
     pub fn port(&self) -> Result<u16> {
         Ok(self.stream.local_addr()?.port())
     }
@@ -61,7 +60,7 @@ impl Connection {
     /// Sends these bytes.
     ///
     /// # Errors
-    /// When the other side closed, or does not take them.
+    /// If the other side closed, or does not read them in time.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(timeout(ANSWER, self.stream.write_all(bytes)).await??)
     }
@@ -92,7 +91,7 @@ impl Connection {
         self.send(head.as_bytes()).await
     }
 
-    /// Whether something of an answer is there.
+    /// Whether a part of an answer has arrived.
     pub async fn is_answered(&mut self) -> bool {
         timeout(Duration::from_millis(200), self.stream.peek(&mut [0])).await.is_ok()
     }
@@ -100,7 +99,7 @@ impl Connection {
     /// Reads the head of the next answer.
     ///
     /// # Errors
-    /// When the connection ends before.
+    /// If the connection ends before.
     pub async fn head(&mut self) -> Result<Answer> {
         timeout(ANSWER, async {
             loop {
@@ -114,7 +113,7 @@ impl Connection {
         .await?
     }
 
-    /// Reads the next answer whose length is told.
+    /// Reads the next answer, which must have a `Content-Length`.
     ///
     /// # Errors
     /// As [`Connection::head`].
@@ -141,24 +140,24 @@ fn read_head(text: &str) -> Result<Answer> {
     Ok(Answer { status, head: text.lines().map(lower).collect() })
 }
 
-/// Whether a connection from this port is open at the process's side.
+/// Whether this process has an established connection from this port.
 ///
 /// # Errors
-/// When there is no such process.
+/// If there is no such process.
 pub fn established(pid: u32, port: u16) -> Result<bool> {
     let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
     let peer = format!(":{port:04X}");
     Ok(table.lines().skip(1).any(|line| {
         let mut fields = line.split_whitespace().skip(2);
-        // Of an established connection (01) whose socket still has an owner.
+        // The remote address, and the state of an established connection (01).
         fields.next().is_some_and(|remote| remote.ends_with(&peer)) && fields.next() == Some("01")
     }))
 }
 
-/// How many files this process may open, after it asked for as many as the system allows.
+/// Raises the limit of open files of this process to the maximum and returns it.
 ///
 /// # Errors
-/// When the system does not tell.
+/// If the system call fails.
 pub fn most_files() -> Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

@@ -1,20 +1,20 @@
 //! A program that embeds the library.
 
 use crate::lab::hub::{Hub, MAIN};
-use crate::lab::{Lab, example, until};
+use crate::lab::{InstanceLab, example, until};
 use linchpin_instance::{Builder, Conflict, Instance};
 use linchpin_shared::problem::Code;
 use linchpin_shared::protocol::path;
 use rustix::process::Signal;
 use serde_json::json;
 
-fn program(lab: &Lab, name: &str) -> Builder {
+fn program(lab: &InstanceLab, name: &str) -> Builder {
     Instance::builder(name).home(lab.home()).project_dir(lab.project())
 }
 
 #[tokio::test]
-async fn two_calls_are_enough() {
-    let lab = Lab::new();
+async fn builder_and_start_register_a_program() {
+    let lab = InstanceLab::new();
     let instance = program(&lab, "shop")
         .service("web", "http://127.0.0.1:5173")
         .mcp_server("tools", "http://127.0.0.1:1/mcp")
@@ -38,8 +38,8 @@ async fn two_calls_are_enough() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_and_nothing_registered() {
-    let lab = Lab::new();
+async fn invalid_builder_input_registers_nothing() {
+    let lab = InstanceLab::new();
     for (program, code) in [
         (program(&lab, "No"), Code::BadName),
         (program(&lab, "shop").service("a b", "http://127.0.0.1:1"), Code::BadName),
@@ -51,8 +51,8 @@ async fn what_is_wrong_is_said_and_nothing_registered() {
 }
 
 #[tokio::test]
-async fn one_program_may_be_two_but_not_the_same_twice() {
-    let lab = Lab::new();
+async fn program_may_register_two_names_but_none_twice() {
+    let lab = InstanceLab::new();
     let first = program(&lab, "shop").start().await.unwrap();
     assert_eq!(program(&lab, "shop").start().await.unwrap_err().code, Code::NameTaken);
     let over = program(&lab, "shop").on_conflict(Conflict::TakeOver).start().await;
@@ -64,8 +64,8 @@ async fn one_program_may_be_two_but_not_the_same_twice() {
 }
 
 #[tokio::test]
-async fn an_instance_that_is_dropped_is_not_registered_any_more() {
-    let lab = Lab::new();
+async fn dropped_instance_is_unregistered() {
+    let lab = InstanceLab::new();
     drop(program(&lab, "shop").start().await.unwrap());
     until("it is unregistered", async || lab.names().is_empty().then_some(())).await;
     // Nor when the runtime ends with it.
@@ -77,8 +77,8 @@ async fn an_instance_that_is_dropped_is_not_registered_any_more() {
 
 /// The example shows the right use: it ends well by every signal that asks for it.
 #[tokio::test]
-async fn the_example_unregisters_when_a_signal_ends_it() {
-    let lab = Lab::new();
+async fn example_unregisters_on_signals() {
+    let lab = InstanceLab::new();
     for end in [Signal::TERM, Signal::INT, Signal::HUP] {
         let embed = lab.start_as(&example("embed"), &lab.project(), &[]);
         lab.registered("embed").await;

@@ -1,6 +1,6 @@
 //! The hello, vitals, and what an instance refuses.
 
-use crate::lab::Lab;
+use crate::lab::InstanceLab;
 use crate::lab::hub::Hub;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 #[tokio::test]
-async fn nothing_is_served_before_the_proof() {
-    let lab = Lab::new();
+async fn requests_before_the_proof_are_refused() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sleep", "1000"]).await;
     let stranger = Hub::stranger(&record).await;
     for (method, path) in [(Method::GET, path::VITALS), (Method::POST, path::STOP), (Method::GET, "/")] {
@@ -34,7 +34,7 @@ async fn nothing_is_served_before_the_proof() {
 /// A request keeps the id that the hub gave it; one without an id gets one.
 #[tokio::test]
 async fn a_response_carries_the_id_of_its_request() {
-    let lab = Lab::new();
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sleep", "1000"]).await;
     let hub = Hub::connect(&record).await;
     let kept = hub.ask(Method::GET, path::VITALS, &[("x-request-id", "from-the-hub")], "").await;
@@ -45,8 +45,8 @@ async fn a_response_carries_the_id_of_its_request() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_a_problem() {
-    let lab = Lab::new();
+async fn unknown_paths_and_names_are_problems() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sleep", "1000"]).await;
     let hub = Hub::connect(&record).await;
     let restart = "/.linchpin/processes/x/restart";
@@ -58,8 +58,8 @@ async fn what_is_not_there_is_a_problem() {
 }
 
 #[tokio::test]
-async fn vitals_are_told_at_every_change() {
-    let lab = Lab::new();
+async fn vitals_stream_reports_every_change() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sleep", "1000"]).await;
     let hub = Hub::connect(&record).await;
     let before = hub.vitals_until("main runs", |vitals| vitals.processes[0].state == ProcessState::Running).await;

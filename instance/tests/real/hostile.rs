@@ -1,7 +1,7 @@
 //! Strangers on an instance's port that abuse HTTP/2, in frames made by hand (RFC 9113).
 
 use crate::lab::hub::Hub;
-use crate::lab::{Lab, until};
+use crate::lab::{InstanceLab, until};
 use linchpin_shared::protocol::path;
 use linchpin_shared::registry::record::Record;
 use std::time::Duration;
@@ -60,8 +60,8 @@ fn memory_kib(pid: u32) -> u64 {
 
 /// Fault 58: the hub gets in beside a crowd that only waits, and those who proved themselves stay.
 #[tokio::test]
-async fn strangers_who_wait_keep_no_hub_out() {
-    let lab = Lab::new();
+async fn idle_strangers_do_not_block_the_hub() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sleep", "1000"]).await;
     let first = Hub::connect(&record).await;
     let mut crowd = Vec::new();
@@ -82,8 +82,8 @@ async fn strangers_who_wait_keep_no_hub_out() {
 
 /// Fault 60: rapid reset, CONTINUATION flood, PING flood, and a head without end.
 #[tokio::test]
-async fn a_flood_of_frames_ends_its_own_connection() {
-    let lab = Lab::new();
+async fn frame_flood_ends_only_its_own_connection() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sleep", "1000"]).await;
     let hub = Hub::connect(&record).await;
     let before = memory_kib(agent.pid());

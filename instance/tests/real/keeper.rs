@@ -1,7 +1,7 @@
 //! `--detach`: an agent in the background, and its keeper.
 
 use crate::lab::hub::{Hub, Mcp};
-use crate::lab::{Lab, fixture, is_alive, signal, until};
+use crate::lab::{InstanceLab, fixture, is_alive, signal, until};
 use linchpin_shared::protocol::path;
 use linchpin_shared::protocol::vitals::ProcessState;
 use linchpin_shared::registry::record::Record;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 /// `run --detach`, which has returned.
-async fn detach(lab: &Lab, name: &str, flags: &[&str], command: &[&str]) -> Record {
+async fn detach(lab: &InstanceLab, name: &str, flags: &[&str], command: &[&str]) -> Record {
     let words = [&["--name", name, "--detach"], flags, &["--"], command].concat();
     let (status, output) = lab.start(&words).ended().await;
     assert!(status.success() && output.contains("runs in the background"), "{output}");
@@ -24,8 +24,8 @@ pub(crate) fn parent(pid: u32) -> u32 {
 }
 
 #[tokio::test]
-async fn a_killed_agent_is_started_again_without_leftovers() {
-    let lab = Lab::new();
+async fn killed_agent_is_restarted_without_leftovers() {
+    let lab = InstanceLab::new();
     let script = "setsid sleep 1101 & sleep 1102";
     let first = detach(&lab, "shop", &[], &["sh", "-c", script]).await;
     let keeper = parent(first.process.pid);
@@ -45,8 +45,8 @@ async fn a_killed_agent_is_started_again_without_leftovers() {
 }
 
 #[tokio::test]
-async fn an_mcp_server_in_the_background_survives_its_agent() {
-    let lab = Lab::new();
+async fn background_mcp_server_is_restarted_with_its_agent() {
+    let lab = InstanceLab::new();
     let first = detach(&lab, "files", &["--mcp"], &["python3", &fixture("server.py")]).await;
     let (_, one) = Mcp::initialize(&Hub::connect(&first).await, json!({})).await;
     signal(first.process.pid, Signal::KILL);
@@ -62,8 +62,8 @@ async fn an_mcp_server_in_the_background_survives_its_agent() {
 }
 
 #[tokio::test]
-async fn a_clean_end_is_the_end() {
-    let lab = Lab::new();
+async fn clean_end_is_not_restarted() {
+    let lab = InstanceLab::new();
     let stopped = detach(&lab, "shop", &[], &["sleep", "1103"]).await;
     signal(stopped.process.pid, Signal::TERM);
     until("nothing is left", async || lab.is_empty().then_some(())).await;
@@ -73,8 +73,8 @@ async fn a_clean_end_is_the_end() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_reaches_the_caller() {
-    let lab = Lab::new();
+async fn start_errors_reach_the_caller() {
+    let lab = InstanceLab::new();
     let (status, output) = lab.start(&["--name", "shop", "--detach", "--", "no-such-program"]).ended().await;
     assert!(output.contains("there is no program \"no-such-program\""), "{output}");
     assert_eq!(status.code(), Some(1));
@@ -89,8 +89,8 @@ async fn what_is_wrong_reaches_the_caller() {
 }
 
 #[tokio::test]
-async fn who_ran_alongside_keeps_its_name() {
-    let lab = Lab::new();
+async fn instance_started_alongside_keeps_its_name() {
+    let lab = InstanceLab::new();
     let (agent, _) = lab.run("shop", &[], &["sleep", "1111"]).await;
     let words = ["--name", "shop", "--detach", "--alongside", "--", "sleep", "1107"];
     let (status, output) = lab.start(&words).ended().await;
@@ -105,8 +105,8 @@ async fn who_ran_alongside_keeps_its_name() {
 }
 
 #[tokio::test]
-async fn it_belongs_to_no_terminal_and_its_own_session() {
-    let lab = Lab::new();
+async fn background_agent_has_no_terminal_and_its_own_session() {
+    let lab = InstanceLab::new();
     let record = detach(&lab, "shop", &[], &["sleep", "1108"]).await;
     let session = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -125,8 +125,8 @@ async fn it_belongs_to_no_terminal_and_its_own_session() {
 }
 
 #[tokio::test]
-async fn a_name_that_was_taken_meanwhile_ends_the_keeper() {
-    let lab = Lab::new();
+async fn keeper_ends_if_its_name_was_taken_meanwhile() {
+    let lab = InstanceLab::new();
     let first = detach(&lab, "shop", &["--take-over"], &["sleep", "1109"]).await;
     let keeper = parent(first.process.pid);
     let left = lab.sleeps(1109).await;
@@ -170,8 +170,8 @@ fn children(pid: u32) -> Vec<u32> {
 
 /// Fault 4: keeper and agent are killed one after the other, in every order; the instance goes on.
 #[tokio::test]
-async fn a_killed_keeper_is_started_again_by_its_agent() {
-    let lab = Lab::new();
+async fn killed_keeper_is_restarted_by_its_agent() {
+    let lab = InstanceLab::new();
     let (beside, _) = lab.run("shop", &[], &["sleep", "1121"]).await;
     let words = ["--name", "shop", "--detach", "--alongside", "--", "sh", "-c", "setsid sleep 1122 & sleep 1123"];
     let (status, output) = lab.start(&words).ended().await;
@@ -199,8 +199,8 @@ async fn a_killed_keeper_is_started_again_by_its_agent() {
 
 /// A clean end is the end under a keeper that cannot see the exit code too, and a signal to it is one to the agent.
 #[tokio::test]
-async fn an_agent_that_was_adopted_ends_as_it_should() {
-    let lab = Lab::new();
+async fn adopted_agent_ends_cleanly() {
+    let lab = InstanceLab::new();
     for to_keeper in [false, true] {
         let record = detach(&lab, "shop", &[], &["sleep", "1124"]).await;
         lab.sleeps(1124).await;
@@ -214,9 +214,9 @@ async fn an_agent_that_was_adopted_ends_as_it_should() {
 
 /// Fault 4: an agent that is killed in the midst of its stop is not started again, and what it left ends all the same.
 #[tokio::test]
-async fn an_agent_that_was_told_to_stop_is_not_started_again() {
+async fn agent_killed_during_its_stop_is_not_restarted() {
     for adopted in [false, true] {
-        let lab = Lab::new().with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "1000");
+        let lab = InstanceLab::new().with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "1000");
         let script = "trap '' TERM; (setsid sleep 1125 &); sleep 1126";
         let record = detach(&lab, "shop", &[], &["sh", "-c", script]).await;
         lab.sleeps(1125).await;

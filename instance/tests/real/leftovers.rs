@@ -1,7 +1,7 @@
 //! What must be gone before "stopped" is said, and what a killed agent leaves: ended by identity, and nothing else.
 
 use crate::lab::hub::Hub;
-use crate::lab::{Lab, fixture, is_alive, signal, until};
+use crate::lab::{InstanceLab, fixture, is_alive, signal, until};
 use linchpin_shared::process::Identity;
 use linchpin_shared::protocol::vitals::ProcessState;
 use rustix::process::Signal;
@@ -20,15 +20,15 @@ impl Drop for Stranger {
 }
 
 /// A process of ours whose name is no text: cut to 15 bytes, any name may end in half a character.
-fn unspeakable(lab: &Lab) -> Stranger {
+fn unspeakable(lab: &InstanceLab) -> Stranger {
     let path = lab.project().join(std::ffi::OsStr::from_bytes(b"na\xffme"));
     std::fs::copy("/bin/sleep", &path).unwrap();
     Stranger(Command::new(path).arg("1200").env_clear().spawn().unwrap())
 }
 
 #[tokio::test]
-async fn a_stranger_with_a_strange_name_does_not_hold_up_the_end() {
-    let lab = Lab::new();
+async fn process_with_an_odd_name_does_not_delay_the_stop() {
+    let lab = InstanceLab::new();
     let stranger = unspeakable(&lab);
     let comm = format!("/proc/{}/comm", stranger.0.id());
     until("it has its name", async || std::fs::read(&comm).unwrap().contains(&0xff).then_some(())).await;
@@ -40,8 +40,8 @@ async fn a_stranger_with_a_strange_name_does_not_hold_up_the_end() {
 
 /// Fault 9: its first thread has ended, so it looks dead; another one ignores SIGTERM and holds the port.
 #[tokio::test]
-async fn a_process_without_its_first_thread_is_not_gone() {
-    let lab = Lab::new().with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "300");
+async fn process_without_its_main_thread_is_not_gone() {
+    let lab = InstanceLab::new().with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "300");
     let (agent, record) = lab.run("shop", &[], &["python3", &fixture("headless.py")]).await;
     let port = until("it listens", async || {
         let log = lab.log("shop");
@@ -64,8 +64,8 @@ async fn a_process_without_its_first_thread_is_not_gone() {
 
 /// Fault 12: what left on purpose holds the standard output for as long as it likes.
 #[tokio::test]
-async fn an_exit_is_seen_although_somebody_holds_the_output() {
-    let lab = Lab::new();
+async fn exit_is_seen_while_the_output_is_held_open() {
+    let lab = InstanceLab::new();
     let script = "(LINCHPIN_DETACHED=1 setsid sh -c 'echo > left; exec sleep 1203' &); \
                   until [ -e left ]; do sleep 0.01; done; rm left; exit 3";
     let (agent, record) = lab.run("shop", &[], &["sh", "-c", script]).await;
@@ -84,8 +84,8 @@ async fn an_exit_is_seen_although_somebody_holds_the_output() {
 
 /// Fault 4, from the next life's side: what the killed agent left ends, but not what left on purpose.
 #[tokio::test]
-async fn the_next_life_ends_what_is_left_and_leaves_alone_what_left_on_purpose() {
-    let lab = Lab::new();
+async fn next_agent_ends_leftovers_but_not_detached_processes() {
+    let lab = InstanceLab::new();
     // As a child that has its parent still, and as one that has none.
     let script = "LINCHPIN_DETACHED=1 setsid sleep 1204 & (LINCHPIN_DETACHED=1 setsid sleep 1205 &); \
                   (setsid sh -c 'sleep 1206 & sleep 1207' &); sleep 1208";
@@ -112,8 +112,8 @@ async fn the_next_life_ends_what_is_left_and_leaves_alone_what_left_on_purpose()
 
 /// The same project and name under another home is another instance, although its id is the same.
 #[tokio::test]
-async fn a_living_instance_under_another_home_is_left_alone() {
-    let (here, there) = (Lab::new(), Lab::new());
+async fn live_instance_of_another_home_is_left_alone() {
+    let (here, there) = (InstanceLab::new(), InstanceLab::new());
     let other = there.start_in(&here.project(), &["--name", "shop", "--", "sleep", "1210"]);
     let record = there.registered("shop").await;
     let theirs = Identity::of(there.sleeps(1210).await).unwrap();

@@ -1,7 +1,7 @@
 //! Supervised processes: started again, stopped as whole trees, kept in a log.
 
 use crate::lab::hub::Hub;
-use crate::lab::{Lab, is_alive, signal, until};
+use crate::lab::{InstanceLab, is_alive, signal, until};
 use linchpin_shared::protocol::path;
 use linchpin_shared::protocol::vitals::ProcessState;
 use linchpin_shared::registry::{Owner, Registry};
@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 #[tokio::test]
-async fn output_is_passed_through_and_kept() {
-    let lab = Lab::new();
+async fn output_is_passed_through_and_logged() {
+    let lab = InstanceLab::new();
     let script = "echo out; echo err >&2; printf 'no end'; test \"$LINCHPIN_INSTANCE\" = shop";
     let (status, output) = lab.start(&["--name", "shop", "--", "sh", "-c", script]).ended().await;
     assert!(status.success(), "{output}");
@@ -25,8 +25,8 @@ async fn output_is_passed_through_and_kept() {
 }
 
 #[tokio::test]
-async fn a_log_is_put_aside_by_size() {
-    let lab = Lab::new().with("LINCHPIN_LOG_MAX_BYTES", "20000").with("LINCHPIN_LOG_KEEP", "2");
+async fn log_is_rotated_by_size() {
+    let lab = InstanceLab::new().with("LINCHPIN_LOG_MAX_BYTES", "20000").with("LINCHPIN_LOG_KEEP", "2");
     let (status, _) = lab.start(&["--name", "shop", "--", "seq", "20000"]).ended().await;
     assert!(status.success());
     let log = lab.home().process_log("shop", "main");
@@ -37,8 +37,8 @@ async fn a_log_is_put_aside_by_size() {
 }
 
 #[tokio::test]
-async fn a_crash_is_followed_by_a_start_ever_later() {
-    let lab = Lab::new();
+async fn crash_restarts_with_growing_delay() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sh", "-c", "echo once; exit 3"]).await;
     let hub = Hub::connect(&record).await;
     let vitals = hub.vitals_until("five starts", |vitals| vitals.processes[0].restarts == 5).await;
@@ -59,8 +59,8 @@ fn millis(text: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn stopping_ends_the_whole_tree() {
-    let lab = Lab::new();
+async fn stop_ends_the_whole_tree() {
+    let lab = InstanceLab::new();
     // In the group, out of the group, and gone on its own with a session of its own.
     let script = "sleep 1001 & setsid sleep 1002 & (setsid sh -c 'sleep 1003 & exec sleep 1004' &) ; sleep 1005";
     let (agent, _) = lab.run("shop", &[], &["sh", "-c", script]).await;
@@ -77,8 +77,8 @@ async fn stopping_ends_the_whole_tree() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_ends_before_the_next_start() {
-    let lab = Lab::new();
+async fn leftovers_of_a_crash_end_before_the_next_start() {
+    let lab = InstanceLab::new();
     let script = "setsid sleep 1006 & sleep 1007";
     let (agent, record) = lab.run("shop", &[], &["sh", "-c", script]).await;
     let hub = Hub::connect(&record).await;
@@ -99,8 +99,8 @@ async fn what_a_crash_left_ends_before_the_next_start() {
 }
 
 #[tokio::test]
-async fn who_ignores_the_request_is_killed_at_the_deadline() {
-    let lab = Lab::new().with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "300");
+async fn process_that_ignores_sigterm_is_killed_at_the_deadline() {
+    let lab = InstanceLab::new().with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "300");
     let (agent, _) =
         lab.run("shop", &[], &["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1008; done"]).await;
     lab.logged("shop", "ready").await;
@@ -111,8 +111,8 @@ async fn who_ignores_the_request_is_killed_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_second_signal_hurries() {
-    let lab = Lab::new().with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "3600000");
+async fn second_signal_kills_at_once() {
+    let lab = InstanceLab::new().with("LINCHPIN_INSTANCE_STOP_TIMEOUT_MS", "3600000");
     let (agent, record) =
         lab.run("shop", &[], &["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1009; done"]).await;
     lab.logged("shop", "ready").await;
@@ -125,8 +125,8 @@ async fn a_second_signal_hurries() {
 }
 
 #[tokio::test]
-async fn a_stopped_process_can_be_stopped() {
-    let lab = Lab::new();
+async fn suspended_process_can_be_stopped() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sleep", "1010"]).await;
     let hub = Hub::connect(&record).await;
     let vitals = hub.vitals_until("it runs", |vitals| vitals.processes[0].pid.is_some()).await;
@@ -137,8 +137,8 @@ async fn a_stopped_process_can_be_stopped() {
 }
 
 #[tokio::test]
-async fn a_program_that_left_on_purpose_is_left_alone() {
-    let lab = Lab::new();
+async fn detached_program_is_left_alone() {
+    let lab = InstanceLab::new();
     let script = "(LINCHPIN_DETACHED=1 setsid sleep 1011 &); sleep 1012";
     let (agent, _) = lab.run("shop", &[], &["sh", "-c", script]).await;
     let free = lab.sleeps(1011).await;
@@ -151,8 +151,8 @@ async fn a_program_that_left_on_purpose_is_left_alone() {
 }
 
 #[tokio::test]
-async fn the_hub_may_restart_and_stop() {
-    let lab = Lab::new();
+async fn hub_can_restart_and_stop_a_process() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sleep", "1013"]).await;
     let hub = Hub::connect(&record).await;
     let first = hub.vitals_until("it runs", |vitals| vitals.processes[0].pid.is_some()).await.processes.remove(0);
@@ -171,8 +171,8 @@ async fn the_hub_may_restart_and_stop() {
 
 /// Fault 13.
 #[tokio::test]
-async fn a_storm_of_orphans_is_reaped() {
-    let lab = Lab::new();
+async fn orphans_are_reaped() {
+    let lab = InstanceLab::new();
     let script = "i=0; while [ $i -lt 5000 ]; do (: &); i=$((i+1)); done; echo stormed; sleep 1014";
     let (agent, _) = lab.run("shop", &[], &["sh", "-c", script]).await;
     lab.logged("shop", "stormed").await;
@@ -187,8 +187,8 @@ async fn a_storm_of_orphans_is_reaped() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_is_refused_shared_or_taken_over() {
-    let lab = Lab::new();
+async fn taken_name_is_refused_suffixed_or_taken_over() {
+    let lab = InstanceLab::new();
     let (first, record) = lab.run("shop", &[], &["sleep", "1015"]).await;
     let (status, output) = lab.start(&["--name", "shop", "--", "sleep", "1016"]).ended().await;
     assert_eq!(status.code(), Some(4), "{output}");
@@ -208,8 +208,8 @@ async fn a_name_that_is_taken_is_refused_shared_or_taken_over() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_run_is_refused_before_anything_is_done() {
-    let lab = Lab::new();
+async fn invalid_commands_are_refused_without_side_effects() {
+    let lab = InstanceLab::new();
     for (words, code, text) in [
         (vec!["--name", "shop", "--", "no-such-program"], 1, "there is no program \"no-such-program\""),
         (vec!["--name", "No Name", "--", "true"], 2, "--name no-name"),
@@ -224,8 +224,8 @@ async fn what_cannot_be_run_is_refused_before_anything_is_done() {
 }
 
 #[tokio::test]
-async fn a_command_that_cannot_be_executed_after_all_is_tried_again() {
-    let lab = Lab::new();
+async fn failed_exec_is_retried() {
+    let lab = InstanceLab::new();
     let script = lab.project().join("tool");
     std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -239,8 +239,8 @@ async fn a_command_that_cannot_be_executed_after_all_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_record_that_vanished_is_written_again() {
-    let lab = Lab::new();
+async fn vanished_record_is_written_again() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sleep", "1020"]).await;
     std::fs::rename(lab.home().instances(), lab.project().join("taken away")).unwrap();
     let again = lab.registered("shop").await;
@@ -250,8 +250,8 @@ async fn a_record_that_vanished_is_written_again() {
 }
 
 #[tokio::test]
-async fn what_a_killed_agent_left_ends_before_the_next_one_starts() {
-    let lab = Lab::new();
+async fn leftovers_of_a_killed_agent_end_before_the_next_start() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run("shop", &[], &["sh", "-c", "setsid sleep 1021 & exec sleep 1022"]).await;
     let orphans = [lab.sleeps(1021).await, lab.sleeps(1022).await];
     agent.signal(Signal::KILL);
@@ -267,8 +267,8 @@ async fn what_a_killed_agent_left_ends_before_the_next_one_starts() {
 }
 
 #[tokio::test]
-async fn a_flood_that_nobody_reads_takes_no_memory_and_does_not_hold_the_end() {
-    let lab = Lab::new();
+async fn unread_output_flood_takes_no_memory() {
+    let lab = InstanceLab::new();
     // Its output goes to a pipe that this test reads only after the end.
     let (agent, _) = lab.run("shop", &[], &["sh", "-c", "echo flood >&2; exec yes"]).await;
     lab.logged("shop", "y\ny\ny\n").await;

@@ -1,7 +1,7 @@
 //! Executables that are replaced or removed while they run.
 
 use crate::lab::hub::Hub;
-use crate::lab::{Lab, example, is_alive, signal, until};
+use crate::lab::{InstanceLab, example, is_alive, signal, until};
 use linchpin_shared::protocol::vitals::ProcessState;
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ fn install(from: &Path, to: &Path) {
 
 /// Fault 18: the agent that is started again is the new one; while there is none, the old one, also under a new keeper.
 #[tokio::test]
-async fn an_instance_outlives_its_executable() {
-    let lab = Lab::new();
+async fn instance_outlives_its_executable() {
+    let lab = InstanceLab::new();
     let binary = lab.project().join("run");
     let deleted = PathBuf::from(format!("{} (deleted)", binary.display()));
     install(&example("run"), &binary);
@@ -55,8 +55,8 @@ async fn an_instance_outlives_its_executable() {
 
 /// Fault 18, of what is supervised: it goes on, and its next life is the new one, or says what is missing.
 #[tokio::test]
-async fn a_process_outlives_its_executable_and_its_next_life_is_the_new_one() {
-    let lab = Lab::new();
+async fn process_outlives_its_executable_and_restarts_from_the_new() {
+    let lab = InstanceLab::new();
     let tool = lab.project().join("tool");
     install(Path::new("/bin/sleep"), &tool);
     let (agent, record) = lab.run("shop", &[], &["./tool", "1132"]).await;

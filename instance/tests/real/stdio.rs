@@ -1,15 +1,15 @@
 //! A stdio MCP server behind an instance: its session is the life of its process.
 
 use crate::lab::hub::{Hub, MAIN, Mcp};
-use crate::lab::{Lab, fixture, is_alive, signal, until};
+use crate::lab::{InstanceLab, fixture, is_alive, signal, until};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn answers_are_json_and_progress_makes_them_a_stream() {
-    let lab = Lab::new();
+async fn answer_is_json_and_becomes_a_stream_with_progress() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run_mcp("files").await;
     let hub = Hub::connect(&record).await;
     let (mcp, first) = Mcp::initialize(&hub, json!({})).await;
@@ -28,8 +28,8 @@ async fn answers_are_json_and_progress_makes_them_a_stream() {
 }
 
 #[tokio::test]
-async fn a_restarted_hub_finds_the_same_session_and_another_one_a_new_server() {
-    let lab = Lab::new();
+async fn restarted_hub_keeps_the_session_and_another_gets_a_new_run() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run_mcp("files").await;
     let (first, one) = Mcp::initialize(&Hub::connect(&record).await, json!({})).await;
     let hub = Hub::connect(&record).await;
@@ -57,8 +57,8 @@ async fn a_restarted_hub_finds_the_same_session_and_another_one_a_new_server() {
 }
 
 #[tokio::test]
-async fn a_killed_server_is_started_again_and_nothing_is_repeated_or_silent() {
-    let lab = Lab::new();
+async fn killed_server_is_restarted_and_every_call_is_answered() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run_mcp("files").await;
     let hub = Hub::connect(&record).await;
     let (mcp, first) = Mcp::initialize(&hub, json!({})).await;
@@ -87,8 +87,8 @@ async fn a_killed_server_is_started_again_and_nothing_is_repeated_or_silent() {
 }
 
 #[tokio::test]
-async fn progress_before_the_end_makes_the_interruption_an_event() {
-    let lab = Lab::new();
+async fn interruption_after_progress_is_an_event() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run_mcp("files").await;
     let hub = Hub::connect(&record).await;
     let (mcp, first) = Mcp::initialize(&hub, json!({})).await;
@@ -110,8 +110,8 @@ async fn progress_before_the_end_makes_the_interruption_an_event() {
 }
 
 #[tokio::test]
-async fn the_last_answer_before_the_end_arrives_although_a_grandchild_holds_the_pipe() {
-    let lab = Lab::new();
+async fn last_answer_arrives_while_a_grandchild_holds_the_pipe() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run_mcp("files").await;
     let hub = Hub::connect(&record).await;
     for life in 1..=10 {
@@ -127,8 +127,8 @@ async fn the_last_answer_before_the_end_arrives_although_a_grandchild_holds_the_
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_is_said_to_be_down_and_waited_for() {
-    let lab = Lab::new();
+async fn server_that_is_down_is_reported_and_waited_for() {
+    let lab = InstanceLab::new();
     let script = format!("test -e go || exit 7; exec python3 {}", fixture("server.py"));
     let (agent, record) = lab.run("files", &["--mcp"], &["sh", "-c", &script]).await;
     let hub = Hub::connect(&record).await;
@@ -155,8 +155,8 @@ async fn a_server_that_is_down_is_said_to_be_down_and_waited_for() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_no_request_goes_to_every_listener() {
-    let lab = Lab::new();
+async fn unrelated_messages_reach_every_listener() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run_mcp("files").await;
     let hub = Hub::connect(&record).await;
     let (mcp, _) = Mcp::initialize(&hub, json!({})).await;
@@ -177,8 +177,8 @@ async fn what_belongs_to_no_request_goes_to_every_listener() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_refused_and_breaks_nothing() {
-    let lab = Lab::new();
+async fn invalid_messages_are_refused_and_break_nothing() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run_mcp("files").await;
     let hub = Hub::connect(&record).await;
     let (mcp, _) = Mcp::initialize(&hub, json!({})).await;
@@ -200,8 +200,8 @@ async fn what_cannot_be_understood_is_refused_and_breaks_nothing() {
 }
 
 #[tokio::test]
-async fn a_session_that_cannot_go_on_ends_with_its_process() {
-    let lab = Lab::new().with("LINCHPIN_INSTANCE_MAX_LINE_BYTES", "65536");
+async fn broken_session_ends_with_its_process() {
+    let lab = InstanceLab::new().with("LINCHPIN_INSTANCE_MAX_LINE_BYTES", "65536");
     let (agent, record) = lab.run_mcp("files").await;
     let hub = Hub::connect(&record).await;
     for (life, tool, line, why) in
@@ -221,8 +221,8 @@ async fn a_session_that_cannot_go_on_ends_with_its_process() {
 }
 
 #[tokio::test]
-async fn stopping_gives_calls_a_moment_and_a_server_the_end_of_its_input() {
-    let lab = Lab::new();
+async fn stop_lets_calls_end_and_closes_the_input_of_the_server() {
+    let lab = InstanceLab::new();
     let script = format!("python3 {}; echo the server ended by itself >&2; exit 0", fixture("server.py"));
     let (agent, record) = lab.run("files", &["--mcp"], &["sh", "-c", &script]).await;
     let hub = Hub::connect(&record).await;

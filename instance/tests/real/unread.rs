@@ -1,7 +1,7 @@
 //! What a killed server had not read yet was surely not executed.
 
 use crate::lab::hub::{Hub, Mcp};
-use crate::lab::{Lab, signal, until};
+use crate::lab::{InstanceLab, signal, until};
 use linchpin_shared::process::Signal;
 use serde_json::json;
 use std::fs::File;
@@ -20,8 +20,8 @@ fn stopped(pid: u32) -> bool {
 }
 
 #[tokio::test]
-async fn a_call_that_a_killed_server_had_not_read_is_said_to_be_not_executed() {
-    let lab = Lab::new();
+async fn unread_call_of_a_killed_server_counts_as_not_executed() {
+    let lab = InstanceLab::new();
     let (agent, record) = lab.run_mcp("files").await;
     let hub = Hub::connect(&record).await;
     let (mcp, first) = Mcp::initialize(&hub, json!({})).await;

@@ -1,7 +1,7 @@
 //! An MCP server that listens at a URL, behind an instance.
 
 use crate::lab::hub::{Events, Hub, MAIN};
-use crate::lab::{Lab, fixture, signal};
+use crate::lab::{InstanceLab, fixture, signal};
 use http::Method;
 use linchpin_shared::protocol::vitals::{ProcessState, Transport};
 use rustix::process::Signal;
@@ -13,8 +13,8 @@ fn free_port() -> u16 {
 }
 
 #[tokio::test]
-async fn requests_pass_through_as_they_are() {
-    let (lab, port) = (Lab::new(), free_port());
+async fn requests_pass_through_unchanged() {
+    let (lab, port) = (InstanceLab::new(), free_port());
     let url = format!("http://127.0.0.1:{port}/mcp?x=1");
     let (agent, record) =
         lab.run("web", &["--mcp-url", &url], &["python3", &fixture("web.py"), &port.to_string()]).await;
@@ -39,8 +39,8 @@ async fn requests_pass_through_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_told_apart_from_none() {
-    let (lab, port) = (Lab::new(), free_port());
+async fn broken_connection_is_distinguished_from_refused() {
+    let (lab, port) = (InstanceLab::new(), free_port());
     let url = format!("http://127.0.0.1:{port}/mcp");
     let (agent, record) =
         lab.run("web", &["--mcp-url", &url], &["python3", &fixture("web.py"), &port.to_string()]).await;
@@ -61,8 +61,8 @@ async fn a_broken_connection_is_told_apart_from_none() {
 }
 
 #[tokio::test]
-async fn a_server_without_a_process_of_ours() {
-    let (lab, port) = (Lab::new(), free_port());
+async fn server_url_without_a_process_is_registered() {
+    let (lab, port) = (InstanceLab::new(), free_port());
     let url = format!("http://127.0.0.1:{port}/mcp");
     let agent = lab.start(&["--name", "web", "--mcp-url", &url]);
     let hub = Hub::connect(&lab.registered("web").await).await;

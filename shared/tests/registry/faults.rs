@@ -1,6 +1,6 @@
-//! What happens to directories, files and locks.
+//! Faults of directories, files and locks.
 
-use crate::lab::{Lab, Other, record};
+use crate::lab::{Other, RegistryLab, record};
 use linchpin_shared::problem::Code;
 use linchpin_shared::registry::{Lease, Owner, Scan};
 use std::os::unix::fs::PermissionsExt;
@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 /// 23: the directory is removed, or moved away.
 #[test]
-fn an_owner_writes_its_record_again() {
-    let lab = Lab::new();
+fn owner_writes_a_lost_record_again() {
+    let lab = RegistryLab::new();
     let mut registration = lab.register("shop");
     assert!(!registration.ensure().unwrap());
     let path = lab.scan().entries[0].path.clone();
@@ -33,8 +33,8 @@ fn an_owner_writes_its_record_again() {
 }
 
 #[test]
-fn a_lost_lease_file_does_not_make_its_owner_dead() {
-    let lab = Lab::new();
+fn lost_lease_file_does_not_make_its_owner_dead() {
+    let lab = RegistryLab::new();
     let mut registration = lab.register("shop");
     let id = registration.record().id;
     let lease = lab.registry.dir().join(format!("{id}.lease"));
@@ -45,10 +45,10 @@ fn a_lost_lease_file_does_not_make_its_owner_dead() {
     assert!(lease.exists());
 }
 
-/// 21, 14: without a lease file the identity decides, and an earlier boot or a reused pid is not it.
+/// 21, 14: without a lease file the process identity decides, which differs after a boot or for a reused pid.
 #[test]
-fn a_record_of_an_earlier_boot_is_dead() {
-    let lab = Lab::new();
+fn record_of_an_earlier_boot_is_dead() {
+    let lab = RegistryLab::new();
     let mut registration = lab.register("shop");
     let id = registration.record().id;
     registration.update(|record| record.process.boot_id = String::from("earlier")).unwrap();
@@ -59,8 +59,8 @@ fn a_record_of_an_earlier_boot_is_dead() {
 }
 
 #[test]
-fn a_rewrite_keeps_what_others_added() {
-    let lab = Lab::new();
+fn rewrite_keeps_unknown_fields() {
+    let lab = RegistryLab::new();
     let mut registration = lab.register("shop");
     let path = lab.scan().entries[0].path.clone();
     let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -75,8 +75,8 @@ fn a_rewrite_keeps_what_others_added() {
 }
 
 #[test]
-fn a_record_of_a_newer_format_is_read_and_never_rewritten() {
-    let lab = Lab::new();
+fn record_of_a_newer_format_is_read_and_never_rewritten() {
+    let lab = RegistryLab::new();
     let mut registration = lab.register("shop");
     let path = lab.scan().entries[0].path.clone();
     let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -87,10 +87,10 @@ fn a_record_of_a_newer_format_is_read_and_never_rewritten() {
     assert_eq!(lab.scan().entries[0].record.version, "9.0.0");
 }
 
-/// 20, 66: every kind of file that cannot be believed, beside two good records.
+/// 20, 66: every kind of file that must not be trusted, beside two good records.
 #[test]
-fn bad_files_are_named_and_affect_nobody() {
-    let lab = Lab::new();
+fn bad_files_are_named_and_affect_no_other_record() {
+    let lab = RegistryLab::new();
     let _good = [lab.register("first"), lab.register("second")];
     let whole = serde_json::to_vec(&record("bad", "/bad")).unwrap();
     let name = || format!("{}.json", Uuid::now_v7());
@@ -129,20 +129,20 @@ fn bad_files_are_named_and_affect_nobody() {
     assert_eq!(lab.owners().len(), 3);
 }
 
-/// 3: what a writer that was killed in the midst of it left.
+/// 3: the leftovers of a writer that was killed while writing.
 #[test]
-fn an_unfinished_write_is_no_record_and_is_cleared_away() {
-    let lab = Lab::new();
+fn unfinished_write_is_no_record_and_is_removed() {
+    let lab = RegistryLab::new();
     let left = lab.plant(".new-1-1-abcdef", b"{\"format\":1,");
     assert_eq!(lab.scan(), Scan::default());
     lab.registry.tidy().unwrap();
     assert!(!left.exists());
 }
 
-/// The lease file is gone, so its lock proves nothing to others: the process does.
+/// Without a lease file, the process proves that the owner is alive.
 #[test]
-fn a_second_life_beside_one_that_lost_its_lease_file_is_refused() {
-    let lab = Lab::new();
+fn second_owner_is_refused_after_a_lost_lease_file() {
+    let lab = RegistryLab::new();
     let mut first = lab.start("shop", "/project");
     assert_eq!(first.outcome(), "registered");
     std::fs::remove_file(lab.registry.dir().join(format!("{}.lease", record("shop", "/project").id))).unwrap();
@@ -151,14 +151,14 @@ fn a_second_life_beside_one_that_lost_its_lease_file_is_refused() {
 }
 
 #[test]
-fn who_lost_its_lease_file_takes_its_record_along() {
-    let lab = Lab::new();
+fn owner_without_its_lease_file_still_unregisters() {
+    let lab = RegistryLab::new();
     let registration = lab.register("shop");
     std::fs::remove_file(lab.registry.dir().join(format!("{}.lease", registration.record().id))).unwrap();
     registration.unregister().unwrap();
     assert_eq!(lab.scan(), Scan::default());
 
-    // Not the record of another, though: it came when the whole directory was gone.
+    // It must not remove the record of another owner, which came when the directory was gone.
     let lost = lab.register("shop");
     std::fs::rename(lab.registry.dir(), lab.root.path().join("aside")).unwrap();
     let mut other = lab.start("shop", "/project");
@@ -168,8 +168,8 @@ fn who_lost_its_lease_file_takes_its_record_along() {
 }
 
 #[test]
-fn of_many_that_want_one_name_exactly_one_has_it() {
-    let lab = Lab::new();
+fn name_wanted_by_many_goes_to_exactly_one() {
+    let lab = RegistryLab::new();
     let mut others: Vec<_> = (0..12).map(|number| lab.start("shop", &format!("/project/{number}"))).collect();
     let mut outcomes: Vec<_> = others.iter_mut().map(Other::outcome).collect();
     outcomes.sort();
@@ -178,8 +178,8 @@ fn of_many_that_want_one_name_exactly_one_has_it() {
 }
 
 #[test]
-fn of_128_processes_at_once_none_is_lost() {
-    let lab = Lab::new();
+fn registrations_of_128_processes_at_once_all_succeed() {
+    let lab = RegistryLab::new();
     let mut others: Vec<_> = (0..128).map(|number| lab.start(&format!("i{number}"), "/project")).collect();
     for other in &mut others {
         assert_eq!(other.outcome(), "registered");
@@ -192,8 +192,8 @@ fn of_128_processes_at_once_none_is_lost() {
 }
 
 #[test]
-fn scanning_and_sweeping_never_disturb_those_who_come_and_go() {
-    let lab = Lab::new();
+fn scans_and_sweeps_never_disturb_registrations() {
+    let lab = RegistryLab::new();
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..8)
             .map(|number| {
@@ -220,10 +220,10 @@ fn scanning_and_sweeping_never_disturb_those_who_come_and_go() {
     });
 }
 
-/// 22: the holder of the directory lock is stopped; who waits is told so and named the holder.
+/// 22: the holder of the directory lock does not release it; a waiting writer learns the holder.
 #[test]
-fn a_stopped_lock_holder_is_named_and_readers_go_on() {
-    let lab = Lab::new();
+fn stopped_lock_holder_is_named_and_readers_continue() {
+    let lab = RegistryLab::new();
     let _shop = lab.register("shop");
     let _held = Lease::acquire(&lab.registry.dir().join(".lock"), Duration::ZERO).unwrap().unwrap();
     let problem = lab.registry.register(record("other", "/project")).unwrap_err();
@@ -233,8 +233,8 @@ fn a_stopped_lock_holder_is_named_and_readers_go_on() {
 }
 
 #[test]
-fn a_directory_that_others_may_enter_is_refused() {
-    let lab = Lab::new();
+fn directory_open_to_others_is_refused() {
+    let lab = RegistryLab::new();
     std::fs::set_permissions(lab.registry.dir(), std::fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(lab.registry.register(record("shop", "/project")).unwrap_err().code, Code::HomeUnusable);
 }

@@ -13,12 +13,12 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 /// A private home.
-pub(crate) struct Lab {
+pub(crate) struct RegistryLab {
     pub(crate) registry: Registry,
     pub(crate) root: TempDir,
 }
 
-impl Lab {
+impl RegistryLab {
     pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let home = Home::at(root.path().join("home"));
@@ -123,7 +123,7 @@ impl Drop for Other {
     }
 }
 
-/// Runs in the processes that [`Lab::start`] starts: registers, waits for the end of its input, unregisters.
+/// Runs in the processes that [`RegistryLab::start`] starts: registers, waits for the end of its input, unregisters.
 #[test]
 #[ignore = "started by the other tests, in processes of their own"]
 fn child_that_registers() {

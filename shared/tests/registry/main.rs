@@ -1,6 +1,6 @@
-//! The registry with real processes, files and faults. Numbers in comments are rows of the fault catalogue.
+//! The registry with real processes, files and faults. The numbers in comments are those of docs/faults.md.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod faults;
 mod lab;
-mod life;
+mod registrations;

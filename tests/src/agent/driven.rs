@@ -1,7 +1,8 @@
-//! The official SDKs as agents: Python's through `tests/kit/client.py`, TypeScript's two through `client.mjs`.
+//! The official SDKs as agents: the Python SDK through `tests/kit/client.py`, both TypeScript SDKs through
+//! `client.mjs`.
 //!
-//! Owns a driver's pipes: one line for each request, one for its answer. Invariant: an independent implementation of MCP
-//! decides what is right here. Never: interprets what the SDK answered.
+//! A driver reads one request per line and prints one answer per line. It shows what an independent implementation of
+//! MCP makes of the hub, so its answers are not interpreted here.
 
 use super::ANSWER;
 use crate::lab::Lab;
@@ -25,19 +26,19 @@ pub struct Driven {
 }
 
 impl Driven {
-    /// Python's, with the given way to find the era (`auto`, `legacy`, `2026-07-28`) and transport (`http URL`,
-    /// `stdio COMMAND…`).
+    /// The Python SDK, with this way to find the version (`auto`, `legacy`, `2026-07-28`) and this transport (`http
+    /// URL`, `stdio COMMAND…`). Also returns what the server said of itself.
     ///
     /// # Errors
-    /// When the SDK does not connect.
+    /// If the SDK does not connect.
     pub async fn python(lab: &Lab, mode: &str, transport: &[&str]) -> Result<(Self, Value)> {
         Self::open(lab, &crate::kit::python_client()?, &["--mode", mode], transport).await
     }
 
-    /// TypeScript's of this version (`1`, `2`); the first knows only the mode `legacy`.
+    /// The TypeScript SDK of this version (`1`, `2`); version 1 knows only the mode `legacy`.
     ///
     /// # Errors
-    /// When the SDK does not connect.
+    /// If the SDK does not connect.
     pub async fn typescript(lab: &Lab, sdk: &str, mode: &str, transport: &[&str]) -> Result<(Self, Value)> {
         Self::open(lab, &crate::kit::typescript_client()?, &["--sdk", sdk, "--mode", mode], transport).await
     }
@@ -59,25 +60,25 @@ impl Driven {
         Ok((agent, hello["result"].clone()))
     }
 
-    /// The id of the session that its last request was sent in; none on stdio and in 2026-07-28.
+    /// The session id of its last request; `None` on stdio and in 2026-07-28.
     #[must_use]
     pub fn session(&self) -> Option<&str> {
         self.session.as_deref()
     }
 
-    /// Performs one verb of the driver and gives its answer, `{"result"}` or `{"error"}`.
+    /// Performs one verb of the driver and returns its answer, `{"result"}` or `{"error"}`.
     ///
     /// # Errors
-    /// When the driver ended.
+    /// If the driver ended.
     pub async fn perform(&mut self, verb: &Value) -> Result<Value> {
         self.input.write_all(format!("{verb}\n").as_bytes()).await?;
         self.receive().await
     }
 
-    /// As [`Driven::perform`], when only a result will do.
+    /// As [`Driven::perform`], for a verb that must have a result.
     ///
     /// # Errors
-    /// When it is an error.
+    /// If it is an error.
     pub async fn result(&mut self, verb: &Value) -> Result<Value> {
         let mut answer = self.perform(verb).await?;
         ensure!(answer["error"].is_null(), "{verb} was answered with {answer}");
@@ -95,7 +96,7 @@ impl Driven {
     /// Ends the session and the driver.
     ///
     /// # Errors
-    /// When it does not end well.
+    /// If the driver does not end with success.
     pub async fn close(self) -> Result<()> {
         let Self { mut child, input, .. } = self;
         drop(input);

@@ -1,13 +1,13 @@
-//! Agents: MCP clients as a coding agent has them, by hand, so that what travels is seen.
+//! MCP clients that are written by hand, so that a test decides what is sent and sees what is received.
 //!
-//! Owns [`Agent`], what every client can do, and [`Reply`]. [`stdio`] drives a command over its pipes, [`http`] speaks
-//! Streamable HTTP, [`driven`] has the official SDKs.
-//! Invariant: one agent is one session; it never starts over by itself, so a session that broke is seen as broken.
-//! Never: retries.
+//! [`Agent`] is what every client can do. [`stdio`] drives a command over its pipes, [`http`] speaks Streamable HTTP,
+//! and [`driven`] drives the official SDKs. An agent is one session and never retries or begins again by itself, so a
+//! session that broke is seen as broken.
 
 pub mod driven;
 pub mod http;
 pub mod stdio;
+pub mod stream;
 
 mod sse;
 
@@ -15,11 +15,23 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The version that agents ask for: the newest with sessions.
+/// The version that agents ask for: the newest one with sessions.
 pub const VERSION: &str = "2025-11-25";
 
-/// How long an agent waits for an answer. The hub itself gives up after 10 s (DESIGN 4.10).
+/// The first version without sessions.
+pub const STATELESS_VERSION: &str = "2026-07-28";
+
+/// How long an agent waits for an answer. The hub itself gives up after 10 s.
 pub const ANSWER: Duration = Duration::from_secs(30);
+
+/// The two dialects of MCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Versions up to 2025-11-25: `initialize` begins a session.
+    SessionBased,
+    /// From 2026-07-28 on: every request says all that the server has to know of its client.
+    Stateless,
+}
 
 /// The answer to one request: its result or its error.
 #[derive(Debug, Clone)]
@@ -34,7 +46,7 @@ impl Reply {
     /// Reads a JSON-RPC response.
     ///
     /// # Errors
-    /// When it is none.
+    /// If the message is not a response.
     pub fn of(mut message: Value) -> Result<Self> {
         ensure!(message["jsonrpc"] == "2.0", "not JSON-RPC 2.0: {message}");
         match (message["result"].take(), message["error"].take()) {
@@ -47,7 +59,7 @@ impl Reply {
     /// The result.
     ///
     /// # Errors
-    /// When it is an error; with it.
+    /// If it is an error; with that error.
     pub fn result(self) -> Result<Value> {
         match self {
             Self::Result(result) => Ok(result),
@@ -58,7 +70,7 @@ impl Reply {
     /// The error.
     ///
     /// # Errors
-    /// When it is a result; with it.
+    /// If it is a result; with that result.
     pub fn error(self) -> Result<Value> {
         match self {
             Self::Error(error) => Ok(error),
@@ -67,13 +79,13 @@ impl Reply {
     }
 }
 
-/// One session of one client.
+/// What every client can do, whatever its transport.
 #[expect(async_fn_in_trait, reason = "tests drive an agent from one task, so nothing needs to be Send")]
 pub trait Agent {
     /// Sends one request and waits for its answer.
     ///
     /// # Errors
-    /// When the transport failed: then the session is lost, as it would be for a real agent.
+    /// If the transport failed: then the session is lost, as it would be for a real agent.
     async fn request(&mut self, method: &str, params: Value) -> Result<Reply>;
 
     /// The names of all tools, over all pages, in order.
@@ -100,10 +112,10 @@ pub trait Agent {
         }
     }
 
-    /// Calls a tool and gives its first text.
+    /// Calls a tool and returns the first text of its result.
     ///
     /// # Errors
-    /// When the call failed in whatever way.
+    /// If the call failed in any way.
     async fn call(&mut self, tool: &str, arguments: Value) -> Result<String> {
         let result = self.request("tools/call", json!({"name": tool, "arguments": arguments})).await?.result()?;
         ensure!(result["isError"] != true, "the tool failed: {result}");
@@ -112,13 +124,27 @@ pub trait Agent {
     }
 }
 
-/// The parameters of `initialize`.
+/// The parameters of `initialize` for a client with these capabilities.
 #[must_use]
-pub fn introduction() -> Value {
-    json!({"protocolVersion": VERSION, "capabilities": {}, "clientInfo": {"name": "lab-agent", "version": "1"}})
+pub fn introduction(capabilities: &Value) -> Value {
+    json!({"protocolVersion": VERSION, "capabilities": capabilities, "clientInfo": client_info()})
 }
 
-/// Answers what a server may ask of a client without capabilities: `ping`, and nothing else.
+/// The members of `_meta` that every request carries in the stateless dialect.
+#[must_use]
+pub fn stateless_meta(capabilities: &Value) -> [(&'static str, Value); 3] {
+    [
+        ("io.modelcontextprotocol/protocolVersion", STATELESS_VERSION.into()),
+        ("io.modelcontextprotocol/clientInfo", client_info()),
+        ("io.modelcontextprotocol/clientCapabilities", capabilities.clone()),
+    ]
+}
+
+fn client_info() -> Value {
+    json!({"name": "lab-agent", "version": "1"})
+}
+
+/// The answer of a client without capabilities to what a server asks: it knows `ping` and nothing else.
 fn answer_to(message: &Value) -> Option<Value> {
     let (method, id) = (message["method"].as_str()?, message.get("id")?);
     Some(match method {

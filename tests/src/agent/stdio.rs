@@ -1,19 +1,19 @@
 //! An agent that drives an MCP command over its pipes: `linchpin mcp`, or a server directly.
 //!
-//! Owns the child and its session. Invariant: every line is one JSON message; anything else on standard output is an
-//! error, as the specification has it. Requests may overlap ([`Stdio::send`], [`Stdio::answer`]).
-//! Never: drops a message; what is not the awaited answer is kept.
+//! Every line of the command's standard output must be one JSON message; anything else is an error, as the
+//! specification has it. Requests may overlap ([`Stdio::send`], [`Stdio::answer`]), and a message that is not the
+//! awaited one is kept.
 
 use super::{ANSWER, Agent, Reply, answer_to, introduction};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-/// How long a server may stay when its agent has gone; agents kill it after a few seconds.
+/// How long a server may take to end when its agent has gone; agents kill it after a few seconds.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// A session over a child's pipes.
@@ -27,31 +27,39 @@ pub struct Stdio {
 }
 
 impl Stdio {
-    /// Starts the command and opens a session; its standard error goes to the end of `errors`.
+    /// Starts the command and begins a session; its standard error is appended to `errors`. Returns the session and
+    /// what the server said of itself.
     ///
     /// # Errors
-    /// When it cannot be started or does not answer as a server does.
+    /// If it cannot be started or does not answer as a server.
     pub async fn open(command: Command, errors: &Path) -> Result<(Self, Value)> {
-        Self::open_able(command, errors, json!({})).await
+        Self::open_with(command, errors, json!({})).await
     }
 
-    /// The same as a client with these capabilities. It says that it has them; it answers no request.
+    /// As [`Stdio::open`], for a client that announces these capabilities. The test answers what the server then asks.
     ///
     /// # Errors
-    /// When it cannot be started or does not answer as a server does.
-    pub async fn open_able(command: Command, errors: &Path, capabilities: Value) -> Result<(Self, Value)> {
+    /// As [`Stdio::open`].
+    pub async fn open_with(command: Command, errors: &Path, capabilities: Value) -> Result<(Self, Value)> {
         let mut agent = Self::start(command, errors)?;
-        let mut params = introduction();
-        params["capabilities"] = capabilities;
-        let result = agent.request("initialize", params).await?.result()?;
-        agent.notify("notifications/initialized", json!({})).await?;
-        Ok((agent, result))
+        let about = agent.initialize(&capabilities).await?;
+        Ok((agent, about))
     }
 
-    /// Starts the command without saying anything yet.
+    /// Begins a session and returns what the server said of itself.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If the command does not answer as a server.
+    pub async fn initialize(&mut self, capabilities: &Value) -> Result<Value> {
+        let about = self.request("initialize", introduction(capabilities)).await?.result()?;
+        self.notify("notifications/initialized", json!({})).await?;
+        Ok(about)
+    }
+
+    /// Starts the command and sends nothing yet.
+    ///
+    /// # Errors
+    /// If it cannot be started.
     pub fn start(mut command: Command, errors: &Path) -> Result<Self> {
         let errors = std::fs::File::options().create(true).append(true).open(errors)?;
         let mut child = command
@@ -72,29 +80,37 @@ impl Stdio {
         self.child.id()
     }
 
-    /// Sends a request and gives its id.
+    /// Sends a request and returns its id.
     ///
     /// # Errors
-    /// When the command does not read any more.
+    /// If the command has closed its input.
     pub async fn send(&mut self, method: &str, params: Value) -> Result<u64> {
         let id = self.next_id;
         self.next_id += 1;
-        self.line(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()).await?;
+        self.send_as(&json!(id), method, params).await?;
         Ok(id)
+    }
+
+    /// Sends a request under this id.
+    ///
+    /// # Errors
+    /// As [`Stdio::send`].
+    pub async fn send_as(&mut self, id: &Value, method: &str, params: Value) -> Result<()> {
+        self.line(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()).await
     }
 
     /// Sends a notification.
     ///
     /// # Errors
-    /// When the command does not read any more.
+    /// If the command has closed its input.
     pub async fn notify(&mut self, method: &str, params: Value) -> Result<()> {
         self.line(&json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string()).await
     }
 
-    /// Sends any line, also one that is no message.
+    /// Sends any line, also one that is not a message.
     ///
     /// # Errors
-    /// When the command does not read any more.
+    /// If the command has closed its input.
     pub async fn line(&mut self, line: &str) -> Result<()> {
         self.input.write_all(format!("{line}\n").as_bytes()).await.context("the agent's server is gone")?;
         self.input.flush().await.context("the agent's server is gone")
@@ -103,24 +119,42 @@ impl Stdio {
     /// Waits for the answer to a request of [`Stdio::send`].
     ///
     /// # Errors
-    /// When the command ended, or said something that is no message, or said nothing.
+    /// As [`Stdio::first`].
     pub async fn answer(&mut self, id: u64) -> Result<Reply> {
-        let message = self.first("an answer", ANSWER, |message| message["id"] == id && message["method"].is_null());
-        Reply::of(message.await?)
+        Reply::of(self.response(&json!(id)).await?)
     }
 
-    /// Waits for a notification; one that came before counts, and is given once.
+    /// Waits for the response with this id and returns the whole message.
     ///
     /// # Errors
-    /// When it does not come.
+    /// As [`Stdio::first`].
+    pub async fn response(&mut self, id: &Value) -> Result<Value> {
+        let what = format!("the response to {id:.40}");
+        self.first(&what, ANSWER, |message| message["id"] == *id && message.get("method").is_none()).await
+    }
+
+    /// Sends `ping` and waits for the answer of whoever is at the other end.
+    ///
+    /// # Errors
+    /// If there is none, or it is an error.
+    pub async fn ping(&mut self) -> Result<()> {
+        let result = self.request("ping", json!({})).await?.result()?;
+        ensure!(result == json!({}), "ping was answered with {result}");
+        Ok(())
+    }
+
+    /// Waits for a notification; one that has arrived before counts, and is returned once.
+    ///
+    /// # Errors
+    /// As [`Stdio::first`].
     pub async fn notification(&mut self, method: &str, within: Duration) -> Result<Value> {
         self.first(method, within, |message| message["method"] == method && message["id"].is_null()).await
     }
 
-    /// Waits for the first message of a kind, and keeps the others.
+    /// Waits for the first message that `wanted` accepts, and keeps the others.
     ///
     /// # Errors
-    /// When it does not come.
+    /// If it does not arrive, the command ended, or it printed something that is not a message.
     pub async fn first(&mut self, what: &str, within: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         if let Some(at) = self.kept.iter().position(&wanted) {
             return Ok(self.kept.remove(at));
@@ -139,13 +173,13 @@ impl Stdio {
         }
     }
 
-    /// How many notifications of this method came and were not awaited.
+    /// How many notifications with this method are kept.
     #[must_use]
     pub fn kept(&self, method: &str) -> usize {
         self.kept.iter().filter(|message| message["method"] == method).count()
     }
 
-    /// Forgets what was kept.
+    /// Drops the messages that are kept.
     pub fn forget(&mut self) {
         self.kept.clear();
     }
@@ -157,22 +191,40 @@ impl Stdio {
         serde_json::from_str(&line).with_context(|| format!("not a message on standard output: {line}"))
     }
 
-    /// Closes the pipes, as an agent does that goes, and waits until the command ends by itself.
+    /// Closes the command's input, as an agent does that ends, and waits until the command has ended by itself.
     ///
     /// # Errors
-    /// When it does not, or not well.
+    /// If it does not end soon, or not with success.
     pub async fn close(self) -> Result<()> {
-        let Self { mut child, input, .. } = self;
-        drop(input);
-        let status = timeout(GOODBYE, child.wait()).await.context("it stays when its agent goes")??;
-        anyhow::ensure!(status.success(), "it ended with {status}");
-        Ok(())
+        timeout(GOODBYE, self.leave()).await.context("the command still runs after its agent has gone")?.map(drop)
     }
 
-    /// Ends the program, for one that does not end by itself.
+    /// As [`Stdio::close`]; returns how long the command still ran and the messages that nobody awaited.
     ///
     /// # Errors
-    /// When it cannot be ended.
+    /// As [`Stdio::close`], after the patience of [`ANSWER`].
+    pub async fn leave(self) -> Result<(Duration, Vec<Value>)> {
+        let Self { mut child, input, mut output, mut kept, .. } = self;
+        let begun = Instant::now();
+        drop(input);
+        let rest = async {
+            while let Some(line) = output.next_line().await? {
+                let message = serde_json::from_str(&line);
+                kept.push(message.with_context(|| format!("not a message on standard output: {line}"))?);
+            }
+            Ok::<_, anyhow::Error>(kept)
+        };
+        let end = timeout(ANSWER, async { tokio::join!(child.wait(), rest) }).await;
+        let (status, kept) = end.context("the command still runs after its agent has gone")?;
+        let (status, took) = (status?, begun.elapsed());
+        ensure!(status.success(), "it ended with {status}");
+        Ok((took, kept?))
+    }
+
+    /// Kills the command, for one that does not end by itself.
+    ///
+    /// # Errors
+    /// If the system refuses.
     pub async fn kill(mut self) -> Result<()> {
         Ok(self.child.kill().await?)
     }

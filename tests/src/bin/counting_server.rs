@@ -1,10 +1,10 @@
 //! An MCP server whose executions can be counted, on stdio or on Streamable HTTP with sessions.
 //!
-//! `counting-server stdio|http TOOLS`: one tool `count`, and one more for each line of the file TOOLS as it is when the
-//! server starts, so that its list differs after a restart. A call adds its argument `word` to the file `ledger`, as a
-//! line; that is when it is executed. With `until` it is answered only once that file exists. On HTTP it listens at
-//! 127.0.0.1 at the port of the variable `PORT`, and a session that this process did not begin is answered with 404.
-//! Invariant: it never waits for one call to answer another. Never: keeps anything over its own end.
+//! `counting-server stdio|http TOOLS`: one tool `count`, and one more for each line of the file TOOLS when the server
+//! starts, so that its list can differ after a restart. A call is executed by appending its argument `word` to the file
+//! `ledger` as a line. With `until` it is answered only once that file exists. On HTTP the server listens on 127.0.0.1
+//! at the port in the variable `PORT`, and answers 404 to a session that this process did not begin. It never waits for
+//! one call to answer another, and keeps nothing after its end.
 
 use anyhow::{Context, Result, bail};
 use axum::extract::State;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-/// How often a call looks whether it may be answered.
+/// How often a call checks whether it may be answered.
 const LOOK: Duration = Duration::from_millis(10);
 
 struct Server {
@@ -48,7 +48,7 @@ async fn stdio(server: Arc<Server>) -> Result<()> {
         let (server, message) = (Arc::clone(&server), serde_json::from_str::<Value>(&line)?);
         tokio::spawn(async move {
             if let Some(answer) = server.answer(&message).await {
-                // Nobody reads any more: the end of the input follows.
+                // The reader is gone, and the end of the input follows.
                 let _ = writeln!(std::io::stdout().lock(), "{answer}");
             }
         });
@@ -64,7 +64,7 @@ async fn http(server: Arc<Server>) -> Result<()> {
 }
 
 async fn serve(State(server): State<Arc<Server>>, headers: HeaderMap, body: String) -> Response {
-    // A GET, which opens no stream here.
+    // A GET: this server offers no stream.
     let Ok(message) = serde_json::from_str::<Value>(&body) else {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     };

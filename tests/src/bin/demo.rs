@@ -1,9 +1,10 @@
-//! `make demo`: the main job on real servers, and one agent session over three deaths.
+//! `make demo`: the main feature on real servers, in one agent session that survives three kills.
 //!
-//! It runs in a lab, so a throw-away home: a hub, server-everything and server-filesystem as instances, and one agent
-//! session through `linchpin mcp`. Then the server, the instance and the hub are ended with SIGKILL, one after another,
-//! and the same session calls again each time. Whatever happens, interruption included, all that was started ends.
-#![expect(clippy::print_stdout, reason = "a demo is what it prints")]
+//! It runs in a lab with a temporary home: a hub, server-everything and server-filesystem as instances, and one agent
+//! session through `linchpin mcp`. Then the server, the instance and the hub are killed with SIGKILL, one after
+//! another, and the same session calls again each time. Everything that was started ends with the demo, also when it
+//! is interrupted.
+#![expect(clippy::print_stdout, reason = "a demo prints its steps")]
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::Identity;
@@ -80,7 +81,7 @@ async fn start(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// One agent's session, from beginning to end.
+/// The session of one agent, from beginning to end.
 struct Session<'lab> {
     lab: &'lab Lab,
     agent: Stdio,

@@ -1,9 +1,10 @@
 //! The smallest MCP server on stdio: one tool, `echo`, that answers at once.
 //!
-//! For the fleet scenarios, where twenty Node servers would only measure Node, and for the bench, where a server that
-//! takes no time makes visible what the hub adds. With an argument, its tool is called `echo-ARGUMENT`. Called with
-//! `"hold": true` it tells progress once, says `held` on standard error, and never answers; of a cancellation it says
-//! `cancelled` there. With `"size": BYTES` it answers with so much text. See also [`linchpin_tests::echo`].
+//! For the fleet scenarios, where twenty Node servers would only measure Node, and for the benchmarks, where a server
+//! that answers at once shows what the hub adds. With an argument, its tool is called `echo-ARGUMENT`. Called with
+//! `"hold": true` it sends progress once, prints `held` on standard error, and never answers; for a cancellation it
+//! prints `cancelled` there. With `"size": BYTES` it answers with a text of this size. See also
+//! [`linchpin_tests::echo`].
 
 use anyhow::Result;
 use linchpin_tests::echo::answer;
@@ -34,7 +35,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The progress token of a call that is to be held.
+/// The progress token of a call that must be held.
 fn held(message: &Value) -> Option<&Value> {
     let params = &message["params"];
     (params["arguments"]["hold"] == true).then_some(&params["_meta"]["progressToken"])

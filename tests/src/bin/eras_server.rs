@@ -1,8 +1,9 @@
-//! The MCP server of the crossing: it speaks the versions it is told to, and does a little of everything that crosses over.
+//! The MCP server of the tests with both dialects: it speaks the versions it is told to, and does a little of
+//! everything that the hub has to translate.
 //!
-//! `eras-server ERA NOTES stdio` or `eras-server ERA NOTES PORT`, where ERA is `older`, `both` or `modern`, and NOTES is a
-//! file to which it writes what it alone knows. Written with the official SDK, so what it sends is what servers send.
-//! Invariant: what it does is the same in every version; how it asks is the version's own way.
+//! `eras-server ERA NOTES stdio` or `eras-server ERA NOTES PORT`, where ERA is `older`, `both` or `modern`, and NOTES
+//! is a file to which it writes what only a server can know. It is written with the official SDK, so it sends what real
+//! servers send. It does the same in every version, and asks its client in the way of the version.
 
 use anyhow::{Context as _, Result, bail};
 use parking_lot::Mutex;
@@ -27,7 +28,7 @@ use tokio::sync::broadcast;
 
 type Context = RequestContext<RoleServer>;
 
-/// What is asked in each round.
+/// The question of each round.
 const ROUNDS: [&str; 2] = ["first", "second"];
 
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ struct Server {
     versions: Vec<ProtocolVersion>,
     notes: PathBuf,
     changes: broadcast::Sender<Change>,
-    /// Of streams that are being acknowledged: they hear from then on.
+    /// The listeners whose streams are being acknowledged; they get notifications from then on.
     hearing: Arc<Mutex<Vec<broadcast::Receiver<Change>>>>,
     more: Arc<AtomicUsize>,
 }
@@ -110,7 +111,7 @@ impl Server {
     }
 
     async fn change(&self, change: Change, context: &Context) {
-        // Who does not listen is not told.
+        // A listener that is gone gets no notification.
         let _ = self.changes.send(change.clone());
         if is_modern(context) {
             return;
@@ -196,7 +197,7 @@ impl ServerHandler for Server {
                 () = context.cancelled() => break,
                 change = changes.recv() => change,
             };
-            // What this listener did not ask for is kept back by the SDK.
+            // The SDK filters out what this listener did not ask for.
             let _ = match change {
                 Ok(Change::Tools) => context.sink().notify_tool_list_changed().await,
                 Ok(Change::Resource(uri)) => context.sink().notify_resource_updated(uri).await,
@@ -207,7 +208,7 @@ impl ServerHandler for Server {
     }
 }
 
-/// Asks in two rounds, of which the state says which it is.
+/// Asks in two rounds; the state says which one this is.
 fn rounds(request: &CallToolRequestParams, context: &Context) -> Result<CallToolResponse, ErrorData> {
     let can = context.client_capabilities();
     if can.as_ref().is_none_or(|can| can.elicitation.is_none()) {

@@ -1,9 +1,9 @@
-//! `make fuzz`: the readers of the gateway against bytes that nobody chose, for as long as one likes, on stable Rust.
+//! `make fuzz`: feeds random inputs to the parsers of the gateway, on stable Rust.
 //!
-//! `SEED` is the seed (else a random one), `SECONDS` how long it goes on. The inputs are mutations of the committed corpus.
-//! An input on which two readers differ, or one panics, is put beside the corpus: `fuzz/found/NAME`. To keep it for good,
-//! mend the reader and move it into the corpus, which a test replays.
-#![expect(clippy::print_stdout, reason = "it is what it prints")]
+//! `SEED` is the seed (random by default), `SECONDS` the duration. The inputs are mutations of the committed corpus. An
+//! input on which two parsers differ, or one panics, is stored beside the corpus as `fuzz/found/NAME`. To keep it, fix
+//! the parser and move the input into the corpus, which a test replays.
+#![expect(clippy::print_stdout, reason = "a command-line program prints its results")]
 
 use anyhow::{Context, Result, bail};
 use linchpin_hub::fuzz::check;

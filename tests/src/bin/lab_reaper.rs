@@ -1,14 +1,14 @@
 //! Cleans up after a lab whose process was killed: `lab-reaper MARK DIRECTORY`.
 //!
-//! It waits until its standard input closes, which the kernel does when the lab's process ends in whatever way, then
-//! ends every process that carries the mark and removes the lab's directory. Never: touches anything else.
+//! It waits until its standard input closes, which the kernel does when the process of the lab ends in any way, then
+//! ends every process that carries the mark and removes the directory of the lab. It touches nothing else.
 
 use anyhow::{Context, Result};
 use linchpin_tests::lab::leftovers::Mark;
 use std::io::Read;
 use std::path::PathBuf;
 
-/// Rounds of 10 ms in which everything must be gone.
+/// Rounds of 10 ms within which everything must end.
 const ROUNDS: u32 = 1000;
 
 fn main() -> Result<()> {

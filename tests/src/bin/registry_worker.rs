@@ -1,5 +1,5 @@
-//! A process that does in the registry what it is told, for the races and the crash points: orders on standard input,
-//! answers on standard output, one JSON value a line. It ends with its input, and then says goodbye to nobody.
+//! A process that carries out orders on the registry, for the races and the crash points: orders on standard input,
+//! answers on standard output, one JSON value per line. It ends with its input, without unregistering.
 
 use anyhow::Result;
 use linchpin_shared::home::Home;
@@ -78,7 +78,7 @@ fn done(outcome: Result<(), Problem>) -> Result<Answer, Problem> {
     outcome.map(|()| Answer::Done)
 }
 
-/// Of every record, also of those who live: a sweep itself must tell them from the dead.
+/// Sweeps every record, also those of live owners, because the sweep itself must distinguish them.
 fn sweep(registry: &Registry) -> Result<(), Problem> {
     let entries = registry.scan().unwrap_or_default().entries;
     entries.iter().try_for_each(|entry| registry.sweep(entry.record.id).map(drop))
@@ -87,7 +87,7 @@ fn sweep(registry: &Registry) -> Result<(), Problem> {
 fn read(registry: &Registry, times: u32) -> Result<Answer> {
     let (mut rejected, mut torn) = (Vec::new(), Vec::new());
     for _ in 0..times {
-        // A directory that is away for a moment holds nothing.
+        // A directory that is missing for a moment contains nothing.
         let Ok(scan) = registry.scan() else { continue };
         rejected.extend(scan.rejected.into_iter().map(|file| file.path));
         torn.extend(

@@ -1,8 +1,8 @@
-//! `make soak`: the races of the registry for as long as one likes, seed after seed.
+//! `make soak`: random races of the registry, seed after seed.
 //!
-//! `SEED` is the first seed (else a random one), `ROUNDS` how many rounds each seed gets, `SECONDS` how long new seeds are
-//! begun (0: one seed only). A failure names the seed that gives the same deeds again.
-#![expect(clippy::print_stdout, reason = "it is what it prints")]
+//! `SEED` is the first seed (random by default), `ROUNDS` the number of rounds of each seed, `SECONDS` how long new seeds
+//! are started (0: one seed only). A failure names the seed that repeats the same actions.
+#![expect(clippy::print_stdout, reason = "a command-line program prints its results")]
 
 use anyhow::{Context, Result};
 use linchpin_tests::races::driver;

@@ -1,10 +1,9 @@
-//! Calls whose executions are counted, so that a lost or a doubled answer shows.
+//! Calls whose executions are counted, so that a lost or a repeated call is noticed.
 //!
-//! Owns [`Load`], agents that call one tool again and again while a scenario does its worst, and [`Ledger`], what became
-//! of every call beside what the server says that it did. Each call has a word of its own, which the echo server writes
-//! to a file when it executes it.
-//! Invariant: an answered call was executed once; an interrupted one at most once; a refused one never.
-//! Never: repeats a call.
+//! [`Load`] is a group of agents that call one tool again and again during a scenario, and [`Ledger`] is what became of
+//! the calls. Each call has a word of its own, which the echo server writes to a file when it executes the call. An
+//! answered call must have been executed once, an interrupted one at most once, and a refused one never. No call is
+//! repeated.
 
 use super::Lab;
 use crate::agent::{Agent, Reply, http::Http};
@@ -32,22 +31,22 @@ pub struct Load {
     callers: JoinSet<Result<Vec<(String, End)>>>,
 }
 
-/// What became of the calls: how many of each sort, after every one of them was checked.
+/// How many calls ended in each way, after each of them was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ledger {
-    /// Answered with what was asked for.
+    /// Answered with the right result.
     pub answered: usize,
     /// Ended with `call_interrupted`.
     pub interrupted: usize,
-    /// Ended with another problem, which says that nothing was done.
+    /// Ended with another problem, which says that the call was not executed.
     pub refused: usize,
 }
 
 impl Load {
-    /// Begins to call the echo server's tool of this name over `/mcp`, with so many agents side by side.
+    /// Starts calling a tool of the echo server over `/mcp`, with this many agents at the same time.
     ///
     /// # Errors
-    /// When an agent gets no session.
+    /// If an agent gets no session.
     pub async fn start(lab: &Lab, tool: &str, agents: usize) -> Result<Self> {
         let file = lab.dir().join(format!("ledger-{tool}"));
         let (stop, mut callers) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
@@ -64,13 +63,13 @@ impl Load {
         std::fs::read_to_string(&self.file).unwrap_or_default().lines().count()
     }
 
-    /// Waits until so many more calls were executed.
+    /// Waits until this many more calls were executed.
     ///
     /// # Errors
-    /// When they are not.
-    pub async fn goes_on(&self, lab: &Lab, calls: usize) -> Result<()> {
+    /// If that takes too long.
+    pub async fn continues(&self, lab: &Lab, calls: usize) -> Result<()> {
         let before = self.executed();
-        lab.wait_for("calls go on", async || {
+        lab.wait_for("calls continue", async || {
             let executed = self.executed();
             ensure!(executed >= before + calls, "{executed} executed, {before} before");
             Ok(())
@@ -78,10 +77,10 @@ impl Load {
         .await
     }
 
-    /// Ends the load, and holds what agents were told against what the server did.
+    /// Ends the load, and compares what agents were told with what the server did.
     ///
     /// # Errors
-    /// When a call was lost, executed twice, or answered with what it was not.
+    /// If a call was lost, executed twice, or answered with a wrong result.
     pub async fn finish(mut self) -> Result<Ledger> {
         self.stop.store(true, Ordering::SeqCst);
         let mut ends = Vec::new();
@@ -135,7 +134,7 @@ async fn call(
             },
         };
         ends.push((word, end));
-        // Often enough to be in flight when something happens, and no load to speak of.
+        // Short enough that calls are in flight when something happens, and long enough to be a light load.
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     agent.close().await?;

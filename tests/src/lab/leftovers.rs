@@ -1,9 +1,8 @@
-//! The processes of one lab, found and ended.
+//! Finds and ends the processes of one lab.
 //!
-//! Owns the mark: every process that a lab starts carries `LINCHPIN_LAB=<the lab's own value>` in its environment, and
-//! hands it on to its children, whatever session, group or parent they have later.
-//! Invariant: only a process that carries the mark, or descends from one that does, is ever signalled, and only by
-//! identity. Never: matches by name.
+//! Every process that a lab starts carries the mark `LINCHPIN_LAB=VALUE` in its environment, with the lab's own value,
+//! and passes it on to its children, whatever session, group or parent they have later. Only a process that carries the
+//! mark, or descends from one that does, is ever signalled, and only by its identity, never by its name.
 
 use anyhow::{Result, ensure};
 use linchpin_shared::process::{Identity, Signal, command_line};
@@ -13,12 +12,12 @@ use std::time::Duration;
 /// The variable that carries the mark.
 pub const VAR: &str = "LINCHPIN_LAB";
 
-/// A lab's own value of [`VAR`].
+/// The value of [`VAR`] of one lab.
 #[derive(Debug, Clone)]
 pub struct Mark(String);
 
 impl Mark {
-    /// The mark of this value.
+    /// The mark with this value.
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
@@ -30,7 +29,7 @@ impl Mark {
         &self.0
     }
 
-    /// All living processes of the lab.
+    /// All live processes of the lab.
     #[must_use]
     pub fn processes(&self) -> Vec<Identity> {
         let parents = parents();
@@ -51,11 +50,11 @@ impl Mark {
             .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()))
     }
 
-    /// Ends all of them with SIGKILL and comes back when none is left; a keeper that starts another meanwhile is caught
-    /// by the next round.
+    /// Kills all of them and returns when none is left; what a keeper starts in the meantime is killed in the next
+    /// round.
     ///
     /// # Errors
-    /// When some are still there after `rounds` rounds of 10 ms; their command lines are told.
+    /// If some are still there after `rounds` rounds of 10 ms; with their command lines.
     pub fn end_all(&self, rounds: u32) -> Result<()> {
         for _ in 0..rounds {
             let left = self.processes();
@@ -63,19 +62,19 @@ impl Mark {
                 return Ok(());
             }
             for process in left {
-                // Gone already, or it will be seen again in the next round.
+                // If it fails, the process is gone, or it is found again in the next round.
                 let _ = process.signal(Signal::KILL);
             }
-            #[expect(clippy::disallowed_methods, reason = "runs in drops, where nothing can be awaited")]
+            #[expect(clippy::disallowed_methods, reason = "is called in drop, where nothing can be awaited")]
             std::thread::sleep(Duration::from_millis(10));
         }
         let left = describe(&self.processes());
-        ensure!(left.is_empty(), "these do not end:\n{left}");
+        ensure!(left.is_empty(), "these processes do not end:\n{left}");
         Ok(())
     }
 }
 
-/// One line a process: pid and command line.
+/// One line for each process: pid and command line.
 #[must_use]
 pub fn describe(processes: &[Identity]) -> String {
     let line = |process: &Identity| {
@@ -85,7 +84,7 @@ pub fn describe(processes: &[Identity]) -> String {
     processes.iter().map(line).collect()
 }
 
-/// The parent of every living process; those that only wait to be reaped are left out.
+/// The parent of every live process, without zombies.
 fn parents() -> BTreeMap<u32, u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
     entries
@@ -95,17 +94,18 @@ fn parents() -> BTreeMap<u32, u32> {
         .collect()
 }
 
-/// The parent in `/proc/PID/stat`: the second field after the command, which is in parentheses and may hold anything.
+/// The parent in `/proc/PID/stat`: the second field after the command, which is in parentheses and may contain
+/// anything.
 fn parent(stat: &str) -> Option<u32> {
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;
     if matches!(state, "Z" | "X") { None } else { fields.next()?.parse().ok() }
 }
 
-/// Removes a directory into which a program that runs may be writing at this very moment.
+/// Removes a directory into which a running program may still write.
 ///
 /// # Errors
-/// When it cannot be removed for another reason than a new file in it.
+/// If it cannot be removed for another reason than a new file in it.
 pub fn remove_whole(dir: &std::path::Path) -> std::io::Result<()> {
     loop {
         match std::fs::remove_dir_all(dir) {
@@ -120,17 +120,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_is_found_behind_any_command_name() {
+    fn parent_is_found_behind_any_command_name() {
         assert_eq!(parent("7 (a) b (c) S 4 7 7 0"), Some(4));
         assert_eq!(parent("7 (gone) Z 4 7 7 0"), None);
         assert_eq!(parent("7"), None);
     }
 
     #[test]
-    fn marked_processes_and_their_children_are_ended_and_no_others() {
+    fn only_marked_processes_and_their_children_are_ended() {
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());
         let start = |mark: &str| {
-            // The inner shell drops the mark and its parent: it is still found, as a descendant, while the chain lives.
+            // The first sleep has no mark and is found as a descendant of the shell.
             let script = "env -u LINCHPIN_LAB sleep 300 & exec sleep 300";
             std::process::Command::new("sh").args(["-c", script]).env(VAR, mark).spawn().unwrap()
         };

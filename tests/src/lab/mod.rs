@@ -1,21 +1,28 @@
-//! One lab: a private home, and everything that was started in it.
+//! One lab: a private home, and everything that a test starts in it.
 //!
-//! Owns the home directory, the environment of everything that runs in it, and its end: [`Lab::finish`] stops all the
-//! way a person would and fails if anything is left behind; dropping a lab ends all at once. If this very process is
-//! killed, the `lab-reaper` beside it does the same.
-//! Invariant: a person's own Linchpin is never touched: home, port and settings are the lab's.
-//! Never: shares anything with another lab.
+//! A lab has its own home, port and environment and shares nothing with other labs, so labs run side by side and never
+//! touch a person's own Linchpin. Whatever a lab started, directly or through its children, ends with it:
+//! [`Lab::finish`] stops everything as a person would and fails if anything is left behind, dropping a lab kills
+//! everything at once, and if the test itself is killed, the `lab-reaper` beside it does the same. Nothing else is ever
+//! signalled.
 
+pub mod disk;
 pub mod ledger;
 pub mod leftovers;
+pub mod namespace;
 pub mod net;
 pub mod running;
 pub mod verb;
 pub mod witness;
 
+mod fixture;
+mod hub;
 mod steps;
+#[cfg(test)]
+mod tests;
 
-pub use steps::{HubFacts, STEP};
+pub use hub::HubFacts;
+pub use steps::STEP;
 
 use anyhow::{Context, Result};
 use leftovers::Mark;
@@ -26,17 +33,18 @@ use std::process::{Child, Stdio};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// The lowest port that a lab gives its hub, and how many there are: below those that Linux hands out by itself
-/// (`ip_local_port_range` begins with 32768), so that only another lab could be in the way.
+/// The ports that labs give to their hubs. They are below those that Linux assigns by itself (`ip_local_port_range`
+/// begins at 32768), so only another lab could take one.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
-/// Rounds of 10 ms in which a dropped lab's processes must be gone.
+/// Rounds of 10 ms within which the processes of a dropped lab must end.
 const END_ROUNDS: u32 = 500;
 
 /// A private home and everything that was started in it.
 #[derive(Debug)]
 pub struct Lab {
     dir: TempDir,
+    home: PathBuf,
     mark: Mark,
     binary: PathBuf,
     port: u16,
@@ -48,27 +56,49 @@ impl Lab {
     /// A new lab, in which nothing runs yet.
     ///
     /// # Errors
-    /// When the programs were not built or there is no room for a directory.
+    /// If the programs were not built or the directory cannot be created.
     pub fn new() -> Result<Self> {
+        Self::with_home(|dir| dir.join("home"))
+    }
+
+    /// A new lab whose home is at this place, given the lab's own directory.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn with_home(place: impl FnOnce(&Path) -> PathBuf) -> Result<Self> {
         let binary = crate::kit::program("linchpin")?;
         let dir = tempfile::Builder::new().prefix("linchpin-lab-").tempdir()?;
         let mark = Mark::new(uuid::Uuid::new_v4().to_string());
         let reaper = start_reaper(&mark, dir.path())?;
         std::fs::create_dir(dir.path().join("out"))?;
-        Ok(Self { dir, mark, binary, port: free_port()?, vars: Vec::new(), reaper })
+        let home = place(dir.path());
+        Ok(Self { dir, home, mark, binary, port: free_port()?, vars: Vec::new(), reaper })
+    }
+
+    /// A new lab whose hub takes a port that the system chooses, instead of the lab's own.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn on_any_port() -> Result<Self> {
+        Ok(Self::new()?.with("LINCHPIN_HUB_PORT", "0"))
     }
 
     /// Sets a variable for everything that is started from now on, for example a setting: `LINCHPIN_GATEWAY_WAIT_MS`.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.vars.push((name.to_owned(), value.to_owned()));
+        self.set(name, value);
         self
+    }
+
+    /// As [`Lab::with`], for a lab in which something runs already.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.vars.push((name.to_owned(), value.to_owned()));
     }
 
     /// The home, as in `LINCHPIN_HOME`.
     #[must_use]
     pub fn home(&self) -> PathBuf {
-        self.dir.path().join("home")
+        self.home.clone()
     }
 
     /// The lab's own directory, above the home.
@@ -77,35 +107,35 @@ impl Lab {
         self.dir.path()
     }
 
-    /// The port that the lab's hub is to have.
+    /// The port that the lab gives to its hub.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The `linchpin` that is tested.
+    /// The `linchpin` under test.
     #[must_use]
     pub fn binary(&self) -> &Path {
         &self.binary
     }
 
-    /// The mark on the lab's processes.
+    /// The mark that all processes of the lab carry.
     #[must_use]
     pub fn mark(&self) -> &Mark {
         &self.mark
     }
 
-    /// A directory of this name for a project, or for files that a server shows.
+    /// A directory with this name for a project, or for files that a server shows.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be created.
     pub fn project(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir.path().join("projects").join(name);
         std::fs::create_dir_all(&path)?;
         Ok(path)
     }
 
-    /// A command in the lab's environment: nothing of a person's Linchpin leaks in, and the mark is on it.
+    /// A command in the lab's environment: it carries the mark, and no setting of a person's own Linchpin reaches it.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LINCHPIN_")) {
@@ -131,7 +161,7 @@ impl Lab {
         command
     }
 
-    /// The last lines of every log and output of the lab, for a failed test's message.
+    /// The last lines of every log and output of the lab, for the message of a failed test.
     #[must_use]
     pub fn logs(&self) -> String {
         let mut files = Vec::new();
@@ -150,17 +180,18 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Err(error) = self.mark.end_all(END_ROUNDS) {
-            complain(&format!("{error:#}"));
+            report_failure(&format!("{error:#}"));
         }
-        // Its standard input closes, so it sees that the lab is gone, and finds nothing left to do but the directory.
+        // Its standard input closes, so the reaper sees that the lab has ended; only the directory is left for it to
+        // remove.
         drop(self.reaper.stdin.take());
         let _ = self.reaper.wait();
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a drop has nobody to return an error to, and a stray process must be told")]
-fn complain(text: &str) {
-    eprintln!("the lab leaves something behind: {text}");
+#[expect(clippy::print_stderr, reason = "drop cannot return an error, and a stray process must be reported")]
+fn report_failure(text: &str) {
+    eprintln!("the lab leaves a process behind: {text}");
 }
 
 fn start_reaper(mark: &Mark, dir: &Path) -> Result<Child> {
@@ -172,17 +203,18 @@ fn start_reaper(mark: &Mark, dir: &Path) -> Result<Child> {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // A group of its own: what ends the test's group must not end the one who cleans up after it.
+        // A process group of its own, so that a signal to the test's group does not end its reaper.
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))
 }
 
-/// A port of [`PORTS`] that is free now, tried from a random place. Another lab could still take it before the hub does:
-/// 20,000 ports make that rare, and the hub then takes the next one and says so in `hub.json`, which is what is read.
+/// A port of [`PORTS`] that is free now, searched from a random start. Another lab could still take it before the hub
+/// does: 20,000 ports make that rare, and the hub then takes the next one and writes it to `hub.json`, which tests
+/// read.
 ///
 /// # Errors
-/// When there is none.
+/// If there is none.
 pub fn free_port() -> Result<u16> {
     let seed = uuid::Uuid::new_v4().as_u128() % u128::from(PORTS.end - PORTS.start);
     let first = PORTS.start + u16::try_from(seed)?;

@@ -1,36 +1,36 @@
-//! A network namespace that belongs to one test, and the faults in it.
+//! A network namespace of one test, and the faults in it.
 //!
-//! Owns [`isolated`], which runs a scenario in a namespace of its own, and [`Net`], what the scenario does there: rules
-//! of nftables on the loopback interface, interfaces, sockets. The test starts itself again under `unshare`, so hub,
-//! instances and the test itself are all inside, and the kernel removes the namespace with the last of them.
-//! Invariant: a scenario says loudly whether it runs as root or in a user namespace, and fails where it can do neither.
-//! Never: touches the network of the machine.
+//! [`isolated`] runs a scenario in a namespace of its own, and [`Net`] is what the scenario does there: rules of
+//! nftables on the loopback interface, interfaces, sockets. The test starts itself again under `unshare`, so hub,
+//! instances and the test itself are all inside, and the kernel removes the namespace with the last of them. The
+//! network of the machine is never changed.
+//!
+//! A scenario reports whether it runs as root or in a user namespace, and fails where it can do neither.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write;
 use std::process::{Command, Output};
 
-/// Says to a test that it is inside, and how it got there.
+/// Set in a test that runs inside a namespace, to the way in which it got there.
 const INSIDE: &str = "LAB_NETNS";
 
-/// Picks the way in: `root` or `user`. Without it, root's way where it works.
+/// Selects the way into a namespace: `root` or `user`. If it is not set, both are tried in this order.
 const WAY: &str = "LAB_NETNS_WAY";
 
-/// The ports that the kernel gives to who does not ask for one: every instance's, and never the hub's (see
-/// [`super::Lab`]).
+/// The ports that the kernel assigns: those of all instances, and never that of the hub (see [`super::Lab`]).
 pub const EPHEMERAL: &str = "32768-60999";
 
 /// How a process gets a network namespace of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// It is root.
+    /// As root.
     Root,
-    /// It is root of a user namespace of its own, which any user may have where the system allows it.
+    /// As root of a user namespace, which any user may create where the system allows it.
     User,
 }
 
 impl Way {
-    /// For people.
+    /// A description for people.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl Way {
 
     fn unshare(self) -> Command {
         let mut command = tool("unshare");
-        // The child ends with `unshare`, and that with the group of the test.
+        // The child ends with `unshare`, and `unshare` ends with the process group of the test.
         command.args(["--fork", "--kill-child", "--net"]);
         if self == Self::User {
             command.args(["--user", "--map-root-user"]);
@@ -50,7 +50,7 @@ impl Way {
         command
     }
 
-    /// Whether a namespace can be had in this way, and rules in it.
+    /// Checks that a namespace and rules in it can be created in this way.
     fn works(self) -> Result<()> {
         let tried = self.unshare().args(["sh", "-c", "ip link set lo up && nft add table inet lab"]).output();
         let output = tried.context("unshare cannot be started; it is in the Debian package util-linux")?;
@@ -59,10 +59,10 @@ impl Way {
     }
 }
 
-/// The way in which this machine lets us have network namespaces.
+/// The way in which network namespaces can be created on this machine.
 ///
 /// # Errors
-/// When it lets us in no way; with what each of them said.
+/// If there is none; with the error of each way.
 pub fn way() -> Result<Way> {
     let wanted = std::env::var(WAY).ok();
     let ways = match wanted.as_deref() {
@@ -79,16 +79,16 @@ pub fn way() -> Result<Way> {
         }
     }
     bail!(
-        "no network namespace can be had here, so these scenarios cannot run:\n{refused}\
+        "no network namespace can be created here, so these scenarios cannot run:\n{refused}\
          run them as root, or allow user namespaces (sysctl user.max_user_namespaces), and install nftables and iproute2"
     )
 }
 
-/// Runs a scenario in a network namespace of its own. Call it as the whole of a `#[test]`, with a closure written in it:
-/// the test is found again by the closure's name.
+/// Runs a scenario in a network namespace of its own. Call it as the whole body of a `#[test]`, with a closure written
+/// in it: the name of the closure tells which test to start again.
 ///
 /// # Errors
-/// What the scenario says, or that no namespace can be had.
+/// The error of the scenario, or that no namespace can be created.
 pub fn isolated<S: AsyncFnOnce(Net) -> Result<()>>(scenario: S) -> Result<()> {
     match std::env::var(INSIDE) {
         Ok(way) => inside(&way, scenario),
@@ -96,14 +96,15 @@ pub fn isolated<S: AsyncFnOnce(Net) -> Result<()>>(scenario: S) -> Result<()> {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "which way was taken must be seen with every failure")]
+#[expect(clippy::print_stderr, reason = "every failure must show which way was taken")]
 fn inside(way: &str, scenario: impl AsyncFnOnce(Net) -> Result<()>) -> Result<()> {
     eprintln!("in a network namespace of its own, {way}");
     let net = Net::new()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(scenario(net))
 }
 
-/// Starts this test again, inside. `closure` is its path as the compiler has it: `crate::module::test::{{closure}}`.
+/// Starts this test again inside a namespace. `closure` is its path in the form of the compiler:
+/// `crate::module::test::{{closure}}`.
 fn outside(way: Way, closure: &str) -> Result<()> {
     let path = closure.split_once("::").and_then(|(_crate, rest)| rest.strip_suffix("::{{closure}}"));
     let test = path.with_context(|| format!("{closure} is no closure of a test"))?;
@@ -120,13 +121,13 @@ fn outside(way: Way, closure: &str) -> Result<()> {
 /// Which of a connection's packets a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packets {
-    /// Those to the port.
+    /// Packets to the port.
     To,
-    /// Those from the port.
+    /// Packets from the port.
     From,
-    /// All.
+    /// All packets.
     Both,
-    /// Only those to the port that ask for a connection.
+    /// Only packets to the port that request a connection.
     Syn,
 }
 
@@ -138,15 +139,15 @@ impl Net {
     fn new() -> Result<Self> {
         let net = Self(());
         net.ip(&["link", "set", "lo", "up"])?;
-        // At the input hook: a packet that is dropped on its way out is an error to its sender.
+        // At the input hook, because the sender gets an error for a packet that is dropped on output.
         net.nft("add table inet lab; add chain inet lab input { type filter hook input priority 0; policy accept; }")?;
         Ok(net)
     }
 
-    /// Does this to packets of these ports (a number or a range) from now on; `verdict` is nftables' own words.
+    /// Applies a verdict of nftables to packets of these ports (a number or a range) from now on.
     ///
     /// # Errors
-    /// When there is no such rule.
+    /// If nftables refuses the rule.
     pub fn rule(&self, packets: Packets, ports: &str, verdict: &str) -> Result<()> {
         let matches: &[&str] = match packets {
             Packets::To => &["tcp dport"],
@@ -158,7 +159,7 @@ impl Net {
         self.nft(&rules.collect::<Vec<_>>().join("; "))
     }
 
-    /// Loses these packets.
+    /// Drops these packets.
     ///
     /// # Errors
     /// As [`Net::rule`].
@@ -166,7 +167,7 @@ impl Net {
         self.rule(packets, ports, "drop")
     }
 
-    /// Answers these packets with a TCP reset. Of [`Packets::Both`] the resets themselves would be lost.
+    /// Answers these packets with a TCP reset. With [`Packets::Both`] the resets themselves would be dropped.
     ///
     /// # Errors
     /// As [`Net::rule`].
@@ -174,7 +175,7 @@ impl Net {
         self.rule(packets, ports, "reject with tcp reset")
     }
 
-    /// Loses packets at random, in both directions.
+    /// Drops packets at random, in both directions.
     ///
     /// # Errors
     /// As [`Net::rule`].
@@ -182,10 +183,10 @@ impl Net {
         self.rule(Packets::Both, ports, &format!("numgen random mod 100 < {percent} drop"))
     }
 
-    /// Takes all rules back.
+    /// Removes all rules.
     ///
     /// # Errors
-    /// When the kernel does not let it.
+    /// If nftables fails.
     pub fn heal(&self) -> Result<()> {
         self.nft("flush chain inet lab input")
     }
@@ -193,40 +194,40 @@ impl Net {
     /// `ip ARGUMENTS`.
     ///
     /// # Errors
-    /// With what it said.
+    /// If it fails; with what it printed.
     pub fn ip(&self, arguments: &[&str]) -> Result<()> {
         run(tool("ip").args(arguments)).map(|_| ())
     }
 
-    /// Ends every connection to this port at its client's side, as `ss -K` does, if the client has one of the usual
-    /// [`EPHEMERAL`] ports.
+    /// Destroys every connection to this port at the side of its client with `ss -K`, if the client has one of the
+    /// usual [`EPHEMERAL`] ports.
     ///
     /// # Errors
-    /// When the kernel cannot (it needs `CONFIG_INET_DIAG_DESTROY`), or there was none.
+    /// If the kernel cannot (it needs `CONFIG_INET_DIAG_DESTROY`), or there was none.
     pub fn cut(&self, port: u16) -> Result<()> {
         let (port, (first, last)) = (port.to_string(), EPHEMERAL.split_once('-').context("a range")?);
         let filter = ["dport", "=", &port, "and", "sport", "ge", first, "and", "sport", "le", last];
         let output = tool("ss").args(["-K", "-H", "-t", "state", "established"]).args(filter).output();
         let output = output.context("ss cannot be started; it is in the Debian package iproute2")?;
-        // Its exit code says nothing: it complains of what has no socket to destroy, such as one in TIME_WAIT.
+        // The exit code is useless: `ss` also fails for what has no socket to destroy, such as TIME_WAIT.
         ensure!(!output.stdout.is_empty(), "no connection was cut: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }
 
-    /// How many connections to this port are established, as their clients see it.
+    /// How many connections to this port are established, from the view of their clients.
     ///
     /// # Errors
-    /// When `ss` fails.
+    /// If `ss` fails.
     pub fn connections_to(&self, port: u16) -> Result<usize> {
         let port = port.to_string();
         let output = run(tool("ss").args(["-H", "-t", "state", "established", "dport", "=", &port]))?;
         Ok(String::from_utf8_lossy(&output.stdout).lines().count())
     }
 
-    /// The range of ports that the kernel gives to who connects.
+    /// Sets the range of local ports that the kernel assigns to new connections.
     ///
     /// # Errors
-    /// When it cannot be set.
+    /// If it cannot be set.
     pub fn ephemeral_ports(&self, range: std::ops::RangeInclusive<u16>) -> Result<()> {
         let value = format!("{} {}", range.start(), range.end());
         std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", value).context("cannot set the range of ports")
@@ -237,7 +238,7 @@ impl Net {
     }
 }
 
-/// A program that may be where only root's `PATH` looks.
+/// A program that may be in a directory that only the `PATH` of root contains.
 fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
     let path = std::env::var("PATH").unwrap_or_default();

@@ -1,7 +1,7 @@
-//! A program of the lab that goes on running: a hub, an instance, a server.
+//! A program of the lab that keeps running: a hub, an instance, a server.
 //!
-//! Owns the child and the file that takes its output. Invariant: signals go by identity, and `kill_9` comes back only
-//! when the process is gone. Never: ends the process's children; those are what the product must take care of.
+//! Signals go to a process identity, and `kill_9` returns only when the process is gone. The children of the program
+//! are not ended here: that is what the product must do.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::process::{Identity, Signal};
@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 /// How long the kernel may take to end a process.
 const KILL_WITHIN: Duration = Duration::from_secs(5);
 
-/// A program that runs.
+/// A program of the lab that keeps running.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -25,7 +25,7 @@ impl Running {
     /// Starts it in a process group of its own, with both streams in `output`.
     ///
     /// # Errors
-    /// When it cannot be started or has ended already.
+    /// If it cannot be started or has ended already.
     pub fn start(mut command: Command, output: PathBuf) -> Result<Self> {
         let file = std::fs::File::options().create(true).append(true).open(&output)?;
         let child = command
@@ -43,7 +43,7 @@ impl Running {
         Ok(Self { child, identity, output })
     }
 
-    /// Who it is.
+    /// Its process identity.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -70,7 +70,7 @@ impl Running {
     /// How it ended, if it did.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system call fails.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
@@ -78,7 +78,7 @@ impl Running {
     /// Ends it with SIGKILL and waits until it is gone.
     ///
     /// # Errors
-    /// When it was gone before.
+    /// If it had ended before.
     pub async fn kill_9(&mut self) -> Result<()> {
         ensure!(self.identity.signal(Signal::KILL)?, "it had ended before: {}", self.printed());
         self.exit(KILL_WITHIN).await.map(|_| ())
@@ -87,7 +87,7 @@ impl Running {
     /// Asks it to end, as a terminal or a service manager would.
     ///
     /// # Errors
-    /// When it cannot be signalled.
+    /// If it cannot be signalled.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         ensure!(self.identity.signal(signal)?, "it had ended before: {}", self.printed());
         Ok(())
@@ -96,17 +96,17 @@ impl Running {
     /// Waits until it ends.
     ///
     /// # Errors
-    /// When it does not; with what it printed.
+    /// If it does not; with what it printed.
     pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
         let ended = tokio::time::timeout(within, self.child.wait()).await;
         Ok(ended.with_context(|| format!("{} did not end within {within:?}: {}", self.pid(), self.printed()))??)
     }
 }
 
-/// Ends any process of the lab with SIGKILL and waits until it is gone, for example one that `status` named.
+/// Kills a process of the lab, for example one that `status` shows, and waits until it is gone.
 ///
 /// # Errors
-/// When there is none, or it does not go.
+/// If it does not exist, or does not end in time.
 pub async fn kill_9(pid: u32) -> Result<()> {
     let identity = Identity::of(pid).with_context(|| format!("there is no process {pid}"))?;
     ensure!(identity.signal(Signal::KILL)?, "process {pid} had ended before");
@@ -116,7 +116,7 @@ pub async fn kill_9(pid: u32) -> Result<()> {
 /// Waits until a process is gone.
 ///
 /// # Errors
-/// When it is not.
+/// If it still runs at the end of the wait.
 pub async fn gone(identity: &Identity, within: Duration) -> Result<()> {
     crate::wait::until("a process ends", within, async || {
         ensure!(!identity.is_alive(), "{} still runs", identity.pid);
@@ -125,20 +125,20 @@ pub async fn gone(identity: &Identity, within: Duration) -> Result<()> {
     .await
 }
 
-/// Whether a process listens to a signal already: until then it is ended by it.
+/// Whether a process handles a signal; before it does, the signal ends it.
 ///
 /// # Errors
-/// When there is no such process.
+/// If there is no such process.
 pub fn catches(pid: u32, signal: Signal) -> Result<bool> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).context("no signals")?;
     Ok(u64::from_str_radix(caught.trim(), 16)? & (1 << (signal.as_raw() - 1)) != 0)
 }
 
-/// The most memory of its own that a process has had so far, in bytes (`VmHWM`).
+/// The peak memory of a process so far, in bytes (`VmHWM`).
 ///
 /// # Errors
-/// When there is no such process.
+/// If there is no such process.
 pub fn peak_memory(pid: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));

@@ -1,22 +1,22 @@
-//! One run of a `linchpin` verb that ends by itself, and what it said.
-//!
-//! Owns [`Output`]. Invariant: an unexpected exit code is an error that shows both streams.
-//! Never: keeps a verb alive; what goes on running is a [`super::running::Running`].
+//! One run of a `linchpin` verb that ends by itself, and what it printed. What keeps running is a
+//! [`super::running::Running`].
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
-/// No verb that ends by itself takes longer; the slowest starts a hub and waits for it.
+/// The bound of a verb that ends by itself; the slowest ones start a hub and wait for it.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// What a verb said.
+/// The exit code and the output of a verb.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// The command line, for messages.
     pub command: String,
-    /// The exit code; 128 + n after signal n, as a shell has it.
+    /// The exit code; 128 + n after signal n, as in a shell.
     pub code: i32,
     /// Standard output.
     pub stdout: String,
@@ -28,15 +28,18 @@ impl Output {
     /// Runs a command to its end.
     ///
     /// # Errors
-    /// When it cannot be started or does not end.
-    pub async fn of(mut command: Command) -> Result<Self> {
+    /// If it cannot be started or does not end.
+    pub async fn of(command: Command) -> Result<Self> {
+        let (line, child) = spawn(command)?;
+        Self::of_child(line, child).await
+    }
+
+    async fn of_child(line: String, child: Child) -> Result<Self> {
         use std::os::unix::process::ExitStatusExt;
-        let line = format!("{:?}", command.as_std());
-        command.stdin(std::process::Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(WITHIN, command.output())
+        let output = tokio::time::timeout(WITHIN, child.wait_with_output())
             .await
             .with_context(|| format!("{line} did not end within {WITHIN:?}"))?
-            .with_context(|| format!("cannot start {line}"))?;
+            .with_context(|| format!("cannot read the output of {line}"))?;
         let code = output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal));
         Ok(Self {
             command: line,
@@ -46,10 +49,10 @@ impl Output {
         })
     }
 
-    /// Itself, if the exit code is this one.
+    /// The same output, if the exit code is this one.
     ///
     /// # Errors
-    /// When it is another; with what was said.
+    /// If it is another; with both streams.
     pub fn exits(self, code: i32) -> Result<Self> {
         ensure!(
             self.code == code,
@@ -65,16 +68,16 @@ impl Output {
     /// Standard output as one JSON value, after success.
     ///
     /// # Errors
-    /// When the exit code is not 0 or the output is not JSON.
+    /// If the exit code is not 0 or the output is not JSON.
     pub fn json(self) -> Result<Value> {
         let ok = self.exits(0)?;
         serde_json::from_str(&ok.stdout).with_context(|| format!("{} printed no JSON: {}", ok.command, ok.stdout))
     }
 
-    /// The `Problem` that a verb with `--json` ended with: its code, after checking that it tells a next step.
+    /// The `Problem` that a verb with `--json` ended with, after [`check_problem`].
     ///
     /// # Errors
-    /// When the exit code is another, or there is no problem, or it helps nobody.
+    /// If the exit code is another, or there is no problem, or it is incomplete.
     pub fn problem(self, exit: i32) -> Result<Value> {
         let failed = self.exits(exit)?;
         let problem: Value = [&failed.stdout, &failed.stderr]
@@ -86,10 +89,43 @@ impl Output {
     }
 }
 
+/// A verb that was started and ends by itself.
+#[derive(Debug)]
+pub struct Begun(JoinHandle<Result<Output>>);
+
+impl Begun {
+    /// Starts a command, which runs while the test does something else.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(command: Command) -> Result<Self> {
+        let (line, child) = spawn(command)?;
+        Ok(Self(tokio::spawn(Output::of_child(line, child))))
+    }
+
+    /// Waits for its end: the exit code, and what it printed, as JSON if it is JSON.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn end(self) -> Result<(i32, Value)> {
+        let output = self.0.await??;
+        let said = output.stdout + &output.stderr;
+        Ok((output.code, serde_json::from_str(&said).unwrap_or(Value::String(said))))
+    }
+}
+
+/// Starts a command with its output in pipes; also returns its command line.
+fn spawn(mut command: Command) -> Result<(String, Child)> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let line = format!("{:?}", command.as_std());
+    let child = command.spawn().with_context(|| format!("cannot start {line}"))?;
+    Ok((line, child))
+}
+
 /// Checks that a `Problem` is complete: type, code, status, what failed, and at least one next step.
 ///
 /// # Errors
-/// When something is missing; with the problem.
+/// If something is missing; with the problem.
 pub fn check_problem(problem: &Value) -> Result<()> {
     let code = problem["code"].as_str().with_context(|| format!("no code in {problem}"))?;
     ensure!(problem["type"] == format!("urn:linchpin:problem:{code}"), "another type in {problem}");

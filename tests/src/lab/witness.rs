@@ -1,14 +1,13 @@
-//! What must not happen to an instance while something else does.
+//! Checks that an instance was left alone while something else happened.
 //!
-//! Owns [`Witness`]: which life of an instance and of its server this is, and how many connections its link had.
-//! Invariant: everything it knows comes from `linchpin status` and `linchpin explain`, as a person would see it.
-//! Never: waits.
+//! [`Witness`] records which generation of an instance and which run of its server exist, and how many connections its
+//! link had. Everything comes from `linchpin status` and `linchpin explain`, as a person would see it.
 
 use super::Lab;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// An instance at one moment.
+/// The state of an instance at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Witness {
     name: String,
@@ -23,10 +22,10 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// An instance that is connected now.
+    /// Waits until an instance is connected, and records its state.
     ///
     /// # Errors
-    /// When it is not.
+    /// If it is not.
     pub async fn of(lab: &Lab, name: &str) -> Result<Self> {
         lab.usable(name).await?;
         Self::look(lab, name).await
@@ -35,7 +34,7 @@ impl Witness {
     /// The pid of the instance.
     ///
     /// # Errors
-    /// When what `status` says is none.
+    /// If `status` shows no valid pid.
     pub fn pid(&self) -> Result<u32> {
         u32::try_from(self.pid).context("no pid")
     }
@@ -60,39 +59,39 @@ impl Witness {
     }
 
     /// Waits until the instance is connected again, and checks that neither it nor its server was restarted, and that
-    /// its link needed exactly so many more connections.
+    /// its link needed exactly this many more connections.
     ///
     /// # Errors
-    /// When it is another, or its link had more or fewer.
-    pub async fn same_life(&self, lab: &Lab, more_connections: u64) -> Result<()> {
+    /// If it was restarted, or the link needed more or fewer connections.
+    pub async fn same_run(&self, lab: &Lab, more_connections: u64) -> Result<()> {
         let now = Self::of(lab, &self.name).await?;
         let due = Self { connections: self.connections + more_connections, ..self.clone() };
         ensure!(now == due, "{} was {self:?}\nand is {now:?},\nbut {due:?} is due", self.name);
         Ok(())
     }
 
-    /// Checks that nothing at all happened to it: the same life, on the same connection.
+    /// Checks that nothing happened to it: the same processes, on the same connection.
     ///
     /// # Errors
-    /// When something did.
+    /// If something happened to it.
     pub async fn untouched(&self, lab: &Lab) -> Result<()> {
-        self.same_life(lab, 0).await
+        self.same_run(lab, 0).await
     }
 }
 
 impl Lab {
-    /// `linchpin explain NAME --json`: the link's own story.
+    /// `linchpin explain NAME --json`: the state and history of a link.
     ///
     /// # Errors
-    /// When there is no such instance.
+    /// If there is no such instance.
     pub async fn link(&self, name: &str) -> Result<Value> {
         self.verb(["explain", name, "--json"]).await?.json()
     }
 
-    /// Waits until a link's last failure is of this kind and the link is not connected.
+    /// Waits until the last failure of a link is of one of these kinds and the link is not connected.
     ///
     /// # Errors
-    /// When it does not fail so; with its story.
+    /// If it does not fail in this way; with its history.
     pub async fn fails(&self, name: &str, kinds: &[&str]) -> Result<Value> {
         self.wait_for(&format!("{name} fails with {kinds:?}"), async || {
             let link = self.link(name).await?;

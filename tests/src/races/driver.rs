@@ -1,9 +1,9 @@
-//! Rounds of random deeds by many workers, held against the reference.
+//! Rounds of random actions by many workers, compared with the reference model.
 //!
-//! Owns the home, the workers and the random choice of what they do, when they are killed, and what is damaged meanwhile.
-//! Invariant: the same seed gives the same deeds (what the kernel makes of them is never quite the same); after every
-//! round the registry holds exactly those who live, and no file of anybody else.
-//! Never: goes on after something was wrong: the home is kept for who looks.
+//! The driver chooses what the workers do, when they are killed, and which files are damaged in the meantime. The same
+//! seed gives the same choices (what the kernel makes of them is never quite the same). After every round the registry
+//! must contain exactly the live owners and no other file. After a failure nothing goes on, and the home is kept for
+//! inspection.
 
 use super::model::{Held, Model, Step, Who};
 use super::rng::Rng;
@@ -24,15 +24,15 @@ use uuid::Uuid;
 const WORKERS: usize = 10;
 const NAMES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
 const PROJECTS: [&str; 2] = ["/one", "/two"];
-/// Bytes of filling: records that fit into one write of any kind, and some that do not.
+/// Bytes of filling, so that some records fit into one write and some do not.
 const FILLS: [usize; 4] = [0, 100, 5000, 100_000];
-/// The latest moment of a round at which a worker is killed, in microseconds: most orders take less.
+/// The latest moment of a round at which a worker is killed, in microseconds; most orders take less.
 const KILLED_WITHIN: u64 = 4000;
 
-/// Runs rounds of this seed until `enough` says so of their number; returns it.
+/// Runs rounds with this seed until `enough` accepts their number, and returns that number.
 ///
 /// # Errors
-/// What was wrong, with the seed, the round and the home.
+/// The first violation, with the seed, the round and the home.
 pub async fn run(seed: u64, enough: impl Fn(u32) -> bool) -> Result<u32> {
     let mut race = Race::new(seed)?;
     let mut rounds = 0;
@@ -55,7 +55,7 @@ struct Race {
     rng: Rng,
 }
 
-/// What is done to files while nobody looks.
+/// What happens to files between two rounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Damage {
     Nothing,
@@ -65,7 +65,7 @@ enum Damage {
     Junk(Who),
     /// The lease file of a holder is removed.
     NoLease(Who),
-    /// A file that is no record and nobody's.
+    /// A file that is not a record and belongs to no holder.
     Stray(Uuid),
     /// The directory is removed, or moved away.
     NoDirectory,
@@ -123,7 +123,7 @@ impl Race {
         }
     }
 
-    /// Does the damage, and says which files are no records by it.
+    /// Causes the damage, and returns the files that are not records because of it.
     fn damage(&mut self, damage: &Damage) -> Result<Vec<PathBuf>> {
         let dir = self.registry.dir().to_owned();
         let file = |who: &Who, model: &Model, end: &str| -> Result<PathBuf> {
@@ -131,7 +131,7 @@ impl Race {
             let entry = self.registry.scan()?.entries.into_iter().find(|e| e.record.generation == held.generation);
             Ok(dir.join(format!("{}.{end}", entry.context("no such record")?.record.id)))
         };
-        let everybody: Vec<Who> = self.model.held().keys().copied().collect();
+        let all_workers: Vec<Who> = self.model.held().keys().copied().collect();
         match damage {
             Damage::Nothing => {}
             Damage::NoRecord(who) => {
@@ -153,11 +153,11 @@ impl Race {
             }
             Damage::NoDirectory => {
                 std::fs::remove_dir_all(&dir)?;
-                everybody.into_iter().for_each(|who| self.model.expose(who));
+                all_workers.into_iter().for_each(|who| self.model.expose(who));
             }
             Damage::Moved => {
                 std::fs::rename(&dir, self.dir.path().join(format!("moved-{}", self.rng.next())))?;
-                everybody.into_iter().for_each(|who| self.model.expose(who));
+                all_workers.into_iter().for_each(|who| self.model.expose(who));
             }
         }
         Ok(Vec::new())
@@ -180,7 +180,7 @@ impl Race {
                 0..25 => Order::Update { port, fill },
                 25..45 => Order::Ensure,
                 45..60 if holds => Order::Unregister,
-                // A process that lives on without its lease file counts as alive, so it must not just let go.
+                // A live process without its lease file counts as the owner, so it must not just drop its registration.
                 60..68 if holds && victim != Some(who) && !gone => Order::LetGo,
                 68..76 if !gone => Order::Sweep,
                 76..82 if !gone => Order::Tidy,
@@ -193,7 +193,7 @@ impl Race {
         orders
     }
 
-    /// All at once. Who is to be killed is killed at its moment, whether it has answered by then or not.
+    /// Gives all orders at once. A worker is killed at its moment, whether it has answered by then or not.
     async fn carry_out(&mut self, orders: &BTreeMap<Who, Order>, kills: &[(u64, Who)]) -> Result<Vec<Step>> {
         for (who, order) in orders {
             self.workers[*who].tell(order).await?;
@@ -218,7 +218,7 @@ impl Race {
         Ok(steps)
     }
 
-    /// What happens by itself where a hub runs: owners look after their records, and the dead are swept.
+    /// Does what happens where a hub runs: owners restore their records, and dead records are swept.
     async fn settle(&mut self) -> Result<()> {
         let mut ousted = Vec::new();
         for (who, held) in self.model.held().clone() {
@@ -229,7 +229,7 @@ impl Race {
                     ousted.push(who);
                 }
                 other @ (Answer::Refused { .. } | Answer::Registered { .. } | Answer::Read { .. }) => {
-                    bail!("worker {who} holds {held:?} and was told: {other:?}")
+                    bail!("worker {who} holds {held:?} and was answered: {other:?}")
                 }
             }
         }
@@ -241,7 +241,7 @@ impl Race {
         Ok(())
     }
 
-    /// Nothing alive is missing, nothing dead is left, nothing is torn.
+    /// Checks that no live owner is missing, no dead one is left, and nothing is torn.
     fn check(&self) -> Result<()> {
         let scan = self.registry.scan()?;
         ensure!(scan.rejected.is_empty(), "not readable: {:?}", scan.rejected);
@@ -257,10 +257,10 @@ impl Race {
     }
 }
 
-/// Checks that the home has no file but those of the instances that a scan showed, and whole pairs in the quarantine.
+/// Checks that the home contains only the files of the instances in a scan, and complete pairs in the quarantine.
 ///
 /// # Errors
-/// What else is there.
+/// If there is another file.
 pub fn nothing_else(home: &Home, scan: &Scan) -> Result<()> {
     let ids = scan.entries.iter().flat_map(|entry| ["json", "lease"].map(|end| format!("{}.{end}", entry.record.id)));
     let ours: BTreeSet<String> = ids.chain([".lock", ".names", "quarantine"].map(String::from)).collect();
@@ -268,7 +268,7 @@ pub fn nothing_else(home: &Home, scan: &Scan) -> Result<()> {
     ensure!(left.is_empty(), "left in the registry: {left:?}");
     let aside = names(&home.instances().join("quarantine"))?;
     let pairs = aside.iter().filter(|name| aside.contains(&format!("{name}.why"))).count();
-    ensure!(pairs * 2 == aside.len(), "not a file and its reason each: {aside:?}");
+    ensure!(pairs * 2 == aside.len(), "not pairs of a file and its reason: {aside:?}");
     let above = names(home.root())?;
     ensure!(above.iter().all(|name| !name.starts_with('.')), "left in the home: {above:?}");
     Ok(())

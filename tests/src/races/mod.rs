@@ -1,8 +1,7 @@
-//! The registry under many processes: what they do to it, and what must hold whatever they do.
+//! The registry under many processes, compared with a reference model.
 //!
-//! Owns the workers (real processes with the registry in them), the reference model, and the driver that holds one
-//! against the other, round by round, from a seed. Invariant: the reference is pure and knows no file.
-//! Never: lets a seed be lost: every failure names it.
+//! The workers are real processes, the model is pure, and the driver compares the two round by round, from a seed.
+//! Every failure names its seed.
 
 pub mod driver;
 pub mod model;

@@ -1,26 +1,25 @@
-//! The reference: what a registry may answer, and who must be in it. Pure.
+//! The reference model: what a registry may answer, and who must be in it. It knows no file.
 //!
-//! Owns [`Model`]: who holds which name as which life. A round is a set of steps, one a worker, that were taken at the
-//! same time; the model knows every outcome that some order of them could have, and refuses all others. Invariant: of a
-//! name there is one holder at most; who holds one loses it only by leaving, by dying, or to another while its record
-//! was damaged. Never: looks at a file.
+//! A round is a set of steps, one for each worker, that happened at the same time. The model accepts every outcome that
+//! some order of the steps could have, and no other. A name has at most one holder, who loses it only by unregistering,
+//! by dying, or to another worker while its record was damaged.
 
 use super::wire::{Answer, Order};
 use linchpin_shared::problem::Code;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-/// Which worker.
+/// The number of a worker.
 pub type Who = usize;
 
 /// What one worker did in a round.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// Which worker.
+    /// The worker.
     pub who: Who,
-    /// What it was told.
+    /// Its order.
     pub order: Order,
-    /// What it answered; `None` if it was killed meanwhile.
+    /// Its answer; `None` if it was killed before it answered.
     pub answer: Option<Answer>,
 }
 
@@ -29,11 +28,11 @@ pub struct Step {
 pub struct Held {
     /// The name.
     pub name: String,
-    /// Which life.
+    /// The generation of the owner.
     pub generation: Uuid,
     /// The port in its record.
     pub port: u16,
-    /// Its record was damaged and it has not looked after it since: another may have taken its name.
+    /// Whether its record was damaged and not restored since, so that another may have taken its name.
     pub exposed: bool,
 }
 
@@ -44,23 +43,23 @@ pub struct Model {
 }
 
 impl Model {
-    /// Who holds what.
+    /// The holder of each registration.
     #[must_use]
     pub const fn held(&self) -> &BTreeMap<Who, Held> {
         &self.held
     }
 
-    /// The record of this worker was damaged.
+    /// Notes that the record of this worker was damaged.
     pub fn expose(&mut self, who: Who) {
         if let Some(held) = self.held.get_mut(&who) {
             held.exposed = true;
         }
     }
 
-    /// Takes note of a round.
+    /// Applies a round.
     ///
     /// # Errors
-    /// What no order of these steps can explain.
+    /// The outcome that no order of these steps can explain.
     pub fn round(&mut self, steps: &[Step]) -> Result<(), String> {
         let before = self.held.clone();
         for step in steps {
@@ -85,7 +84,7 @@ impl Model {
         Ok(())
     }
 
-    /// One answer by itself, and what it changes.
+    /// Checks a single answer, and applies what it changes.
     fn answered(&mut self, step: &Step) -> Result<(), String> {
         let Some(answer) = &step.answer else {
             self.held.remove(&step.who);
@@ -99,7 +98,7 @@ impl Model {
             (Order::Register { .. }, Answer::Refused { code: Code::NameTaken, .. }) => {}
             (Order::Update { port, .. }, Answer::Done) => self.change(step.who, |held| held.port = *port),
             (Order::Ensure, Answer::Done) => self.change(step.who, |_| ()),
-            // Whether somebody has the name is seen at the end: this one has it no more.
+            // This worker has lost the name; the end of the round shows whether another has it.
             (Order::Update { .. } | Order::Ensure, Answer::Refused { code: Code::NameTaken, .. })
                 if self.held.get(&step.who).is_some_and(|held| held.exposed) => {}
             (Order::Unregister | Order::LetGo, Answer::Done) => {
@@ -119,37 +118,37 @@ impl Model {
         }
     }
 
-    /// Who may have got a name that some wanted.
+    /// Checks who got a name that several wanted.
     fn contest(&self, name: &str, steps: &[Step], before: &BTreeMap<Who, Held>) -> Result<(), String> {
         let wants = |step: &&Step| matches!(&step.order, Order::Register { name: wanted, .. } if wanted == name);
         let winners = steps.iter().filter(wants).filter(|step| matches!(step.answer, Some(Answer::Registered { .. })));
         let killed = steps.iter().filter(wants).any(|step| step.answer.is_none());
         let holder = before.iter().find(|(_, held)| held.name == name);
         match (winners.count(), holder) {
-            (0, None) if !killed => Err("nobody got a name that was free".into()),
+            (0, None) if !killed => Err("a free name was given to no worker".into()),
             (0, _) => Ok(()),
             (1, None) => Ok(()),
             (1, Some((who, held))) if held.exposed || !self.held.contains_key(who) => Ok(()),
-            (1, Some(_)) => Err("a name was given away that somebody holds".into()),
-            (_, _) => Err("two got one name".into()),
+            (1, Some(_)) => Err("a held name was given to another worker".into()),
+            (_, _) => Err("two workers received one name".into()),
         }
     }
 
-    /// Ends a round: every holder was asked to look after its record, and these were told that another has their name.
-    /// Returns whom that is true of; they hold nothing any more.
+    /// Ends a round: every holder was asked to restore its record, and these learned that another has their name. They
+    /// hold nothing any more.
     ///
     /// # Errors
-    /// When nobody else has the name.
+    /// If nobody else has the name.
     pub fn ousted(&mut self, told: &[Who]) -> Result<(), String> {
         for who in told {
             let Some(lost) = self.held.remove(who) else { continue };
             if !self.held.values().any(|held| held.name == lost.name) {
-                return Err(format!("worker {who} was told that another has {:?}, and nobody does", lost.name));
+                return Err(format!("worker {who} was refused {:?}, which no worker holds", lost.name));
             }
         }
         let mut names = BTreeSet::new();
         match self.held.values().find(|held| !names.insert(&held.name)) {
-            Some(held) => Err(format!("two hold {:?}: {:?}", held.name, self.held)),
+            Some(held) => Err(format!("two workers hold {:?}: {:?}", held.name, self.held)),
             None => Ok(()),
         }
     }

@@ -1,11 +1,11 @@
-//! Random numbers that a seed gives back: SplitMix64. Pure.
+//! Reproducible random numbers: SplitMix64.
 
 /// A source of random numbers.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// The source of this seed.
+    /// A source with this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -24,12 +24,12 @@ impl Rng {
         self.next() % bound
     }
 
-    /// Whether something of so many percent happens.
+    /// Whether an event with this probability in percent happens.
     pub const fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these, which are not none.
+    /// One element of a slice that is not empty.
     pub fn one_of<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[usize::try_from(self.below(of.len() as u64)).unwrap_or_default()]
     }

@@ -1,8 +1,7 @@
-//! What the driver says to a worker and hears from it: one JSON value a line on the worker's stdin and stdout.
+//! The protocol between the driver and a worker: one JSON value per line on standard input and output.
 //!
-//! Owns [`Order`], [`Answer`] and the records that workers write. Invariant: every record carries a label that only the
-//! whole record can bear out, so one that is put together from two writes is seen to be torn.
-//! Never: knows what an answer should have been; the [`super::model`] does.
+//! Every record that a worker writes has a label that only the whole record can confirm, so a record that is mixed from
+//! two writes is recognised as torn. What an answer should have been is for the [`super::model`] to decide.
 
 use anyhow::{Context, Result, ensure};
 use linchpin_shared::problem::{Code, Problem};
@@ -13,11 +12,11 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// What a worker is to do. It holds one registration at most.
+/// An order to a worker, which holds one registration at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Register this name for this project, in a record with so many bytes of filling.
+    /// Register this name for this project, in a record with this many bytes of filling.
     Register {
         /// The name.
         name: String,
@@ -33,49 +32,49 @@ pub enum Order {
         /// Bytes of filling.
         fill: usize,
     },
-    /// Look after the record, as instances do every second.
+    /// Restore the record if it is damaged, as instances do every second.
     Ensure,
     /// Unregister.
     Unregister,
-    /// Drop the registration without a word.
+    /// Drop the registration without unregistering.
     LetGo,
-    /// Read the registry so many times.
+    /// Read the registry this many times.
     Scan(u32),
-    /// Ask for every record to be swept, which those of the living must outlive.
+    /// Sweep every record; those of live owners must stay.
     Sweep,
-    /// Remove what the dead left beside records.
+    /// Remove what dead processes left beside the records.
     Tidy,
-    /// Put aside every file that is no record.
+    /// Quarantine every file that is not a record.
     Quarantine,
     /// Take the directory lock and keep it.
     Lock,
 }
 
-/// What came of it.
+/// The answer to an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// Registered, as this life, after so many microseconds.
+    /// The registration succeeded.
     Registered {
         /// The generation of the record.
         generation: Uuid,
-        /// How long that took.
+        /// How long it took, in microseconds.
         micros: u64,
     },
     /// Done.
     Done,
-    /// A problem.
+    /// The order failed with a problem.
     Refused {
         /// Its code.
         code: Code,
-        /// What it says.
+        /// Its text.
         detail: String,
     },
-    /// Read: the files that were refused as records, and what else was wrong with what was read.
+    /// The result of reading.
     Read {
-        /// The files.
+        /// The files that were rejected as records.
         rejected: Vec<PathBuf>,
-        /// What was torn.
+        /// The records that were torn.
         torn: Vec<String>,
     },
 }
@@ -89,7 +88,7 @@ impl From<Problem> for Answer {
 /// A record of this process.
 ///
 /// # Errors
-/// When this process cannot be identified.
+/// If this process cannot be identified.
 pub fn record(name: &str, project: &str, fill: usize) -> Result<Record> {
     let mut record: Record = serde_json::from_value(json!({
         "format": 1, "id": instance_id(Path::new(project), name), "name": name, "generation": Uuid::now_v7(),
@@ -100,20 +99,20 @@ pub fn record(name: &str, project: &str, fill: usize) -> Result<Record> {
     Ok(record)
 }
 
-/// Writes another port and filling into a record, and what bears both out.
+/// Writes another port and filling into a record, and the label that confirms both.
 pub fn refill(record: &mut Record, port: u16, fill: usize) {
     record.endpoint = format!("http://127.0.0.1:{port}");
     record.labels.insert(String::from("fill"), "x".repeat(fill));
     record.labels.insert(String::from("sum"), sum(record, fill));
 }
 
-/// Checks that a record is what one write wrote.
+/// Checks that a record comes from a single write.
 ///
 /// # Errors
-/// When it is torn.
+/// If it is torn.
 pub fn is_whole(record: &Record) -> Result<()> {
     let label = |key: &str| record.labels.get(key).with_context(|| format!("no {key} in {record:?}"));
-    ensure!(*label("sum")? == sum(record, label("fill")?.len()), "put together from two writes: {record:?}");
+    ensure!(*label("sum")? == sum(record, label("fill")?.len()), "mixed from two writes: {record:?}");
     Ok(())
 }
 

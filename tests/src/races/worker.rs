@@ -1,8 +1,8 @@
-//! One worker: a real process with the registry in it.
+//! One worker: a real process that uses the registry.
 //!
-//! Owns the child and the two pipes. Invariant: an answer comes within a bound or is an error that names the order; a
-//! worker ends with its handle, and with this process when that is killed (its standard input closes).
-//! Never: takes the end of a worker that nobody killed for an answer.
+//! An answer arrives in time or is an error that names the order. A worker ends with its handle, and with this process
+//! if that is killed, because its standard input closes. The end of a worker that nobody killed is an error and not an
+//! answer.
 
 use super::wire::{Answer, Order};
 use anyhow::{Context, Result, bail};
@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// The longest that any order takes: it may wait 5 s for the directory lock, on a machine that is busy.
+/// The time limit of an order: it may wait 5 s for the directory lock, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// A process that does in the registry what it is told.
+/// A process that carries out orders on the registry.
 #[derive(Debug)]
 pub struct Worker {
     child: Child,
@@ -27,15 +27,15 @@ impl Worker {
     /// Starts a worker in this home.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn start(home: &Path) -> Result<Self> {
         Self::with(home, &mut Command::new(crate::kit::program("registry-worker")?))
     }
 
-    /// Starts a worker by this command, for example with a preloaded library.
+    /// Starts a worker with this command, for example with a preloaded library.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn with(home: &Path, command: &mut Command) -> Result<Self> {
         let command = command.env("LINCHPIN_HOME", home).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().context("cannot start a worker")?;
@@ -47,15 +47,15 @@ impl Worker {
     /// Its pid.
     ///
     /// # Errors
-    /// When it was killed.
+    /// If it was killed.
     pub fn pid(&self) -> Result<u32> {
         self.child.id().context("the worker was killed")
     }
 
-    /// Gives an order. Its answer must be taken before the next one.
+    /// Gives an order. Its answer must be read before the next order.
     ///
     /// # Errors
-    /// When the worker is gone.
+    /// If the worker is gone.
     pub async fn tell(&mut self, order: &Order) -> Result<()> {
         let line = serde_json::to_string(order)? + "\n";
         self.orders.write_all(line.as_bytes()).await.context("the worker is gone")
@@ -64,7 +64,7 @@ impl Worker {
     /// The answer to the last order.
     ///
     /// # Errors
-    /// When the worker ended or does not answer.
+    /// If the worker ended or does not answer.
     pub async fn answer(&mut self) -> Result<Answer> {
         let line = tokio::time::timeout(WITHIN, self.answers.next_line()).await;
         let Some(line) = line.with_context(|| format!("worker {:?} does not answer", self.child.id()))?? else {
@@ -76,16 +76,16 @@ impl Worker {
     /// Gives an order and waits for its answer.
     ///
     /// # Errors
-    /// When the worker is gone or does not answer.
+    /// If the worker is gone or does not answer.
     pub async fn ask(&mut self, order: &Order) -> Result<Answer> {
         self.tell(order).await?;
         self.answer().await.with_context(|| format!("asked for {order:?}"))
     }
 
-    /// Gives an order that must be done.
+    /// Gives an order that must succeed.
     ///
     /// # Errors
-    /// When it is not.
+    /// If it fails.
     pub async fn does(&mut self, order: &Order) -> Result<()> {
         match self.ask(order).await? {
             Answer::Registered { .. } | Answer::Done | Answer::Read { .. } => Ok(()),
@@ -96,7 +96,7 @@ impl Worker {
     /// Ends it with SIGKILL and waits until it is gone.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system call fails.
     pub async fn kill_9(&mut self) -> Result<()> {
         self.child.kill().await.context("cannot kill a worker")
     }

@@ -1,8 +1,8 @@
-//! Simulated instances: the real registry, lease, hello and messages, a thousand of them in one process.
+//! Simulated instances: the real registry, lease, hello and messages, up to a thousand in one process.
 //!
-//! Owns [`Sim`], one registered instance with one MCP server `echo` whose tool is `echo`. It may say that it listens where
-//! a proxy does, since the hello's proof covers the address that the hub dials.
-//! Invariant: everything the hub sees of it goes through the types of `linchpin_shared`. Never: supervises a process.
+//! [`Sim`] is one registered instance with one MCP server `echo`, whose tool is `echo`. It may register the address of
+//! a proxy in front of it, because the proof of the hello covers the address that the hub dials. All its messages are
+//! types of `linchpin_shared`. It supervises no process.
 
 mod serve;
 
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-/// A simulated instance. Dropping it looks like its death; [`Sim::leave`] is a goodbye.
+/// A simulated instance. Dropping it looks like its death; [`Sim::leave`] unregisters it.
 #[derive(Debug)]
 pub struct Sim {
     registration: Registration,
@@ -36,7 +36,7 @@ impl Sim {
     /// Listens on any port of 127.0.0.1 and registers.
     ///
     /// # Errors
-    /// When it cannot.
+    /// If binding or registering fails.
     pub async fn start(home: &Home, name: &str) -> Result<Self> {
         Self::start_at(home, name, Ipv4Addr::LOCALHOST.into()).await
     }
@@ -44,7 +44,7 @@ impl Sim {
     /// Listens on any port of this address and registers.
     ///
     /// # Errors
-    /// When it cannot.
+    /// If binding or registering fails.
     pub async fn start_at(home: &Home, name: &str, address: IpAddr) -> Result<Self> {
         let listener = TcpListener::bind((address, 0)).await?;
         let endpoint = listener.local_addr()?;
@@ -54,7 +54,7 @@ impl Sim {
     /// Serves on this listener and registers as listening at `endpoint`.
     ///
     /// # Errors
-    /// When it cannot.
+    /// If binding or registering fails.
     pub fn behind(home: &Home, name: &str, listener: TcpListener, endpoint: SocketAddr) -> Result<Self> {
         let registry = Registry::new(home);
         let registration =
@@ -86,7 +86,7 @@ impl Sim {
     /// Unregisters and ends all connections.
     ///
     /// # Errors
-    /// When the record cannot be removed.
+    /// If the record cannot be removed.
     pub fn leave(self) -> Result<()> {
         self.accepting.abort();
         let left = self.registration.unregister().map_err(|problem| anyhow::anyhow!("{problem}"));

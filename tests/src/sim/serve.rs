@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// The nonces of the last hello on a connection: the hub's and ours.
+/// The nonces of the last hello on a connection: that of the hub, and its answer.
 type Nonces = Arc<tokio::sync::Mutex<Option<[String; 2]>>>;
 
 pub(super) async fn accept(listener: TcpListener, us: Arc<Record>, cut: watch::Sender<()>, accepted: Arc<AtomicUsize>) {
@@ -36,7 +36,7 @@ pub(super) async fn accept(listener: TcpListener, us: Arc<Record>, cut: watch::S
 }
 
 async fn connection(stream: TcpStream, us: Arc<Record>, mut cut: watch::Receiver<()>) {
-    // So that its end is a reset, as of a process that died with bytes unread.
+    // Its end is then a reset, as if the process had died with unread bytes.
     let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
     let _ = stream.set_nodelay(true);
     let nonces = Nonces::default();

@@ -1,6 +1,6 @@
 //! The hub's end of a connection to an instance.
 
-use super::{Lab, WITHIN};
+use super::{InstanceLab, WITHIN};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -172,7 +172,7 @@ impl Mcp {
     }
 
     /// A call that the server never answers, as soon as the server has it.
-    pub(crate) async fn hang(&self, lab: &Lab, id: u32) -> JoinHandle<Answer> {
+    pub(crate) async fn hang(&self, lab: &InstanceLab, id: u32) -> JoinHandle<Answer> {
         let (mcp, instance) = (self.clone(), &self.hub.instance);
         let under_way = tokio::spawn(async move { mcp.call(json!(id), "mute", json!({})).await });
         lab.logged(instance, &format!("mute about {id}")).await;

@@ -1,10 +1,9 @@
-//! A private home, real agents in it, and a real hub's end of a connection.
+//! The lab for instances: a private home, real agents in it, and the hub's end of a connection.
 //!
-//! Owns [`Lab`]; [`hub`] speaks to an instance as the hub does, over HTTP/2 on TCP. Agents are the example `run`, in
-//! processes of their own.
-//! Invariant: a lab ends with everything that was started in it, and says so if something stayed: every process of it
-//! carries the lab's directory in its environment.
-//! Never: sleeps for luck: [`until`] waits for a condition and tells what it waited for.
+//! Agents are the example `run`, in processes of their own, and [`hub`] speaks to an instance as the hub does, over
+//! HTTP/2 on TCP. Everything that was started in a lab ends with it, and a test fails if it left a process behind:
+//! every process of a lab carries its directory in its environment. A wait ([`until`]) has a condition and names it
+//! when it fails.
 
 pub(crate) mod hub;
 
@@ -23,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// Waits until `look` finds something.
+/// Runs `look` until it finds something.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -35,12 +34,12 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     }
 }
 
-pub(crate) struct Lab {
+pub(crate) struct InstanceLab {
     dir: TempDir,
     settings: Vec<(&'static str, &'static str)>,
 }
 
-impl Lab {
+impl InstanceLab {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("project")).unwrap();
@@ -87,7 +86,7 @@ impl Lab {
         (agent, self.record(name, |record| record.process.pid == pid).await)
     }
 
-    /// As [`Lab::run`], with the MCP server of the fixtures.
+    /// As [`InstanceLab::run`], with the MCP server of the fixtures.
     pub(crate) async fn run_mcp(&self, name: &str) -> (Agent, Record) {
         self.run(name, &["--mcp"], &["python3", &fixture("server.py")]).await
     }
@@ -106,7 +105,7 @@ impl Lab {
         .await
     }
 
-    /// The names in the registry, of the living and the dead.
+    /// The names in the registry, each with the state of its owner.
     pub(crate) fn names(&self) -> Vec<(String, Owner)> {
         let scan = Registry::new(&self.home()).scan();
         scan.map(|scan| scan.entries.into_iter().map(|it| (it.record.name, it.owner)).collect()).unwrap_or_default()
@@ -122,7 +121,7 @@ impl Lab {
         until(&format!("the log has {text:?}"), async || self.log(name).contains(text).then_some(())).await;
     }
 
-    /// The living processes of this lab whose command line is as wanted.
+    /// The live processes of this lab whose command line is as wanted.
     fn processes(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u32> {
         let ours = self.dir.path().as_os_str().as_encoded_bytes();
         let read = |pid: u32, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -147,8 +146,8 @@ impl Lab {
     }
 }
 
-/// What a test left behind goes with it, whether it failed or not; if it did not fail, leaving something is a failure.
-impl Drop for Lab {
+/// Kills what a test left behind, and fails if the test itself did not fail.
+impl Drop for InstanceLab {
     fn drop(&mut self) {
         let left = self.processes(|_| true);
         for pid in &left {
@@ -186,7 +185,7 @@ impl Agent {
         (status, out + &err)
     }
 
-    /// SIGTERM, and a good end.
+    /// Sends SIGTERM and waits for a successful end.
     pub(crate) async fn stop(self) -> String {
         self.signal(Signal::TERM);
         let (status, output) = self.ended().await;

@@ -1,5 +1,5 @@
-//! One, sixteen and 256 callers at once: how long a call takes, how many are answered in a second, and what a call costs
-//! the hub. The ways take turns, a round each.
+//! One, 16 and 256 callers at once: how long a call takes, how many calls are answered per second, and what a call
+//! costs the hub. The ways take turns, a round each.
 
 use crate::proc;
 use crate::stats::{Row, ms};
@@ -11,12 +11,12 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How many call at once, and how many calls they make together in a round.
+/// The number of concurrent callers, and of their calls in a round.
 const CROWDS: [(usize, usize); 3] = [(1, 500), (16, 3200), (256, 5120)];
-/// Rounds, of which the first warms up.
+/// The number of rounds; the first one warms up.
 const ROUNDS: usize = 7;
 
-/// What a way came to, all rounds together.
+/// The results of one way in all rounds.
 #[derive(Default, Clone, Copy)]
 struct Sum {
     calls: u32,
@@ -24,7 +24,7 @@ struct Sum {
     cpu: Duration,
 }
 
-/// Measures and prints all crowds.
+/// Measures and prints all numbers of callers.
 pub(crate) async fn rows(lab: &Lab, print: impl Fn(&str)) -> Result<Vec<Row>> {
     let _hub = lab.hub().await?;
     let servers = Servers::start(lab).await?;
@@ -40,7 +40,7 @@ pub(crate) async fn rows(lab: &Lab, print: impl Fn(&str)) -> Result<Vec<Row>> {
         let rate = |at: usize| format!("{:.0}", f64::from(sums[at].calls) / sums[at].time.as_secs_f64());
         let cpu = |at: usize| if ways[at].hub { ms(sums[at].cpu / sums[at].calls) } else { String::new() };
         let more: [(&str, &dyn Fn(usize) -> String); 2] = [("calls/s", &rate), ("hub's CPU a call", &cpu)];
-        print(&format!("{number} callers at once, a server that takes no time\n{}", shown(&ways, &more)));
+        print(&format!("{number} callers at once, a server that answers at once\n{}", shown(&ways, &more)));
         rows.extend(judged(number, &ways, &sums)?);
     }
     servers.leave()?;
@@ -61,7 +61,7 @@ fn judged(number: usize, ways: &[Way], sums: &[Sum]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Every caller of a way calls so often, one call after the other.
+/// Every caller of a way makes this many calls, one after the other.
 async fn one_round(way: &mut Way, calls: usize, hub: u32, counts: bool, sum: &mut Sum) -> Result<()> {
     let params = arguments(way.tool, &json!({"message": "x"}));
     let (began, cpu) = (Instant::now(), proc::cpu(hub)?);

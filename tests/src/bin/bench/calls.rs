@@ -1,6 +1,6 @@
-//! One tool call on every way to the same server, in one run: directly, through the hub, through the shim.
+//! One tool call to the same server in every way, in one run: directly, through the hub, through the shim.
 //!
-//! The ways take turns, one call each, so that whatever else the machine does falls on all of them alike.
+//! The ways take turns, one call each, so that other load on the machine affects all of them alike.
 
 use crate::stats::{Samples, ms, table};
 use crate::wire::Wire;
@@ -13,7 +13,7 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Calls on each way that are measured, after those that only warm up.
+/// The number of measured calls of each way, after the calls that warm up.
 const CALLS: usize = 500;
 const WARM_UP: usize = 50;
 
@@ -52,7 +52,7 @@ impl Way {
     }
 }
 
-/// The median of the tool call that the hub adds over HTTP and over the shim, with a server that takes no time.
+/// The median that the hub adds to a tool call over HTTP and through the shim, with a server that answers at once.
 pub(crate) struct Added {
     pub(crate) http: Duration,
     pub(crate) shim: Duration,
@@ -70,7 +70,7 @@ pub(crate) async fn run(lab: &Lab, print: impl Fn(&str)) -> Result<Added> {
     }
 
     let small = measure(stdio_ways(lab, &facts, "echo", "echo-x", "echo__echo-x", &kit::echo("x")?).await?).await?;
-    print(&format!("a server that takes no time, on stdio ({CALLS} calls each)\n{}", shown(&small)));
+    print(&format!("a server that answers at once, on stdio ({CALLS} calls each)\n{}", shown(&small)));
     let line = kit::everything()?;
     let large = measure(stdio_ways(lab, &facts, "everything", "echo", "everything__echo", &line).await?).await?;
     print(&format!("server-everything, on stdio\n{}", shown(&large)));
@@ -109,7 +109,8 @@ async fn stdio_ways(
     ])
 }
 
-/// server-everything over Streamable HTTP on a free port; it listens on all interfaces, but nobody else knows the port.
+/// server-everything over Streamable HTTP on a free port. It listens on all interfaces, because it has no setting for
+/// that.
 async fn everything_over_http(lab: &Lab) -> Result<(Running, String)> {
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let line = kit::everything_http()?;

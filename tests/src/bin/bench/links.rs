@@ -1,5 +1,5 @@
-//! How a hub holds many links: how soon an instance is back, how soon a dead connection is found, what a storm takes, and
-//! what a hundred links cost while nothing happens. The instances are simulated, with the real hello and messages.
+//! Many links: how soon an instance is back, how soon a dead connection is detected, how long a storm of reconnects
+//! takes, and what a hundred idle links cost. The instances are simulated, with the real hello and messages.
 
 use crate::proc;
 use crate::stats::Samples;
@@ -18,14 +18,14 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// How many instances there are while the hub idles, and when they are cut.
+/// The numbers of instances while the hub is idle, and when their links are cut.
 pub(crate) const IDLE: usize = 100;
 pub(crate) const CUT: usize = 500;
-/// How often an instance goes and comes back.
+/// How often an instance leaves and comes back.
 const BACK: usize = 100;
-/// How often a connection is lost silently: so many times idle, and so many with calls under way.
+/// How often a connection is lost silently, both idle and with calls in flight.
 const SILENT: usize = 5;
-/// How long the idle hub is watched.
+/// How long the idle hub is measured.
 const WATCHED: Duration = Duration::from_secs(20);
 
 /// What was measured.
@@ -55,7 +55,7 @@ pub(crate) async fn run(lab: &Lab, hub: &Running) -> Result<Links> {
     crowd(&home, &view, &mut sims, CUT).await?;
     let began = Instant::now();
     sims.iter().for_each(Sim::cut);
-    view.until("all are back", |all| sims.iter().all(|sim| sim.accepted() == 2) && active(all) >= CUT).await?;
+    view.until("all links are back", |all| sims.iter().all(|sim| sim.accepted() == 2) && active(all) >= CUT).await?;
     links.storm = began.elapsed();
     for sim in sims {
         sim.leave()?;
@@ -63,13 +63,13 @@ pub(crate) async fn run(lab: &Lab, hub: &Running) -> Result<Links> {
     Ok(links)
 }
 
-/// One instance is there, goes, and comes back in a new life.
+/// One instance leaves and comes back with a new generation.
 async fn come_back(home: &Home, view: &View, samples: &mut Samples) -> Result<()> {
     let first = Sim::start(home, "back").await?;
     view.until("it is there", |all| state(all, "back") == Some("active")).await?;
     first.leave()?;
     view.until("it is gone", |all| state(all, "back") != Some("active")).await?;
-    // The limiter of dials is not what is measured.
+    // The limiter of dials is not measured here.
     tokio::time::sleep(Duration::from_millis(40)).await;
     let began = Instant::now();
     let second = Sim::start(home, "back").await?;
@@ -79,8 +79,8 @@ async fn come_back(home: &Home, view: &View, samples: &mut Samples) -> Result<()
     view.until("it is gone", |all| state(all, "back") != Some("active")).await
 }
 
-/// Bytes vanish, TCP keeps the connection: how long until the hub has given it up. Each time it is another link, for
-/// one that was lost a moment ago is waited for longer, on purpose.
+/// Bytes vanish while TCP keeps the connection: how long until the hub gives it up. Each time it is another link,
+/// because the hub waits longer for a link that was lost a moment ago, on purpose.
 async fn silent(lab: &Lab, home: &Home, view: &View, busy: bool, samples: &mut Samples) -> Result<()> {
     for number in 0..SILENT {
         let name = format!("{}-{number}", if busy { "busy" } else { "silent" });
@@ -89,7 +89,7 @@ async fn silent(lab: &Lab, home: &Home, view: &View, busy: bool, samples: &mut S
         let sim = Sim::behind(home, &name, listener, proxy.address())?;
         lab.usable(&name).await?;
         let caller = if busy { Some(calls(lab.http(&format!("/i/{name}/mcp")).await?).await?) } else { None };
-        // Not at the same moment of the PINGs each time.
+        // At different moments between two PINGs.
         tokio::time::sleep(Duration::from_millis(300 + 170 * number as u64)).await;
         let began = Instant::now();
         proxy.go(Way::BlackHole);
@@ -104,13 +104,13 @@ async fn silent(lab: &Lab, home: &Home, view: &View, busy: bool, samples: &mut S
     Ok(())
 }
 
-/// Calls one after the other, until one fails.
+/// Makes calls one after the other until one fails.
 async fn calls(mut agent: Http) -> Result<JoinHandle<()>> {
     agent.call("echo", json!({"message": "x"})).await?;
     Ok(tokio::spawn(async move { while agent.call("echo", json!({"message": "x"})).await.is_ok() {} }))
 }
 
-/// The part of one core that a process uses, in percent.
+/// The share of one core that a process uses, in percent.
 async fn idle_cpu(pid: u32) -> Result<f64> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let before = proc::cpu(pid)?;

@@ -1,5 +1,5 @@
-//! The tools of twenty instances in one list: as an agent that goes on asks for it, and as the first that asks a hub which
-//! has just been started. Beside it, the same servers asked directly, all at once and one after the other.
+//! The tools of twenty instances in one list: for an agent that has a session, and for the first agent of a hub that
+//! has just started. For comparison the same servers are asked directly, all at once and one after the other.
 
 use crate::stats::{Row, Samples, ms, table};
 use crate::web::{Offer, Web};
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 const INSTANCES: usize = 20;
 const TOOLS: usize = 10;
-/// The list has the hub's own tools too.
+/// The list also contains the builtin tools of the hub.
 const AT_LEAST: usize = INSTANCES * TOOLS;
-/// Lists of each kind, in turns.
+/// How often each kind of list is measured, in turns.
 const LISTS: usize = 200;
-/// How often the hub is killed and started, and asked for its first list.
+/// How often the hub is killed, started and asked for its first list.
 const STARTS: usize = 15;
 const MOST: Duration = Duration::from_millis(5);
 
@@ -55,7 +55,7 @@ pub(crate) async fn rows(lab: &Lab, print: impl Fn(&str)) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Through the hub, and directly: all at once and one after the other.
+/// Measures through the hub, and directly: all at once and one after the other.
 async fn warm(lab: &Lab, webs: &[Web]) -> Result<[Samples; 3]> {
     let mut hub = lab.hub().await?;
     let mut agent = ready(lab).await?;
@@ -78,7 +78,7 @@ async fn warm(lab: &Lab, webs: &[Web]) -> Result<[Samples; 3]> {
     Ok(samples)
 }
 
-/// The first list that a hub gives, once it has a session with every server.
+/// The first list of a hub that has a session with every server.
 async fn cold(lab: &Lab) -> Result<Samples> {
     let mut samples = Samples::default();
     for _ in 0..STARTS {
@@ -89,7 +89,7 @@ async fn cold(lab: &Lab) -> Result<Samples> {
     Ok(samples)
 }
 
-/// A new agent, once the hub has a session with every server and knows what it offers.
+/// Begins a new agent once the hub has a session with every server and knows its lists.
 async fn ready(lab: &Lab) -> Result<Wire> {
     let facts = lab.hub_facts()?;
     let mut view = Wire::connect(&facts.url, &facts.token).await?;
@@ -106,7 +106,8 @@ async fn ready(lab: &Lab) -> Result<Wire> {
     Wire::mcp(&format!("{}/mcp", facts.url), &facts.token).await
 }
 
-/// How many tools, and how long it took. They are counted by what each has once; reading them is not the way's time.
+/// The number of tools, and the time. They are counted by a word that each has once, because parsing is not to be
+/// measured.
 async fn list(wire: &mut Wire) -> Result<(usize, Duration)> {
     let began = Instant::now();
     let answer = wire.raw("tools/list", &json!({})).await?;

@@ -1,5 +1,5 @@
-//! What many instances cost the hub: the processor's time while they come and while a hub starts that finds them, and its
-//! memory. The instances are simulated, with the real hello and messages; each has an MCP server.
+//! What many instances cost the hub: CPU time while they arrive and while a new hub finds them, and memory.
+//! The instances are simulated, with the real hello and messages; each has an MCP server.
 
 use crate::proc;
 use crate::stats::{Row, ms};
@@ -11,14 +11,14 @@ use linchpin_tests::sim::Sim;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The sizes of which DESIGN section 5 has a limit for the memory, in MiB.
+/// The numbers of instances, each with the memory limit of the hub in MiB.
 const SIZES: [(usize, f64); 2] = [(50, 15.0), (1000, 40.0)];
 /// How often the hub is killed and started again.
 const STARTS: usize = 3;
-/// Until what was begun by the arrivals has come to an end.
+/// The time for the work after the arrivals to end.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// Measures both ways to many instances.
+/// Measures all numbers of instances.
 pub(crate) async fn rows(lab: &Lab) -> Result<Vec<Row>> {
     let mut hub = lab.hub().await?;
     let (home, mut sims, mut rows) = (Home::at(lab.home()), Vec::new(), Vec::new());

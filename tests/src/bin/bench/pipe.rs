@@ -1,4 +1,4 @@
-//! A stdio server called directly, with many requests under way at once: what the hub's callers are compared with.
+//! A stdio server that is called directly, with many requests in flight: the reference for callers through the hub.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, oneshot};
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<String>>>>;
 
-/// A server of our own, and its pipes.
+/// A server process and its pipes.
 pub(crate) struct Pipe {
     to: Mutex<ChildStdin>,
     waiting: Waiting,
@@ -21,7 +21,7 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    /// Starts it and introduces itself.
+    /// Starts it and begins a session.
     pub(crate) async fn open(mut command: Command) -> Result<Arc<Self>> {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
@@ -29,11 +29,11 @@ impl Pipe {
         let waiting = Waiting::default();
         tokio::spawn(read(from, Arc::clone(&waiting)));
         let pipe = Arc::new(Self { to: Mutex::new(to), waiting, next_id: AtomicU64::new(1), _child: child });
-        pipe.rpc("initialize", &linchpin_tests::agent::introduction()).await?;
+        pipe.rpc("initialize", &linchpin_tests::agent::introduction(&json!({}))).await?;
         Ok(pipe)
     }
 
-    /// One request; the whole message that answers it.
+    /// Sends one request and returns the whole response.
     pub(crate) async fn rpc(&self, method: &str, params: &Value) -> Result<String> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
@@ -44,8 +44,8 @@ impl Pipe {
     }
 }
 
-/// Hands each line to who waits for it. Its id is looked for where our servers write it, since reading a large answer as
-/// JSON would be the client's time and not the way's.
+/// Hands each line to the request that waits for it. The id is searched where the test servers write it, because
+/// parsing a large answer would add time of the client.
 async fn read(from: ChildStdout, waiting: Waiting) {
     let mut lines = BufReader::with_capacity(1 << 18, from).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -57,7 +57,7 @@ async fn read(from: ChildStdout, waiting: Waiting) {
             Some(id) => waiting.lock().await.remove(&id),
             None => None,
         } {
-            // Whoever asked waits.
+            // A request waits for this id.
             let _ = answer.send(line);
         }
     }

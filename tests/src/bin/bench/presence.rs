@@ -1,5 +1,5 @@
-//! How fast the hub knows who is there: registration → routable, death → known, hub killed → routing again; and what
-//! it costs to be looked at.
+//! How fast the hub notices instances: registration → routable, death → known, hub killed → routing again; and what
+//! `linchpin status` costs.
 
 use crate::proc;
 use crate::stats::Samples;
@@ -15,21 +15,21 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How many instances are there all the time.
+/// The number of instances that are present all the time.
 pub(crate) const CROWD: usize = 50;
-/// How many more come and die, one after another.
+/// The number of further instances that start and die, one after another.
 const ROUNDS: usize = 100;
-/// The pause between two lives: the hub dials at most 50 times a second in all (DESIGN 4.3), and that limit is not what
-/// is measured here. A life costs up to two dials.
+/// The pause between two of them: the hub dials at most 50 times a second in all, and this limit is not measured here.
+/// Each instance costs up to two dials.
 const PACE: Duration = Duration::from_millis(80);
 /// How often the hub is killed and started again.
 const HUBS: usize = 10;
 /// How often `linchpin status` is run.
 const LOOKS: usize = 50;
-/// How many come and die where the hub hears nothing, and how often such a hub looks by default (`discovery.poll_ms`).
+/// The number of instances that start and die where the hub only polls, and its default interval (`discovery.poll_ms`).
 const UNHEARD: u32 = 40;
 const POLL: Duration = Duration::from_secs(1);
-/// By then it has surely failed.
+/// The time after which a wait has failed.
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// What was measured.
@@ -42,7 +42,7 @@ pub(crate) struct Presence {
     pub(crate) hub_mib: f64,
 }
 
-/// The hub's own view, over one connection that is kept open.
+/// The view of the hub, over one connection that is kept open.
 struct View {
     wire: Wire,
 }
@@ -52,7 +52,7 @@ impl View {
         Ok(Self { wire: Wire::connect(&facts.url, &facts.token).await? })
     }
 
-    /// The state of one instance; `None` when the hub does not know it.
+    /// The state of one instance; `None` if the hub does not know it.
     async fn state(&mut self, name: &str) -> Result<Option<String>> {
         let (status, body) = self.wire.get(&format!("/v1/instances/{name}")).await?;
         if status == http::StatusCode::NOT_FOUND {
@@ -64,7 +64,7 @@ impl View {
         Ok(Some(state.with_context(|| format!("no state in {json}"))?.to_owned()))
     }
 
-    /// Asks again and again, without a pause, until the state is as wanted.
+    /// Asks repeatedly, without a pause, until the state is as wanted.
     async fn until(&mut self, name: &str, wanted: impl Fn(Option<&str>) -> bool) -> Result<()> {
         let deadline = Instant::now() + WITHIN;
         loop {
@@ -77,7 +77,7 @@ impl View {
     }
 }
 
-/// Lets instances come and die beside a crowd that stays, and then the hub; ends with a hub that runs.
+/// Lets instances start and die beside many that stay, and then the hub. A hub runs at the end.
 pub(crate) async fn run(lab: &Lab, mut hub: Running) -> Result<(Presence, Running)> {
     let mut presence = Presence::default();
     let mut crowd = Vec::new();
@@ -90,7 +90,7 @@ pub(crate) async fn run(lab: &Lab, mut hub: Running) -> Result<(Presence, Runnin
     let arrivals = Arrivals::watch(lab)?;
     for round in 0..ROUNDS {
         tokio::time::sleep(PACE).await;
-        one_life(lab, &mut view, &arrivals, &format!("guest-{round}"), &mut presence).await?;
+        one_run(lab, &mut view, &arrivals, &format!("guest-{round}"), &mut presence).await?;
     }
     for _ in 0..LOOKS {
         let began = Instant::now();
@@ -110,25 +110,25 @@ pub(crate) async fn run(lab: &Lab, mut hub: Running) -> Result<(Presence, Runnin
     Ok((presence, hub))
 }
 
-/// How long registrations take to be routable where polling alone finds them, at moments that are spread over a poll.
-pub(crate) async fn unheard(lab: &Lab) -> Result<Samples> {
-    let _hub = deaf_hub(lab).await?;
+/// How long a registration takes to be routable where only polling finds it, at moments spread over the interval.
+pub(crate) async fn polling(lab: &Lab) -> Result<Samples> {
+    let _hub = polling_hub(lab).await?;
     let facts = lab.hub_facts()?;
     let mut view = View::open(&facts).await?;
     let (arrivals, mut presence) = (Arrivals::watch(lab)?, Presence::default());
     for round in 0..UNHEARD {
         tokio::time::sleep(PACE + POLL * round / UNHEARD).await;
-        one_life(lab, &mut view, &arrivals, &format!("unheard-{round}"), &mut presence).await?;
+        one_run(lab, &mut view, &arrivals, &format!("polling-{round}"), &mut presence).await?;
     }
     let (_, health) = Wire::connect(&facts.url, &facts.token).await?.get("/health").await?;
     let health: Value = serde_json::from_slice(&health)?;
-    ensure!(health["checks"]["watch"] == "polling", "the hub heard something: {health}");
+    ensure!(health["checks"]["watch"] == "polling", "the hub received an event: {health}");
     Ok(presence.routable)
 }
 
-/// A hub that is told nothing: in a user namespace of its own, in which nobody may watch files. (A library that is
-/// preloaded would not do: the hub's system calls for it do not go by libc.)
-async fn deaf_hub(lab: &Lab) -> Result<Running> {
+/// A hub without file watches: in a user namespace of its own, in which no file may be watched. (A preloaded library
+/// would not work: the hub makes these system calls without libc.)
+async fn polling_hub(lab: &Lab) -> Result<Running> {
     let mut command = lab.command("unshare");
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" hub";
     command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(lab.binary());
@@ -152,7 +152,7 @@ async fn all_there(view: &mut View) -> Result<()> {
     Ok(())
 }
 
-async fn one_life(lab: &Lab, view: &mut View, arrivals: &Arrivals, name: &str, presence: &mut Presence) -> Result<()> {
+async fn one_run(lab: &Lab, view: &mut View, arrivals: &Arrivals, name: &str, presence: &mut Presence) -> Result<()> {
     arrivals.forget()?;
     let mut guest = start(lab, name)?;
     arrivals.wait()?;
@@ -168,7 +168,7 @@ async fn one_life(lab: &Lab, view: &mut View, arrivals: &Arrivals, name: &str, p
     Ok(())
 }
 
-/// Sees a record appear at the moment of its rename, as the hub does, without polling on a machine of two cores.
+/// Sees a record appear at the moment of its rename, as the hub does, without polling on a machine with two cores.
 struct Arrivals(OwnedFd);
 
 impl Arrivals {
@@ -178,7 +178,7 @@ impl Arrivals {
         Ok(Self(queue))
     }
 
-    /// Drops what came before.
+    /// Drops the events so far.
     fn forget(&self) -> Result<()> {
         let mut buffer = [0_u8; 4096];
         loop {

@@ -1,14 +1,12 @@
-//! What the kernel says of a process (`/proc/PID`): processor time and memory.
-//!
-//! Never: asks the process itself, so what is measured is not disturbed.
+//! CPU time and memory of a process, from `/proc/PID`, so that the measurement does not disturb the process.
 
 use anyhow::{Context, Result};
 use std::time::Duration;
 
-/// The ticks of `/proc/PID/stat` in a second: Linux shows 100 to programs, whatever its own clock does.
+/// The ticks of `/proc/PID/stat` per second: Linux always reports 100.
 const USER_HZ: u64 = 100;
 
-/// The processor time that a process has used (`/proc/PID/stat`, fields 14 and 15).
+/// The CPU time that a process has used (`/proc/PID/stat`, fields 14 and 15).
 pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit_once(") ").context("no command")?.1.split(' ').skip(11).take(2);
@@ -16,17 +14,17 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 1000 / USER_HZ))
 }
 
-/// The memory that a process holds.
+/// The current memory of a process.
 pub(crate) fn resident_mib(pid: u32) -> Result<f64> {
     field_mib(pid, "VmRSS:")
 }
 
-/// The most that it held since [`forget_peak`].
+/// Its peak memory since [`forget_peak`].
 pub(crate) fn peak_mib(pid: u32) -> Result<f64> {
     field_mib(pid, "VmHWM:")
 }
 
-/// Lets the peak begin anew (proc(5), `clear_refs`).
+/// Resets the peak (proc(5), `clear_refs`).
 pub(crate) fn forget_peak(pid: u32) -> Result<()> {
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5").context("the peak of a process cannot be reset")
 }

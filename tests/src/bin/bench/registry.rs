@@ -1,4 +1,4 @@
-//! The registry by itself: a crowd that registers at one moment, and reading a thousand records.
+//! The registry alone: many registrations at the same moment, and reading a thousand records.
 
 use crate::stats::Samples;
 use anyhow::{Result, bail, ensure};
@@ -9,11 +9,11 @@ use linchpin_tests::races::worker::Worker;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How many register at once, each in a process of its own.
+/// The number of processes that register at once.
 pub(crate) const CROWD: usize = 128;
-/// How often they do.
+/// How often they register.
 const ROUNDS: usize = 5;
-/// How many records are read at once.
+/// The number of records in one read.
 pub(crate) const RECORDS: usize = 1000;
 /// How often they are read.
 const SCANS: usize = 50;
@@ -32,14 +32,14 @@ pub(crate) async fn run() -> Result<Measured> {
     Ok(measured)
 }
 
-/// Lets the crowd register at one moment, again and again, and fails if one of them is lost.
+/// Lets all processes register at the same moment, repeatedly, and fails if one of them is lost.
 async fn crowd(samples: &mut Samples) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let home = Home::at(dir.path().join("home"));
     home.prepare()?;
     let mut workers = (0..CROWD).map(|_| Worker::start(home.root())).collect::<Result<Vec<_>>>()?;
     for worker in &mut workers {
-        // Whoever has answered once is loaded and waits.
+        // A worker that has answered once is loaded and waits.
         worker.does(&Order::Scan(1)).await?;
     }
     for _ in 0..ROUNDS {
@@ -65,7 +65,7 @@ async fn crowd(samples: &mut Samples) -> Result<()> {
     Ok(())
 }
 
-/// Reads many records, all of instances that live: the leases are this process's.
+/// Reads many records of live instances, whose leases this process holds.
 fn scans(samples: &mut Samples) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let home = Home::at(dir.path().join("home"));

@@ -1,5 +1,5 @@
-//! What a link adds to a request: the same request to the same instance over a link and over a bare hyper connection, in
-//! turns, each on one thread of its own, so that its CPU time is the client's alone.
+//! What a link adds to a request: the same request to the same instance over a link and over a plain hyper connection,
+//! in turns, each on its own thread, so that the CPU time of the thread is that of the client alone.
 
 use crate::stats::Samples;
 use anyhow::{Context, Result, ensure};
@@ -24,26 +24,26 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Turns of each client, and requests in a turn, one after the other.
+/// The number of turns of each client, and of requests in a turn, one after the other.
 const TURNS: usize = 21;
 const REQUESTS: u32 = 1000;
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// What a request takes, by turns.
+/// The cost of a request, by turn.
 #[derive(Default)]
 pub(crate) struct Cost {
     pub(crate) latency: Samples,
     pub(crate) cpu: Samples,
 }
 
-/// The bare client's cost and the link's.
+/// The cost of the plain client and of the link.
 pub(crate) async fn run() -> Result<(Cost, Cost)> {
     let dir = tempfile::tempdir()?;
     let home = Home::at(dir.path().join("home"));
     home.prepare().map_err(|problem| anyhow::anyhow!("{problem}"))?;
     let sim = Sim::start(&home, "sim").await?;
     let record = sim.record().clone();
-    // The instance answers on the bench's other threads.
+    // The instance answers on the other threads of the benchmark.
     tokio::task::spawn_blocking(move || {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(compare(&home, &record))
     })
@@ -78,7 +78,7 @@ impl Cost {
     }
 }
 
-/// A turn: how long a request took, and how much CPU time of this thread.
+/// One turn: the time of a request, and its CPU time on this thread.
 async fn turn_of(request: impl AsyncFn() -> Result<()>) -> Result<(Duration, Duration)> {
     let (began, cpu) = (Instant::now(), thread_time());
     for _ in 0..REQUESTS {
@@ -109,7 +109,7 @@ async fn over(handle: &LinkHandle) -> Result<()> {
     Ok(())
 }
 
-/// A hyper connection that has said its hello.
+/// A hyper connection after its hello.
 struct Bare {
     sender: SendRequest<Full<Bytes>>,
     origin: String,

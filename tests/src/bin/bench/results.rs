@@ -1,4 +1,4 @@
-//! A result of ten megabytes: what the hub adds to its way, and what it holds of it meanwhile.
+//! A result of ten megabytes: the time that the hub adds, and the memory that it needs in the meantime.
 
 use crate::proc;
 use crate::stats::Row;
@@ -8,12 +8,12 @@ use linchpin_tests::lab::Lab;
 use serde_json::json;
 use std::time::Duration;
 
-/// The text in the result, before it is written as JSON.
+/// The size of the text in the result, before it is escaped as JSON.
 const SIZE: usize = 10_000_000;
-/// Calls on each way, in turns.
+/// The number of calls of each way, in turns.
 const CALLS: usize = 21;
 
-/// Until the hub has given back what it does not need any more.
+/// The time for the hub to return unused memory.
 const REST: Duration = Duration::from_secs(3);
 
 async fn call_large(way: &mut Way) -> Result<Duration> {
@@ -28,7 +28,7 @@ pub(crate) async fn rows(lab: &Lab, print: impl Fn(&str)) -> Result<Vec<Row>> {
     let _hub = lab.hub().await?;
     let servers = Servers::start(lab).await?;
     let mut ways = servers.ways(lab, 1).await?;
-    // The first large results of a hub, each after a rest.
+    // The first large results of a hub, each after a pause.
     let (began, mut peaks) = (proc::resident_mib(servers.hub())?, vec![0.0_f64; ways.len()]);
     for (way, peak) in ways.iter_mut().zip(&mut peaks).filter(|(way, _)| way.hub) {
         proc::forget_peak(servers.hub())?;

@@ -1,4 +1,4 @@
-//! What a hundred agents cost the hub's memory: connected with their streams open, and after they used it; of both eras.
+//! The memory of the hub for a hundred agents: connected with open streams, and after they used it; in both dialects.
 
 use crate::proc;
 use crate::stats::Row;
@@ -13,12 +13,12 @@ use serde_json::json;
 use std::time::Duration;
 
 const SESSIONS: usize = 100;
-/// Calls of each session, until it counts as used.
+/// The number of calls after which a session counts as used.
 const CALLS: usize = 20;
-/// Until what was begun has come to an end, and the allocator has given back what it does not need.
+/// The time for background work to end, and for the allocator to return unused memory.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Measures both eras, each with a hub of its own.
+/// Measures both dialects, each with its own hub.
 pub(crate) async fn rows(lab: &Lab) -> Result<Vec<Row>> {
     let web = Web::start(&Home::at(lab.home()), "web", Offer { tools: 10, announces: true }).await?;
     let mut rows = Vec::new();
@@ -46,7 +46,7 @@ pub(crate) async fn rows(lab: &Lab) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// An agent as they are: one connection for its requests, and one with a stream that stays open.
+/// An agent with the usual connections: one for its requests, and one with a stream that stays open.
 async fn open(lab: &Lab, modern: bool) -> Result<(Wire, (Wire, Incoming))> {
     let facts = lab.hub_facts()?;
     let url = format!("{}/mcp", facts.url);

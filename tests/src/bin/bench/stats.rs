@@ -1,8 +1,8 @@
-//! Samples and the table of targets beside what was measured. Pure but for printing.
+//! Samples, and the table of targets beside the measured numbers.
 
 use std::time::Duration;
 
-/// Durations of one thing, measured often.
+/// Many measured durations of one thing.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Samples(Vec<Duration>);
 
@@ -15,7 +15,7 @@ impl Samples {
         self.0.len()
     }
 
-    /// The sample that `percent` of all do not exceed (nearest rank); zero when there is none.
+    /// The sample that `percent` of all do not exceed (nearest rank); zero without samples.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -28,7 +28,7 @@ impl Samples {
     }
 }
 
-/// Milliseconds with three digits behind the point.
+/// Milliseconds with three decimals.
 pub(crate) fn ms(time: Duration) -> String {
     format!("{:.3} ms", time.as_secs_f64() * 1000.0)
 }
@@ -58,7 +58,7 @@ impl Row {
         Self { what: what.into(), target: percent(target), measured: percent(measured), verdict }
     }
 
-    /// A number for which no limit was set.
+    /// A number without a target.
     pub(crate) fn seen(what: impl Into<String>, measured: impl Into<String>) -> Self {
         Self { what: what.into(), target: String::from("-"), measured: measured.into(), verdict: "" }
     }
@@ -68,7 +68,7 @@ const fn verdict(held: bool) -> &'static str {
     if held { "held" } else { "MISSED" }
 }
 
-/// Columns as wide as their widest cell.
+/// Formats columns as wide as their widest cell.
 pub(crate) fn table(head: &[&str], lines: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count());
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_target_is_said() {
+    fn missed_target_is_reported() {
         let rows = [
             Row::time("a", Duration::from_millis(1), Duration::from_micros(500)),
             Row::time("bc", Duration::from_millis(1), Duration::from_millis(2)),

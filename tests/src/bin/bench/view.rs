@@ -1,4 +1,4 @@
-//! The hub's list of instances, as the bench waits for it.
+//! Waits until the hub's list of instances is as wanted.
 
 use crate::wire::Wire;
 use anyhow::{Context, Result, ensure};
@@ -9,22 +9,22 @@ use serde_json::Value;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// By then it has surely failed.
+/// The time after which a wait has failed.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// A long list takes the hub's own time to write, so it is not asked for so often.
+/// The pause between two requests, because the hub needs CPU time to write a long list.
 const LONG: usize = 100;
 
 /// The hub's list of instances.
 pub(crate) struct View(HubFacts);
 
 impl View {
-    /// Of the hub that `hub.json` names.
+    /// The view of the hub that `hub.json` names.
     pub(crate) fn of(lab: &Lab) -> Result<Self> {
         Ok(Self(lab.hub_facts()?))
     }
 
-    /// Asks again and again, over one connection; the hub closes one that is idle for long.
+    /// Asks repeatedly over one connection; the hub closes one that is idle for long.
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&[Value]) -> bool) -> Result<()> {
         let mut wire = Wire::connect(&self.0.url, &self.0.token).await?;
         let deadline = Instant::now() + WITHIN;
@@ -42,7 +42,7 @@ impl View {
         }
     }
 
-    /// The same with a request that costs the hub next to nothing, however many instances there are.
+    /// The same with a request that is cheap for the hub, however many instances there are.
     pub(crate) async fn until_active(&self, number: usize) -> Result<()> {
         let mut wire = Wire::connect(&self.0.url, &self.0.token).await?;
         let deadline = Instant::now() + WITHIN;
@@ -58,17 +58,17 @@ impl View {
     }
 }
 
-/// How many are connected.
+/// The number of connected instances.
 pub(crate) fn active(all: &[Value]) -> usize {
     all.iter().filter(|instance| instance["state"] == "active").count()
 }
 
-/// The state of one of them.
+/// The state of one instance.
 pub(crate) fn state<'a>(all: &'a [Value], name: &str) -> Option<&'a str> {
     all.iter().find(|instance| instance["name"] == name).and_then(|instance| instance["state"].as_str())
 }
 
-/// Adds instances until there are so many, and waits until all are connected.
+/// Adds instances up to this number, and waits until all are connected.
 pub(crate) async fn crowd(home: &Home, view: &View, sims: &mut Vec<Sim>, number: usize) -> Result<()> {
     while sims.len() < number {
         sims.push(Sim::start(home, &format!("sim-{}", sims.len())).await?);

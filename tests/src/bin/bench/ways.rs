@@ -1,4 +1,4 @@
-//! The ways on which a tool of one server is called: directly and through the hub, over HTTP and over pipes.
+//! The ways to call a tool of one server: directly and through the hub, over HTTP and over pipes.
 
 use crate::pipe::Pipe;
 use crate::stats::{Samples, ms, table};
@@ -15,16 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// One caller on one way.
+/// One caller of one way.
 pub(crate) enum Caller {
-    /// On a connection of its own.
+    /// With its own connection.
     Wire(Box<Wire>),
-    /// On the pipe that all share.
+    /// With the pipe that all callers share.
     Pipe(Arc<Pipe>),
 }
 
 impl Caller {
-    /// Calls a tool and gives the size of the answer, and how long it took.
+    /// Calls a tool and returns the size of the answer and the time.
     pub(crate) async fn call(&mut self, params: &Value) -> Result<(usize, Duration)> {
         let began = Instant::now();
         let answer = match self {
@@ -38,7 +38,7 @@ impl Caller {
     }
 }
 
-/// One way.
+/// A way to call the tool.
 pub(crate) struct Way {
     pub(crate) name: &'static str,
     pub(crate) tool: &'static str,
@@ -48,7 +48,7 @@ pub(crate) struct Way {
     pub(crate) samples: Samples,
 }
 
-/// Two servers that take no time, one behind a URL and one on stdio, and what serves them.
+/// Two servers that answer at once, one behind a URL and one on stdio, and the processes that serve them.
 pub(crate) struct Servers {
     web: Web,
     _instance: Running,
@@ -66,7 +66,7 @@ impl Servers {
         Ok(Self { web, _instance: instance, facts: lab.hub_facts()? })
     }
 
-    /// Four ways of so many callers: each server directly and then through the hub.
+    /// Four ways with this many callers: each server directly and then through the hub.
     pub(crate) async fn ways(&self, lab: &Lab, callers: usize) -> Result<Vec<Way>> {
         let line = kit::echo("x")?;
         let (program, arguments) = line.split_first().context("an empty command line")?;
@@ -88,7 +88,7 @@ impl Servers {
         self.facts.pid
     }
 
-    /// Ends what is registered.
+    /// Unregisters the servers.
     pub(crate) fn leave(self) -> Result<()> {
         self.web.leave()
     }
@@ -108,14 +108,14 @@ pub(crate) fn arguments(tool: &str, arguments: &Value) -> Value {
     json!({"name": tool, "arguments": arguments})
 }
 
-/// What the hub adds on the way of this name to the direct one before it: median and p99.
+/// What the hub adds on the way with this name, compared with the direct way before it: median and p99.
 pub(crate) fn added(ways: &[Way], name: &str) -> Result<[Duration; 2]> {
     let at = ways.iter().position(|way| way.name == name).context("no such way")?;
     let direct = &ways.get(at.wrapping_sub(1)).context("no direct way")?.samples;
     Ok([50, 99].map(|percent| ways[at].samples.percentile(percent).saturating_sub(direct.percentile(percent))))
 }
 
-/// A table of ways, each compared with the direct one before it; `more` are further columns.
+/// A table of ways, each compared with the direct way before it; `more` has further columns.
 pub(crate) fn shown(ways: &[Way], more: &[(&str, &dyn Fn(usize) -> String)]) -> String {
     let mut direct = Duration::ZERO;
     let lines = ways.iter().enumerate().map(|(at, way)| {

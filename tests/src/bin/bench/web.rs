@@ -1,6 +1,6 @@
-//! An MCP server on Streamable HTTP that takes no time, in this very process, registered as a foreign program.
+//! An MCP server on Streamable HTTP that answers at once, in this process, registered as an external program.
 //!
-//! So the same server is called directly and through the hub, and neither Node nor an instance stands between.
+//! The same server is called directly and through the hub, with neither Node nor an instance in between.
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -23,23 +23,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-/// The tool that gives back what it is given.
+/// The tool that returns its argument.
 pub(crate) const ECHO: &str = "echo";
 
-/// What such a server offers.
+/// The properties of such a server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Offer {
-    /// How many tools.
+    /// The number of its tools.
     pub(crate) tools: usize,
-    /// Whether it says that it tells of changes of its list; of one that does not, the hub has to ask each time.
+    /// Whether it announces changes of its list; if not, the hub must fetch the list each time.
     pub(crate) announces: bool,
 }
 
-/// A server that runs.
+/// A running server.
 pub(crate) struct Web {
     registration: Registration,
     accepting: AbortHandle,
-    /// Where it is.
+    /// Its URL.
     pub(crate) url: String,
 }
 
@@ -98,7 +98,7 @@ impl Server {
     }
 }
 
-/// A tool with a schema of the usual size, some 700 bytes.
+/// A tool with a schema of typical size, about 700 bytes.
 fn tool(name: &str) -> Value {
     let about = "What it does, in the two or three sentences that a model needs to choose it and to call it well. ";
     let property = |what: &str| json!({"type": "string", "description": format!("{what}. {}", &about[..60])});

@@ -1,4 +1,4 @@
-//! The thinnest HTTP/1.1 client: one connection kept alive, so that the client's own time does not blur what is measured.
+//! A minimal HTTP/1.1 client with one connection, so that the time of the client does not blur the measurement.
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-/// The version without sessions.
+/// The first version without sessions.
 const MODERN: &str = "2026-07-28";
 
 /// One connection, and the MCP session on it if one was opened.
@@ -40,19 +40,19 @@ impl Wire {
     /// Connects and opens an MCP session.
     pub(crate) async fn mcp(url: &str, token: &str) -> Result<Self> {
         let mut wire = Self::connect(url, token).await?;
-        wire.rpc("initialize", linchpin_tests::agent::introduction()).await?;
+        wire.rpc("initialize", linchpin_tests::agent::introduction(&json!({}))).await?;
         let note = json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string();
         let path = wire.path.clone();
         wire.send(Method::POST, &path, note).await?;
         Ok(wire)
     }
 
-    /// GETs a path and gives the status and the body.
+    /// Sends a GET and returns the status and the body.
     pub(crate) async fn get(&mut self, path: &str) -> Result<(StatusCode, Bytes)> {
         self.send(Method::GET, path, String::new()).await
     }
 
-    /// One MCP request; the body of its answer, unread.
+    /// Sends one MCP request and returns the unparsed body of the answer.
     pub(crate) async fn raw(&mut self, method: &str, params: &Value) -> Result<Bytes> {
         let id = self.next_id;
         self.next_id += 1;
@@ -63,7 +63,7 @@ impl Wire {
         Ok(answer)
     }
 
-    /// One MCP request; its result.
+    /// Sends one MCP request and returns the result.
     pub(crate) async fn rpc(&mut self, method: &str, params: Value) -> Result<Value> {
         let id = self.next_id;
         let answer = self.raw(method, &params).await?;
@@ -81,7 +81,7 @@ impl Wire {
         Ok(Self { session: self.session.clone(), ..other })
     }
 
-    /// Opens the session's own stream.
+    /// Opens the stream of the session.
     pub(crate) async fn listen(&mut self) -> Result<Incoming> {
         let path = self.path.clone();
         let response = self.answered(self.request(Method::GET, &path), String::new()).await?;
@@ -89,13 +89,13 @@ impl Wire {
         Ok(response.into_body())
     }
 
-    /// One request of 2026-07-28, whose name or URI its header repeats; the body of its answer, unread.
+    /// Sends one request of 2026-07-28, whose header repeats the name or URI, and returns the unparsed body.
     pub(crate) async fn modern(&mut self, method: &str, params: Value) -> Result<Bytes> {
         let response = self.modern_answer(method, params).await?;
         Ok(response.into_body().collect().await?.to_bytes())
     }
 
-    /// Opens a stream of changes, as 2026-07-28 has it.
+    /// Opens a stream of changes in the stateless dialect.
     pub(crate) async fn subscribe(&mut self) -> Result<Incoming> {
         let wanted = json!({"notifications": {"toolsListChanged": true}});
         Ok(self.modern_answer("subscriptions/listen", wanted).await?.into_body())

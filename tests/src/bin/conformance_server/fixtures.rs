@@ -1,7 +1,4 @@
-//! What the suite asks for, as data.
-//!
-//! Owns the reading of `fixtures.json`, whose parts are the SDK's own types as JSON.
-//! Never: decides what is asked for when.
+//! What the suite demands, as data: `fixtures.json`, whose parts are types of the SDK as JSON.
 
 use rmcp::ErrorData;
 use serde::de::DeserializeOwned;
@@ -17,12 +14,12 @@ impl Fixtures {
         Ok(Self(serde_json::from_str(include_str!("fixtures.json"))?))
     }
 
-    /// One part, whatever it is.
+    /// One part as JSON.
     pub(crate) fn part(&self, name: &str) -> &Value {
         &self.0[name]
     }
 
-    /// What a part has under this key.
+    /// The value of a part under this key.
     pub(crate) fn find(&self, part: &str, key: &str) -> Option<&Value> {
         self.0[part].get(key)
     }
@@ -37,7 +34,7 @@ impl Fixtures {
     }
 }
 
-/// A tool's result that says this.
+/// The result of a tool with this text.
 pub(crate) fn text(text: &str) -> Value {
     json!({"content": [{"type": "text", "text": text}]})
 }
@@ -47,7 +44,7 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ErrorData> {
     serde_json::from_value(value).map_err(|error| ErrorData::internal_error(error.to_string(), None))
 }
 
-/// A value in whose strings `{key}` is replaced by what `values` has for it.
+/// A value in whose strings each `{key}` is replaced by its entry in `values`.
 pub(crate) fn filled(value: &Value, values: &Map<String, Value>) -> Value {
     match value {
         Value::String(text) => {

@@ -1,8 +1,7 @@
 //! Tools whose calls become tasks (the extension `io.modelcontextprotocol/tasks` of 2026-07-28).
 //!
-//! Owns [`Jobs`]: what the tools of the fixtures' `jobs` do, as tasks of the SDK or, for a client that does not know
-//! tasks, at once. Invariant: a client that did not say that it knows tasks never gets one.
-//! Never: keeps a task longer than the SDK does.
+//! The tools under `jobs` in the fixtures run as tasks of the SDK or, for a client that did not announce tasks, at
+//! once.
 
 use crate::fixtures::{text, typed};
 use rmcp::ErrorData;
@@ -13,7 +12,7 @@ use rmcp::task_manager::{TaskContext, TaskExit, TaskManager, TaskOptions};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// Often enough for a suite, and a number that is no other one.
+/// Short enough for the suite, and different from its other numbers.
 const POLL_MS: u64 = 250;
 
 /// What the tools do.
@@ -26,11 +25,11 @@ impl std::fmt::Debug for Jobs {
     }
 }
 
-/// One call.
+/// One call of such a tool.
 struct Job {
     fixture: Value,
     arguments: Map<String, Value>,
-    /// What its client answered before it became a task.
+    /// The answers of the client before the call became a task.
     said: String,
 }
 
@@ -57,12 +56,12 @@ impl Jobs {
         job.result().map(CallToolResponse::Complete)
     }
 
-    /// What is known of a task.
+    /// The state of a task.
     pub(crate) fn get(&self, id: &str) -> Result<GetTaskResult, ErrorData> {
         self.0.get_task(id).map(GetTaskResult::new)
     }
 
-    /// Answers what a task asked.
+    /// Delivers the client's answers to a task.
     pub(crate) fn update(&self, id: &str, answers: InputResponses) -> Result<(), ErrorData> {
         self.0.update_task(id, answers)
     }
@@ -107,7 +106,7 @@ impl Job {
     }
 }
 
-/// A task that asked shows what it was answered.
+/// The result of a task that asked contains the answer.
 fn with_answers(mut result: CallToolResult, answers: &[Value]) -> CallToolResult {
     if !answers.is_empty() {
         result.structured_content = Some(json!({"answers": answers}));

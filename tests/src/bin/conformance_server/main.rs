@@ -1,11 +1,10 @@
-//! The MCP server of the conformance runs: what the official suite asks a server to have, written with the official SDK.
+//! The MCP server of the conformance runs: what the official suite demands of a server, written with the official SDK.
 //!
-//! `conformance-server stdio` speaks on standard input and output, `conformance-server http` listens on 127.0.0.1 at the
-//! port of the variable `PORT`; both in every version that the SDK speaks. What the suite asks for is in
-//! `fixtures.json`; [`fixtures`] hands it out, [`server`] serves it, [`rounds`] is the part that asks for input, and [`jobs`]
-//! the one whose calls become tasks.
-//! Invariant: it does nothing that the SDK does not do by itself, so a score through the hub can be held against the
-//! score of the direct run.
+//! `conformance-server stdio` speaks on standard input and output, `conformance-server http` listens on 127.0.0.1 at
+//! the port in the variable `PORT`; both in every version that the SDK speaks. What the suite demands is in
+//! `fixtures.json`: [`fixtures`] reads it, [`server`] serves it, [`rounds`] asks for input, and [`jobs`] has the calls
+//! that become tasks. It does nothing that the SDK does not do by itself, so a score through the hub can be compared
+//! with the score of the direct run.
 
 #![expect(deprecated, reason = "versions before 2026-07-28 have what is deprecated since")]
 

@@ -1,39 +1,39 @@
 //! Tools and a prompt that ask for input before they answer (`input_required` of 2026-07-28).
 //!
-//! Owns [`Rounds`]: which round a call is in, told by its sealed `requestState`, and whether its answers will do.
-//! Invariant: a state that was not sealed here is an error; missing or unusable answers are asked for again.
+//! The sealed `requestState` of a call says in which round it is. A state that was not sealed here is an error; missing
+//! or unusable answers are asked for again.
 
 use crate::fixtures::typed;
 use rmcp::ErrorData;
 use rmcp::model::{ClientCapabilities, InputRequiredResult, InputResponses, RequestStateCodec};
 use serde_json::{Map, Value, json};
 
-/// What a call brings along.
+/// What a call carries beside its arguments.
 #[derive(Debug)]
 pub(crate) struct Given {
-    /// Its answers.
+    /// The answers of the client.
     pub(crate) responses: InputResponses,
-    /// Its state.
+    /// The sealed state.
     pub(crate) state: Option<String>,
-    /// What its client can do.
+    /// The capabilities of the client.
     pub(crate) capabilities: Option<ClientCapabilities>,
 }
 
-/// What comes of a call.
+/// The next step of a call.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// It needs more.
+    /// More input is needed.
     Ask(InputRequiredResult),
-    /// It has all.
+    /// All input is there.
     Done(Map<String, Value>),
 }
 
-/// Where states are sealed.
+/// Seals and opens the states of calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Rounds(RequestStateCodec);
 
 impl Rounds {
-    /// With a key that is as good as any: what is tested is that a changed state is noticed.
+    /// With any key: the test is that a changed state is noticed.
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self(RequestStateCodec::try_new(b"a key of thirty-two bytes or more")?))
     }
@@ -73,7 +73,7 @@ impl Rounds {
     }
 }
 
-/// Whether the client said that it can do this.
+/// Whether the client announced this capability.
 fn can(given: &Given, request: &Value) -> bool {
     given.capabilities.as_ref().is_some_and(|can| match request["method"].as_str() {
         Some("elicitation/create") => can.elicitation.is_some(),

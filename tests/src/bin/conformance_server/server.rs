@@ -1,8 +1,7 @@
-//! The server itself: each method of MCP from the fixtures.
+//! The server itself: each method of MCP, answered from the fixtures.
 //!
-//! Owns [`Server`] and who listens to its changes. Invariant: what it does is the same in every version; what a version
-//! does not have is refused by the SDK. Never: keeps anything between two calls but the sealing key, and which lists
-//! have their changing item now.
+//! It does the same in every version; the SDK refuses what a version does not have. Between two calls it keeps only the
+//! sealing key and which lists have their changing item now.
 
 use crate::fixtures::{Fixtures, filled, text, typed};
 use crate::jobs::Jobs;
@@ -23,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
-/// What the suite waits between two messages of one call.
+/// The pause that the suite expects between two messages of one call.
 const STEP: Duration = Duration::from_millis(50);
 
 type Context = RequestContext<RoleServer>;
@@ -42,12 +41,12 @@ pub(crate) struct Server {
     rounds: Rounds,
     jobs: Jobs,
     changes: broadcast::Sender<Change>,
-    /// Whether tools and prompts have one more.
+    /// Whether tools and prompts have one more item now.
     more: Arc<[AtomicBool; 2]>,
 }
 
 impl Server {
-    /// One that nobody listens to yet.
+    /// A server without listeners.
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             fixtures: Arc::new(Fixtures::read()?),
@@ -92,7 +91,7 @@ impl Server {
 
     async fn changed(&self, change: Change, context: &Context) {
         self.more[change as usize].fetch_xor(true, Ordering::Relaxed);
-        // Who does not listen is not told.
+        // A listener that is gone gets no notification.
         let _ = self.changes.send(change);
         let _ = match change {
             Change::Tools => context.peer.notify_tool_list_changed().await,
@@ -100,7 +99,7 @@ impl Server {
         };
     }
 
-    /// A list of the fixtures, with one more item every other time that it changed.
+    /// A list of the fixtures, with one more item after every other change.
     fn list(&self, part: &str, change: Change) -> Result<Value, ErrorData> {
         let mut list: Value = self.fixtures.list(part)?;
         if let Some(items) = list[part].as_array_mut().filter(|_| self.more[change as usize].load(Ordering::Relaxed)) {
@@ -109,7 +108,7 @@ impl Server {
         Ok(list)
     }
 
-    /// A result of the fixtures, or a round of input that it takes to get there.
+    /// A result of the fixtures, or a round of input that is needed before it.
     fn asked(&self, name: &str, given: &Given) -> Option<Result<Next, ErrorData>> {
         self.fixtures.find("asks", name).map(|ask| self.rounds.next(name, ask, given))
     }
@@ -173,7 +172,7 @@ impl ServerHandler for Server {
         Ok(CallToolResponse::Complete(complete(result)?))
     }
 
-    /// By its schema the SDK checks the headers that repeat arguments.
+    /// The SDK uses its schema to check the headers that repeat arguments.
     fn get_tool(&self, name: &str) -> Option<Tool> {
         let tools = self.fixtures.part("tools").as_array()?;
         typed(tools.iter().find(|tool| tool["name"] == name)?.clone()).ok()
@@ -255,7 +254,7 @@ impl ServerHandler for Server {
                 () = context.cancelled() => return Ok(()),
                 change = changes.recv() => change,
             };
-            // What this listener did not ask for is kept back by the SDK.
+            // The SDK filters out what this listener did not ask for.
             let _ = match change {
                 Ok(Change::Tools) => context.sink().notify_tool_list_changed().await,
                 Ok(Change::Prompts) => context.sink().notify_prompt_list_changed().await,
@@ -275,7 +274,7 @@ fn summary(answers: &Map<String, Value>) -> String {
     format!("{greeting}state-ok {}", Value::Object(answers.clone()))
 }
 
-/// A result with the type that 2026-07-28 wants; the SDK takes it out for older versions.
+/// A result with the type that 2026-07-28 demands; the SDK removes it for older versions.
 fn complete<T: DeserializeOwned>(mut result: Value) -> Result<T, ErrorData> {
     result["resultType"] = "complete".into();
     typed(result)
@@ -294,7 +293,7 @@ async fn log(context: &Context) {
         if !is_modern(context) || context.meta.log_level().is_some() {
             let params = json!({"level": "info", "logger": "conformance-server", "data": said});
             if let Ok(params) = typed(params) {
-                // Who does not listen is not told.
+                // A listener that is gone gets no notification.
                 let _ = context.peer.notify_logging_message(params).await;
             }
         }

@@ -1,9 +1,9 @@
-//! What its tool `act` does.
+//! The misbehaviour of its tool `act`.
 
 use super::{leave, put, send, text};
 use serde_json::{Value, json};
 
-/// Does what the argument `do` says, and answers the call with this id, somehow.
+/// Does what the argument `do` says, and answers the call with this id, or not.
 pub(crate) fn act(id: &Value, params: &Value) {
     let (arguments, token) = (&params["arguments"], &params["_meta"]["progressToken"]);
     let right = || json!({"jsonrpc": "2.0", "id": id, "result": text("right")});
@@ -16,7 +16,7 @@ pub(crate) fn act(id: &Value, params: &Value) {
             for other in [json!(0), json!("x"), json!(null), json!(-1), json!(1e300), json!(id.to_string())] {
                 send(&json!({"jsonrpc": "2.0", "id": other, "result": text("wrong")}));
             }
-            // As a float, twice, and once more as an error.
+            // The id as a float, twice, and then an error for it.
             put(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id}.0,\"result\":{}}}\n", text("right")).as_bytes());
             send(&json!({"jsonrpc": "2.0", "id": id, "result": text("wrong")}));
             send(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": 1, "message": "wrong"}}));
@@ -54,7 +54,7 @@ fn garbage() {
     put(format!("{}\n", "[".repeat(100_000)).as_bytes());
 }
 
-/// The same message so many times.
+/// Sends the same message this many times.
 fn flood(with: &str, times: u64, token: &Value) {
     for n in 0..times {
         let message = match with {

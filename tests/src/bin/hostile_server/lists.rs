@@ -1,9 +1,9 @@
-//! Lists of tools as no server should give them.
+//! Lists of tools that no server should return.
 
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// More tools than anybody has.
+/// Many more tools than any real server has.
 const HUGE: usize = 100_000;
 
 static PAGES: AtomicU64 = AtomicU64::new(0);
@@ -12,7 +12,7 @@ fn tool(name: &str) -> Value {
     json!({"name": name, "description": format!("{name} does something"), "inputSchema": {"type": "object"}})
 }
 
-/// One page; none where the list is refused, although it was promised.
+/// One page; `None` where the list is refused although the capability was announced.
 pub(crate) fn page(mode: &str, params: &Value) -> Option<Value> {
     let usual = ["echo", "act", "stats"].map(tool);
     let page = PAGES.fetch_add(1, Ordering::Relaxed);

@@ -1,9 +1,10 @@
-//! An MCP server on standard input and output that does everything wrong.
+//! An MCP server on standard input and output that misbehaves.
 //!
-//! Its first argument says how it begins: `plain`, `silent` (never answers `initialize`), `leaves` (answers it and ends);
-//! or what its list of tools is like: `huge`, `circle`, `endless`, `names`, `refused`, `flaps` (changes whenever it is given). Its tool `act` does what its argument
-//! `do` says, see [`acts`]; its tool `stats` tells what it was asked so far. Each start adds a line to the file that the
-//! second argument names. Never: ends before its input does, unless it was told to.
+//! Its first argument says how it begins: `plain`, `silent` (never answers `initialize`) or `leaves` (answers it and
+//! exits); or what its list of tools is like: `huge`, `circle`, `endless`, `names`, `refused` or `flaps` (changes
+//! whenever it is fetched). Its tool `act` does what its argument `do` says, see [`acts`]; its tool `stats` reports
+//! what it was asked so far. Each start adds a line to the file that the second argument names. It does not end before
+//! its input does, unless it is told to.
 
 mod acts;
 mod lists;
@@ -13,7 +14,7 @@ use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What it was asked so far.
+/// The requests it got so far.
 #[derive(Debug, Default)]
 struct Stats {
     lists: AtomicU64,
@@ -38,7 +39,7 @@ impl Stats {
     }
 }
 
-/// Writes bytes; when nobody reads them, this process is to end.
+/// Writes bytes, and exits if the other end is closed.
 fn put(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
@@ -46,8 +47,8 @@ fn put(bytes: &[u8]) {
     }
 }
 
-/// Ends without a word, whatever else it is doing.
-#[expect(clippy::disallowed_methods, reason = "it is what a server does that crashes")]
+/// Exits at once, whatever else is running.
+#[expect(clippy::disallowed_methods, reason = "a crashing server does the same")]
 fn leave() -> ! {
     std::process::exit(0)
 }
@@ -104,7 +105,7 @@ fn answer(mode: &str, method: &str, message: &Value, stats: &Stats) {
 fn initialized(params: &Value) -> Value {
     json!({
         "protocolVersion": params["protocolVersion"],
-        // It has neither prompts nor resources, whatever it says.
+        // It has neither prompts nor resources, although it announces them.
         "capabilities": {"tools": {"listChanged": true}, "logging": {}},
         "serverInfo": {"name": "hostile", "version": "1"},
     })
