@@ -291,7 +291,7 @@ async fn external_registration_is_taken_over_with_its_program() -> Result<()> {
     let mut beside = lab.run_in_front("beside", [&register[..], &["--alongside"]].concat())?;
     lab.wait_for("it is also shop-2", async || live(&lab, "shop-2")).await?;
     beside.signal(Signal::TERM)?;
-    ensure!(beside.exit(SOON).await?.success() && beside.printed().contains("shop-2 is unregistered"));
+    ensure!(beside.exit(SOON).await?.success() && beside.printed().contains("shop-2 is no longer registered"));
 
     // Another instance takes over: the program ends with all its children, although its registrar is stopped.
     again.signal(Signal::STOP)?;
