@@ -78,25 +78,21 @@ impl Gateway {
         let recall = journal.recall().unwrap_or_default();
         clients.recall(&recall.sessions, &rules);
         let recalled = Arc::new(RecalledOffers::new(recall.lists));
-        let calls = CallMetrics::new();
         let common = UpstreamDeps {
-            calls: calls.clone(),
+            calls: CallMetrics::new(),
             clients: Arc::clone(&clients),
             ids: Arc::new(AtomicU64::new(first_id())),
             dirty: Arc::default(),
             recalled: Arc::clone(&recalled),
             max_message: settings.max_message_bytes,
         };
+        let calls = common.calls.clone();
         let (pool, catalogs) = UpstreamPool::new(links, common, settings.grace);
         tasks.spawn(pool.run());
         if journal.is_kept() {
-            let rooms = PersisterDeps {
-                clients: Arc::clone(&clients),
-                rules: Arc::clone(&rules),
-                catalogs: catalogs.clone(),
-                recalled,
-            };
-            tasks.spawn(Persister::new(journal.clone(), rooms).run());
+            let (clients, rules, catalogs) = (Arc::clone(&clients), Arc::clone(&rules), catalogs.clone());
+            let deps = PersisterDeps { clients, rules, catalogs, recalled };
+            tasks.spawn(Persister::new(journal.clone(), deps).run());
         }
         Arc::new(Self {
             catalogs,

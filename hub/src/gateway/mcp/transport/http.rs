@@ -1,10 +1,10 @@
-//! Streamable HTTP towards agents: the transport rules of MCP 2025-11-25 and its predecessors; [`mod@modern`] has those of
-//! 2026-07-28, at the same addresses.
+//! Streamable HTTP towards agents: the transport rules of MCP 2025-11-25 and its predecessors. [`super::stateless`] has
+//! the rules of 2026-07-28, at the same addresses.
 //!
-//! Owns the addresses `/mcp`, `/i/NAME/mcp` and `/i/NAME/SERVER/mcp` and what may be sent there: one JSON-RPC message a
-//! POST, a stream a GET, the end of a session a DELETE. Host, origin and token are the guard's.
-//! Invariant: what is refused is refused before anything of it happens, with a JSON-RPC error that carries a problem.
-//! Never: looks at what a message is about, apart from `initialize`.
+//! It serves `/mcp`, `/i/NAME/mcp` and `/i/NAME/SERVER/mcp`: one JSON-RPC message per POST, a stream per GET, and the end of
+//! a session per DELETE. The guard checks Host, Origin and the token before. A request that is refused is refused before
+//! any of it is executed, with a JSON-RPC error that carries a problem. Apart from `initialize`, the content of messages is
+//! not looked at here.
 
 use crate::gateway::mcp::buffers::{BudgetExceeded, BufferPermit, MessageBudget};
 use crate::gateway::mcp::catalog::scope::{Scope, ScopePath};
@@ -176,7 +176,7 @@ fn notified(gateway: &Arc<Gateway>, client: &Arc<Client>, text: String, method: 
         }
         // Nobody waits for the backends to hear of it.
         "notifications/roots/list_changed" if client.roots.put(text) => {
-            drop(tokio::spawn(notify_roots_changed(gateway, client)))
+            drop(tokio::spawn(notify_roots_changed(gateway, client)));
         }
         _ => {}
     }
