@@ -1,7 +1,7 @@
 //! An MCP server on the standard input and output of a supervised process.
 //!
 //! [`StdioAttachment`] is the supervisor's side: it starts a [`server_run`] on the pipes of each run of the process.
-//! [`StdioEndpoint`] is the hub's side: it answers HTTP requests with what the current run says. An MCP session lasts
+//! `StdioEndpoint` is the hub's side: it answers HTTP requests with what the current run says. An MCP session lasts
 //! exactly as long as one run.
 
 mod attach;
