@@ -1,6 +1,6 @@
 //! Where everything of one user is.
 //!
-//! Owns the layout of DESIGN section 3: one fixed place per user, moved as a whole by `LINCHPIN_HOME`.
+//! Owns the layout of the home (see "Registry" in ARCHITECTURE.md): one fixed place per user, moved as a whole by `LINCHPIN_HOME`.
 //! Invariant: directories are 0700 and belong to us; a place that is not ours is refused, never repaired silently.
 //! Never: falls back to a temporary directory. A second state directory would be a second, invisible hub.
 

@@ -11,7 +11,7 @@ use crate::space::cannot_write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest wait for the lock (DESIGN 4.1). Its holder needs milliseconds; after this it is stopped or stuck.
+/// The longest wait for the lock (see "Registry" in ARCHITECTURE.md). Its holder needs milliseconds; after this it is stopped or stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The lock, held until this is dropped.

@@ -1,4 +1,4 @@
-//! The registry: a directory in which instances make themselves known, and by which the hub finds them (DESIGN 4.1).
+//! The registry: a directory in which instances make themselves known, and by which the hub finds them (see "Registry" in ARCHITECTURE.md).
 //!
 //! Owns registering, scanning and sweeping; a [`Registration`] is one instance's place in it.
 //! Invariant: a record is written whole or not at all, under the directory lock and by who holds its lease; of two live

@@ -1,4 +1,4 @@
-//! The record: an instance's JSON file in the registry, format 1 (DESIGN 4.1).
+//! The record: an instance's JSON file in the registry, format 1 (see "Registry" in ARCHITECTURE.md).
 //!
 //! Owns the fields and their check. Invariant: a record that was read and is written again keeps every field it had,
 //! known or not; a record of a newer format is read for what is known and never rewritten.
